@@ -1,0 +1,2 @@
+-- drops data: every completion of every learner
+drop table if exists progress;
