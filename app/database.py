@@ -1,0 +1,153 @@
+"""The way to PostgreSQL: the statements of sql/, the pool, one read, one transaction."""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from flask import current_app
+from psycopg import Connection, Cursor, IsolationLevel, OperationalError, RawCursor
+from psycopg.errors import UndefinedTable
+from psycopg.pq import ExecStatus
+from psycopg.rows import DictRow, dict_row
+from psycopg.types.string import TextLoader
+from psycopg_pool import ConnectionPool
+
+from app.settings import Settings
+
+ROOT = Path(__file__).parent.parent
+
+
+class Statement(NamedTuple):
+    """One file of sql/ as the server takes it: psql's variables numbered `$1`, `$2`, … as they first appear."""
+
+    query: bytes
+    parameters: tuple[str, ...]
+
+
+class NotReadyError(Exception):
+    """The database is not fit to serve from. Its text is one line that says what to do."""
+
+
+def load(path: Path) -> Statement:
+    """Read one statement file; `:'name'`, which psql quotes as a literal, becomes a parameter.
+
+    The file's name goes in front as a comment on the same line, so that pg_stat_statements, auto_explain and the log
+    tell which file a statement is, and an error's line number is still the file's.
+    """
+    parameters: list[str] = []
+
+    def number(variable: re.Match[str]) -> str:
+        if variable[1] not in parameters:
+            parameters.append(variable[1])
+        return f"${parameters.index(variable[1]) + 1}"
+
+    query = re.sub(r":'(\w+)'", number, path.read_text("utf-8"))
+    return Statement(f"/* {path.name} */ {query}".encode(), tuple(parameters))
+
+
+STATEMENTS = {path.stem: load(path) for path in sorted((ROOT / "sql").glob("*.sql"))}
+
+
+def connect_options(settings: Settings) -> dict[str, Any]:
+    """Keyword arguments for psycopg.connect: every connection of the service is made with these.
+
+    Autocommit: a read is one statement and one trip. The timeouts are given at connect, since a later `set` would leak
+    to other clients of a PgBouncer; one without prepared statements (PREPARE_THRESHOLD=off) takes no options at all,
+    and there they belong to the role. Half of DATABASE_TIMEOUT is for getting a connection, half for a statement.
+    """
+    options: dict[str, Any] = {
+        "autocommit": True,
+        "cursor_factory": RawCursor,
+        "row_factory": dict_row,
+        "prepare_threshold": settings.prepare_threshold,
+        "connect_timeout": max(2, round(settings.database_timeout / 2)),
+        "application_name": "progress-tracking",
+    }
+    if settings.prepare_threshold is not None:
+        options["options"] = f"-c statement_timeout={round(settings.database_timeout * 500)}"
+    return options
+
+
+def check(settings: Settings) -> None:
+    """Raise NotReadyError unless the database answers, has every migration, and takes every statement of sql/."""
+    try:
+        with Connection.connect(settings.database_url, **connect_options(settings)) as connection:
+            pending = pending_migrations(connection)
+            if pending:
+                raise NotReadyError(
+                    f"{len(pending)} pending migration(s): {', '.join(pending)}; apply them with: make migrate"
+                )
+            for name, statement in STATEMENTS.items():
+                result = connection.pgconn.prepare(b"", statement.query)
+                if result.status != ExecStatus.COMMAND_OK:
+                    raise NotReadyError(
+                        f"sql/{name}.sql does not prepare: {' '.join(result.get_error_message().split())}"
+                    )
+    except OperationalError as error:
+        raise NotReadyError(f"DATABASE_URL: no connection: {' '.join(str(error).split())}") from None
+
+
+def pending_migrations(connection: Connection[Any]) -> list[str]:
+    """Name the migrations that the database does not have yet, oldest first."""
+    known = [path.stem for path in sorted((ROOT / "migrations").glob("*.sql")) if ".rollback" not in path.name]
+    try:
+        applied = {row["migration_id"] for row in run(connection, "applied_migrations")}
+    except UndefinedTable:  # no migration was ever applied
+        applied = set()
+    return [name for name in known if name not in applied]
+
+
+def open_pool(settings: Settings) -> ConnectionPool[Connection[DictRow]]:
+    """Open a pool, one connection for each thread that a worker has.
+
+    Only after the worker's fork: a pool's threads and sockets do not survive one.
+    """
+    return ConnectionPool(
+        settings.database_url,
+        kwargs=connect_options(settings),
+        configure=_configure,
+        min_size=1,
+        max_size=settings.web_threads,
+        timeout=settings.database_timeout / 2,
+        name="progress",
+        open=True,
+    )
+
+
+def _configure(connection: Connection[Any]) -> None:
+    # A write's later statements must see what its lock waited for, whatever default the database was given.
+    connection.isolation_level = IsolationLevel.READ_COMMITTED
+    # An answer is JSON made by PostgreSQL and passed on as it is: to parse it here and dump it again cost ten times
+    # the Python.
+    connection.adapters.register_loader("json", TextLoader)
+
+
+def run(connection: Connection[Any], name: str, **parameters: str | None) -> Cursor[Any]:
+    """Execute the statement sql/<name>.sql. Parameters are text (None: null); the statement casts each."""
+    statement = STATEMENTS[name]
+    return connection.execute(statement.query, [parameters[key] for key in statement.parameters])
+
+
+def read(name: str, **parameters: str | None) -> DictRow:
+    """Run one statement that returns one row, in one trip."""
+    with _pool().connection() as connection:
+        row: DictRow | None = run(connection, name, **parameters).fetchone()
+    assert row is not None  # noqa: S101 - each read statement returns a row, whatever is in the tables
+    return row
+
+
+@contextmanager
+def transaction() -> Iterator[Connection[DictRow]]:
+    """Run statements in one transaction and one trip: they are sent together, and committed at the end of the block.
+
+    Fetch from their cursors only after the block: a fetch inside it would wait for the server in between.
+    """
+    with _pool().connection() as connection, connection.pipeline(), connection.transaction():
+        yield connection
+
+
+def _pool() -> ConnectionPool[Connection[DictRow]]:
+    pool: ConnectionPool[Connection[DictRow]] = current_app.extensions["pool"]
+    return pool

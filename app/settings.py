@@ -1,0 +1,163 @@
+"""The environment, read once into one frozen object. A missing or wrong value is one line that names it."""
+
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import psycopg
+from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from cryptography.hazmat.primitives.serialization import load_pem_public_key
+from psycopg.conninfo import conninfo_to_dict
+
+T = TypeVar("T")
+
+PublicKey = RSAPublicKey | EllipticCurvePublicKey | Ed25519PublicKey
+
+ALGORITHMS = ("HS256", "RS256", "ES256", "EdDSA")
+
+
+class SettingsError(ValueError):
+    """A setting is missing or wrong. Its text is one line that begins with the setting's name."""
+
+
+@dataclass(frozen=True)
+class Key:
+    """A key that verifies signed tokens, and the one algorithm that it is used with: its type's."""
+
+    algorithm: str
+    material: str | PublicKey
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the service runs with (contract §7); the README's table of settings explains each."""
+
+    database_url: str
+    database_timeout: float
+    prepare_threshold: int | None
+    auth_jwt_keys: tuple[Key, ...]
+    auth_jwt_audience: str | None
+    auth_jwt_issuer: str | None
+    auth_user_id_claim: str
+    host: str
+    port: int
+    web_concurrency: int
+    web_threads: int
+    forwarded_allow_ips: str
+
+
+def from_environ(environ: Mapping[str, str] = os.environ) -> Settings:
+    """Read every setting; raise SettingsError for the first that is wrong. An empty value is as if it were unset."""
+
+    def read(name: str, parse: Callable[[str], T], default: str = "") -> T:
+        try:
+            return parse(environ.get(name, "").strip() or default)
+        except ValueError as error:
+            raise SettingsError(f"{name}: {error}") from None
+
+    return Settings(
+        database_url=read("DATABASE_URL", database_url),
+        database_timeout=read("DATABASE_TIMEOUT", _seconds, "5"),
+        prepare_threshold=read("PREPARE_THRESHOLD", _prepare_threshold, "5"),
+        auth_jwt_keys=_permitted(
+            read("AUTH_JWT_SECRET", _secrets) + read("AUTH_JWT_PUBLIC_KEY", _public_keys),
+            read("AUTH_JWT_ALGORITHMS", _algorithms),
+        ),
+        auth_jwt_audience=read("AUTH_JWT_AUDIENCE", str) or None,
+        auth_jwt_issuer=read("AUTH_JWT_ISSUER", str) or None,
+        auth_user_id_claim=read("AUTH_USER_ID_CLAIM", str, "sub"),
+        host=read("HOST", str, "127.0.0.1"),
+        port=read("PORT", _whole_number(0, 65535), "8000"),
+        web_concurrency=read("WEB_CONCURRENCY", _whole_number(1, 1000), str(os.cpu_count() or 1)),
+        web_threads=read("WEB_THREADS", _whole_number(1, 1000), "4"),
+        forwarded_allow_ips=read("FORWARDED_ALLOW_IPS", str, "127.0.0.1"),
+    )
+
+
+def database_url(text: str) -> str:
+    """Check a libpq URL without connecting; raise ValueError without repeating it, for it may hold a password."""
+    if not text:
+        raise ValueError("is not set; it names the database, e.g. postgresql://user@host/progress")
+    if not re.match(r"postgres(ql)?://", text):
+        raise ValueError("is not a libpq URL; it begins with postgresql://")
+    try:
+        conninfo_to_dict(text)
+    except psycopg.ProgrammingError:
+        raise ValueError("is not a libpq URL; it reads like postgresql://user:password@host:5432/progress") from None
+    return text
+
+
+def _seconds(text: str) -> float:
+    if not re.fullmatch(r"[0-9]{1,4}(\.[0-9]{1,3})?", text, re.ASCII) or not float(text):
+        raise ValueError(f"{text!r} is not a number of seconds above 0, e.g. 5 or 0.5")
+    return float(text)
+
+
+def _whole_number(least: int, most: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        if not re.fullmatch(r"[0-9]{1,9}", text, re.ASCII) or not least <= int(text) <= most:
+            raise ValueError(f"{text!r} is not a whole number from {least} to {most}")
+        return int(text)
+
+    return parse
+
+
+def _prepare_threshold(text: str) -> int | None:
+    try:
+        return None if text == "off" else _whole_number(0, 1_000_000)(text)
+    except ValueError as error:
+        raise ValueError(f"{error}, and not 'off'") from None
+
+
+def _secrets(text: str) -> tuple[Key, ...]:
+    secrets = [secret.strip() for secret in text.split(",")] if text else []
+    if any(len(secret.encode()) < 32 for secret in secrets):  # RFC 7518 §3.2: no shorter than the hash
+        raise ValueError("has a secret under 32 bytes; make one with: openssl rand -base64 33")
+    return tuple(Key("HS256", secret) for secret in secrets)
+
+
+def _public_keys(text: str) -> tuple[Key, ...]:
+    if not text:
+        return ()
+    if text.startswith("@"):
+        try:
+            text = Path(text[1:]).read_text("utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ValueError(f"the file cannot be read: {getattr(error, 'strerror', None) or 'not text'}") from None
+    try:
+        # Environments without line breaks carry PEM with "\n" spelled out.
+        key = load_pem_public_key(text.replace("\\n", "\n").encode())
+    except Exception:  # cryptography raises several kinds, some of them its own; each means the same here
+        raise ValueError("is not a public key in PEM; it begins with -----BEGIN PUBLIC KEY-----") from None
+    if isinstance(key, RSAPublicKey) and key.key_size >= 2048:
+        return (Key("RS256", key),)
+    if isinstance(key, EllipticCurvePublicKey) and isinstance(key.curve, SECP256R1):
+        return (Key("ES256", key),)
+    if isinstance(key, Ed25519PublicKey):
+        return (Key("EdDSA", key),)
+    raise ValueError("must be an RSA key of 2048 bits or more (RS256), a P-256 key (ES256) or an Ed25519 key (EdDSA)")
+
+
+def _algorithms(text: str) -> tuple[str, ...]:
+    algorithms = tuple(name.strip() for name in text.split(",")) if text else ALGORITHMS
+    for name in algorithms:
+        if name not in ALGORITHMS:
+            raise ValueError(f"{name!r} is none of {', '.join(ALGORITHMS)}")
+    return algorithms
+
+
+def _permitted(keys: tuple[Key, ...], algorithms: tuple[str, ...]) -> tuple[Key, ...]:
+    if not keys:
+        raise SettingsError(
+            "AUTH_JWT_SECRET: neither it nor AUTH_JWT_PUBLIC_KEY is set; without one no session verifies"
+        )
+    permitted = tuple(key for key in keys if key.algorithm in algorithms)
+    if len(permitted) < len(keys):
+        useless = sorted({key.algorithm for key in keys} - set(algorithms))
+        raise SettingsError(f"AUTH_JWT_ALGORITHMS: leaves out {', '.join(useless)}, which a configured key needs")
+    return permitted
