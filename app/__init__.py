@@ -1,0 +1,26 @@
+"""Progress Tracking: which lessons a learner has completed, and exactly how far they are."""
+
+from flask import Flask
+
+from app import answers, database, problems, progress
+from app.settings import Settings, from_environ
+
+
+def create_app(settings: Settings | None = None) -> Flask:
+    """Put the parts together; `settings` are read from the environment unless given.
+
+    Raises SettingsError or database.NotReadyError, each one line, where the service must not start.
+    """
+    settings = settings or from_environ()
+    database.check(settings)
+    app = Flask(__name__, static_folder=None)
+    app.config["MAX_CONTENT_LENGTH"] = 16 * 1024
+    # Left alone, Werkzeug redirects `//` in a path with a page of HTML, and answers OPTIONS itself.
+    app.url_map.merge_slashes = False
+    app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
+    app.extensions["settings"] = settings
+    app.extensions["pool"] = database.open_pool(settings)
+    problems.init_app(app)
+    answers.init_app(app)
+    app.register_blueprint(progress.blueprint)
+    return app

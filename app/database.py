@@ -76,9 +76,7 @@ def check(settings: Settings) -> None:
         with Connection.connect(settings.database_url, **connect_options(settings)) as connection:
             pending = pending_migrations(connection)
             if pending:
-                raise NotReadyError(
-                    f"{len(pending)} pending migration(s): {', '.join(pending)}; apply them with: make migrate"
-                )
+                raise NotReadyError(f"pending migrations: {', '.join(pending)}; apply them with: make migrate")
             for name, statement in STATEMENTS.items():
                 result = connection.pgconn.prepare(b"", statement.query)
                 if result.status != ExecStatus.COMMAND_OK:
@@ -133,8 +131,14 @@ def run(connection: Connection[Any], name: str, **parameters: str | None) -> Cur
 def read(name: str, **parameters: str | None) -> DictRow:
     """Run one statement that returns one row, in one trip."""
     with _pool().connection() as connection:
-        row: DictRow | None = run(connection, name, **parameters).fetchone()
-    assert row is not None  # noqa: S101 - each read statement returns a row, whatever is in the tables
+        return one(run(connection, name, **parameters))
+
+
+def one(cursor: Cursor[Any]) -> DictRow:
+    """Fetch the row of a statement that returns one, whatever is in the tables."""
+    row: DictRow | None = cursor.fetchone()
+    if row is None:
+        raise LookupError("a statement that returns one row returned none")
     return row
 
 

@@ -1,0 +1,29 @@
+"""What every answer carries: ETag and 304, Cache-Control and Vary, the Idempotency-Key (contract §3)."""
+
+from flask import Flask, Response, request
+
+from app import checks
+
+
+def answer(document: str) -> Response:
+    """Answer 200 with JSON text as it is; to a GET with an ETag, or 304 where If-None-Match has it already."""
+    response = Response(document + "\n", mimetype="application/json")
+    if request.method in ("GET", "HEAD"):
+        response.add_etag()
+        response.make_conditional(request)
+    return response
+
+
+def init_app(app: Flask) -> None:
+    """Give every response of `app`, errors too, the headers that all have."""
+    app.after_request(_add_headers)
+
+
+def _add_headers(response: Response) -> Response:
+    response.headers["Cache-Control"] = "private, no-cache"
+    response.vary.update(("Authorization", "Cookie"))
+    if request.endpoint in ("progress.mark", "progress.unmark"):
+        key = checks.valid_idempotency_key()
+        if key:
+            response.headers["Idempotency-Key"] = key
+    return response

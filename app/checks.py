@@ -1,0 +1,119 @@
+"""What a caller sends: path ids, the Idempotency-Key, the body of a mark. Each fault is its 4xx of contract §4."""
+
+import json
+import re
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from flask import request
+from marshmallow import Schema, ValidationError, fields
+from werkzeug.exceptions import RequestEntityTooLarge
+
+from app.problems import Problem
+
+UUID4 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}", re.ASCII | re.IGNORECASE)
+
+# RFC 3339 §5.6; datetime.fromisoformat alone also takes basic forms, week dates, commas and bare dates.
+DATE_TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:)(\d\d)(\.\d+)?(Z|[+-]\d\d:\d\d)", re.ASCII | re.IGNORECASE)
+
+
+def lesson_id(text: str) -> str:
+    """Return a lesson id from the path in lower case, or raise Problem invalid_lesson_id."""
+    if not UUID4.fullmatch(text):
+        raise Problem("invalid_lesson_id")
+    return text.lower()
+
+
+def module_id(text: str) -> str:
+    """Return a module id from the path in lower case, or raise Problem invalid_module_id."""
+    if not UUID4.fullmatch(text):
+        raise Problem("invalid_module_id")
+    return text.lower()
+
+
+def valid_idempotency_key() -> str | None:
+    """Return the request's Idempotency-Key if there is one that may be echoed (contract §3)."""
+    key = request.headers.get("Idempotency-Key", "")
+    return key if re.fullmatch(r"[!-~]{1,255}", key) else None
+
+
+def idempotency_key() -> None:
+    """Raise Problem invalid_idempotency_key for one that is there and wrong."""
+    if "Idempotency-Key" in request.headers and valid_idempotency_key() is None:
+        raise Problem("invalid_idempotency_key")
+
+
+def body() -> bytes:
+    """Read the request's body, or raise Problem body_too_large (over MAX_CONTENT_LENGTH) or invalid_body."""
+    try:
+        return request.get_data()
+    except RequestEntityTooLarge:
+        raise Problem("body_too_large") from None
+    except Exception:  # the server's own kinds, for a body that is cut off or wrongly chunked: all the caller's doing
+        raise Problem("invalid_body", "The body could not be read to its end.", errors={}) from None
+
+
+def mark_body() -> str | None:
+    """Return the `completedAt` of a mark's body as UTC text for PostgreSQL, None if there is none.
+
+    Raises Problem body_too_large, unsupported_media_type or invalid_body, the last with `errors`: field → messages.
+    """
+    data = body()
+    if not data:
+        return None
+    if not request.is_json:
+        raise Problem("unsupported_media_type")
+    try:
+        document = json.loads(data.decode("utf-8"))
+    except (ValueError, RecursionError):
+        raise Problem("invalid_body", "The body is not JSON in UTF-8.", errors={}) from None
+    if not isinstance(document, dict):
+        raise Problem("invalid_body", "The body must be a JSON object.", errors={})
+    try:
+        loaded = _MARK.load(document)
+    except ValidationError as error:
+        raise Problem("invalid_body", errors=error.messages) from None
+    completed_at: datetime | None = loaded.get("completed_at")
+    return completed_at.isoformat() if completed_at else None
+
+
+def date_time(text: str) -> datetime:
+    """Parse an RFC 3339 date-time to UTC, its fraction cut to microseconds. Raise ValueError, or OverflowError."""
+    match = DATE_TIME.fullmatch(text)
+    if not match:
+        raise ValueError("not an RFC 3339 date-time")
+    start, seconds, fraction, offset = match.groups()
+    leap = seconds == "60"  # RFC 3339 §5.7: only ever the last second of a UTC day
+    parsed = datetime.fromisoformat((start + ("59" if leap else seconds) + (fraction or "") + offset).upper())
+    utc = parsed.astimezone(UTC)
+    if leap:
+        if (utc.hour, utc.minute) != (23, 59):
+            raise ValueError("a leap second is at 23:59:60 UTC")
+        utc += timedelta(seconds=1)
+    return utc
+
+
+class _Instant(fields.Field[datetime]):
+    """A `completedAt`: from 1970 to five minutes from now (contract §3)."""
+
+    def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> datetime:
+        if not isinstance(value, str):
+            raise ValidationError("Must be a string.")
+        try:
+            instant = date_time(value)
+        except (ValueError, OverflowError):
+            raise ValidationError(
+                "Must be an RFC 3339 date-time with Z or an offset, such as 2026-11-23T08:42:30.123Z."
+            ) from None
+        if instant < datetime(1970, 1, 1, tzinfo=UTC):
+            raise ValidationError("Must not be before 1970-01-01T00:00:00Z.")
+        if instant > datetime.now(UTC) + timedelta(minutes=5):
+            raise ValidationError("Must not be more than five minutes in the future.")
+        return instant
+
+
+class _Mark(Schema):
+    completed_at = _Instant(data_key="completedAt", allow_none=True)
+
+
+_MARK = _Mark()  # built once: building it costs more than all it checks

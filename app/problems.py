@@ -1,0 +1,98 @@
+"""Every error answer (contract §4): RFC 9457 problem documents, made here and nowhere else."""
+
+import json
+import traceback
+from typing import Any
+
+import psycopg
+from flask import Flask, Response, current_app, request
+from werkzeug.exceptions import HTTPException, MethodNotAllowed
+from werkzeug.http import HTTP_STATUS_CODES
+
+# code: status and what to do about it, where the place that raises it knows no better.
+CODES = {
+    "unauthenticated": (401, "Sign in: send a session with the request, as Authorization: Bearer <token>."),
+    "invalid_lesson_id": (400, "The lesson id in the path must be a UUID version 4, as 8-4-4-4-12 hexadecimal digits."),
+    "invalid_module_id": (400, "The module id in the path must be a UUID version 4, as 8-4-4-4-12 hexadecimal digits."),
+    "invalid_idempotency_key": (400, "Send an Idempotency-Key of 1 to 255 visible ASCII characters, or none."),
+    "body_too_large": (413, "Send a body of 16 KiB at most."),
+    "unsupported_media_type": (415, "Send the body as Content-Type: application/json, or send none."),
+    "invalid_body": (400, 'Send no body, {}, or { "completedAt": "2026-11-23T08:42:30.123Z" }.'),
+    "not_enrolled": (403, "Progress needs an active subscription or an enrollment in the free lessons."),
+    "lesson_not_found": (404, "There is no lesson with this id."),
+    "module_not_found": (404, "There is no module with this id that has lessons for this learner."),
+    "lesson_not_available": (400, "This lesson is unpublished, or not part of what this learner has access to."),
+    "lesson_locked": (409, "Complete the lessons in prerequisites first."),
+    "not_found": (404, "There is nothing at this path. All calls are under /api/progress."),
+    "method_not_allowed": (405, "Use one of the methods in the Allow header."),
+    "internal_error": (500, "The service failed. Try again; if it stays, tell those who run it."),
+    "unavailable": (503, "The service cannot reach its database in time. Try again after Retry-After seconds."),
+}
+
+RETRY_AFTER = "2"
+
+
+class Problem(Exception):  # noqa: N818 - the RFC's word
+    """An error answer. `code` is a key of CODES; `members` are added to the document, `headers` to the response."""
+
+    def __init__(
+        self, code: str, detail: str | None = None, headers: dict[str, str] | None = None, **members: Any
+    ) -> None:
+        super().__init__(code)
+        self.code = code
+        self.status, standard = CODES[code]
+        self.detail = detail or standard
+        self.headers = headers or {}
+        self.members = members
+
+
+def init_app(app: Flask) -> None:
+    """Answer whatever fails in `app`, on known and unknown paths, with a problem document."""
+    app.register_error_handler(Problem, respond)
+    app.register_error_handler(HTTPException, _http_exception)
+    app.register_error_handler(psycopg.OperationalError, _unavailable)
+    app.register_error_handler(psycopg.InterfaceError, _unavailable)
+    app.register_error_handler(Exception, _internal_error)
+
+
+def respond(problem: Problem) -> Response:
+    """Make the response of a problem. Its type is about:blank, as `code` says it all; so its title is the status's."""
+    document = {
+        "type": "about:blank",
+        "title": HTTP_STATUS_CODES[problem.status],
+        "status": problem.status,
+        "detail": problem.detail,
+        "code": problem.code,
+        **problem.members,
+    }
+    return Response(
+        json.dumps(document) + "\n", problem.status, {**problem.headers, "Content-Type": "application/problem+json"}
+    )
+
+
+def _http_exception(error: HTTPException) -> Response:
+    if isinstance(error, MethodNotAllowed):
+        return respond(Problem("method_not_allowed", headers={"Allow": ", ".join(sorted(error.valid_methods or ()))}))
+    code = {404: "not_found", 413: "body_too_large"}.get(error.code or 0)
+    return respond(Problem(code)) if code else _internal_error(error)
+
+
+def _unavailable(error: psycopg.Error) -> Response:
+    # OperationalError is psycopg's name for the SQLSTATE classes 08, 40, 53, 54, 55, 57 and 58, for a pool without a
+    # free connection and for a connection that broke; InterfaceError for one that broke earlier. The text of an error
+    # may hold values of rows, so it is not logged.
+    _log(f"unavailable: {type(error).__name__} {error.sqlstate or ''}".rstrip())
+    return respond(Problem("unavailable", headers={"Retry-After": RETRY_AFTER}))
+
+
+def _internal_error(error: Exception) -> Response:
+    if isinstance(error, psycopg.Error):
+        frames = "".join(traceback.format_tb(error.__traceback__))
+        _log(f"internal_error: {type(error).__name__} {error.sqlstate or ''}\n{frames}")
+    else:
+        _log(f"internal_error: {''.join(traceback.format_exception(error))}")
+    return respond(Problem("internal_error"))
+
+
+def _log(text: str) -> None:
+    current_app.logger.error("%s %s: %s", request.method, request.url_rule or "no route", text)

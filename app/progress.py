@@ -1,0 +1,93 @@
+"""The eight calls of contract §3: check, statement, answer."""
+
+from typing import Any
+
+from flask import Blueprint, Response, g
+
+from app import checks, database, sessions
+from app.answers import answer
+from app.problems import Problem
+
+blueprint = Blueprint("progress", __name__, url_prefix="/api/progress")
+blueprint.before_request(sessions.authenticate)
+
+
+@blueprint.get("/summary")
+def summary() -> Response:
+    """How far the learner is over everything they may take."""
+    return answer(_read("summary"))
+
+
+@blueprint.get("/modules/<module_id>")
+def module(module_id: str) -> Response:
+    """How far the learner is in one module, and its eligible lessons."""
+    document = _read("module", module_id=checks.module_id(module_id))
+    if document is None:
+        raise Problem("module_not_found")
+    return answer(document)
+
+
+@blueprint.get("/lessons")
+def lessons() -> Response:
+    """The eligible lessons that the learner has completed."""
+    return answer(_read("lessons"))
+
+
+@blueprint.get("/modules")
+def modules() -> Response:
+    """How far the learner is in each of their modules, and overall."""
+    return answer(_read("modules"))
+
+
+@blueprint.get("/outline")
+def outline() -> Response:
+    """Every lesson that the learner may take, and how it stands."""
+    return answer(_read("outline"))
+
+
+@blueprint.get("/next")
+def next_lesson() -> Response:
+    """The lesson to go on with."""
+    return answer(_read("next"))
+
+
+@blueprint.post("/lessons/<lesson_id>")
+def mark(lesson_id: str) -> Response:
+    """Mark a lesson as completed."""
+    lesson_id = checks.lesson_id(lesson_id)
+    checks.idempotency_key()
+    return _write("mark", lesson_id=lesson_id, completed_at=checks.mark_body())
+
+
+@blueprint.delete("/lessons/<lesson_id>")
+def unmark(lesson_id: str) -> Response:
+    """Take the mark of a lesson back."""
+    lesson_id = checks.lesson_id(lesson_id)
+    checks.idempotency_key()
+    checks.body()  # for its size alone
+    return _write("unmark", lesson_id=lesson_id)
+
+
+def _read(name: str, **parameters: str) -> Any:
+    row = database.read(name, user_id=g.user_id, **parameters)
+    if row["access"] is None:
+        raise Problem("not_enrolled")
+    return row["answer"]
+
+
+def _write(name: str, lesson_id: str, **parameters: str | None) -> Response:
+    # Three statements, since one that waited for the lock keeps the view of the data it had before the wait.
+    with database.transaction() as connection:
+        database.run(connection, "lock", user_id=g.user_id)
+        write = database.run(connection, name, user_id=g.user_id, lesson_id=lesson_id, **parameters)
+        lesson = database.run(connection, "lesson", user_id=g.user_id, lesson_id=lesson_id)
+    outcome = database.one(write)
+    if outcome["access"] is None:
+        raise Problem("not_enrolled")
+    if not outcome["known"]:
+        raise Problem("lesson_not_found")
+    if not outcome["available"]:
+        raise Problem("lesson_not_available")
+    if outcome.get("prerequisites"):
+        raise Problem("lesson_locked", prerequisites=outcome["prerequisites"])
+    return answer(database.one(lesson)["answer"])

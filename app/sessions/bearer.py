@@ -1,0 +1,57 @@
+"""Signed JWTs (RFC 7519), verified by PyJWT under algorithms that the configured keys pin."""
+
+from typing import Any
+
+import jwt
+
+from app.settings import Settings
+
+LEEWAY = 15  # seconds, for clocks that differ
+LONGEST = 8192  # bytes
+
+
+class InvalidTokenError(Exception):
+    """A token that does not verify. Its text says as much as helps an honest caller."""
+
+
+def verify(token: str, settings: Settings) -> str:
+    """Return the user id claim of a signed token, a string of any form, or raise InvalidTokenError."""
+    if len(token) > LONGEST:
+        raise InvalidTokenError("The token is too long.")
+    for key in settings.auth_jwt_keys:
+        try:
+            claims = jwt.decode(
+                token,
+                key.material,
+                algorithms=[key.algorithm],
+                audience=settings.auth_jwt_audience,
+                issuer=settings.auth_jwt_issuer,
+                leeway=LEEWAY,
+                options={
+                    "require": ["exp", "iat", settings.auth_user_id_claim],
+                    # The user id may be in another claim; whichever it is, its type is checked below.
+                    "verify_sub": False,
+                },
+            )
+        except (jwt.InvalidAlgorithmError, jwt.InvalidSignatureError):
+            continue  # another key's
+        except jwt.ExpiredSignatureError:
+            raise InvalidTokenError("The token has expired.") from None
+        # Hostile tokens reach json and int(), which raise these.
+        except (jwt.PyJWTError, ValueError, TypeError, OverflowError, RecursionError):
+            break
+        # PyJWT passes over an empty `aud`.
+        if "aud" in claims and settings.auth_jwt_audience is None:
+            break
+        return _user_id(claims, settings.auth_user_id_claim)
+    raise InvalidTokenError("The token is not valid.")
+
+
+def _user_id(claims: dict[str, Any], name: str) -> str:
+    # PyJWT also takes a string of digits as a time; RFC 7519 §2 has only numbers.
+    if any(type(claims[time]) not in (int, float) for time in ("exp", "iat", "nbf") if time in claims):
+        raise InvalidTokenError("The token is not valid.")
+    user_id = claims[name]
+    if not isinstance(user_id, str):
+        raise InvalidTokenError("The token is not valid.")
+    return user_id
