@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from flask import current_app
 from psycopg import Connection, Cursor, IsolationLevel, OperationalError, RawCursor
+from psycopg.conninfo import conninfo_to_dict
 from psycopg.errors import UndefinedTable
 from psycopg.pq import ExecStatus
 from psycopg.rows import DictRow, dict_row
@@ -66,7 +67,8 @@ def connect_options(settings: Settings) -> dict[str, Any]:
         "application_name": "progress-tracking",
     }
     if settings.prepare_threshold is not None:
-        options["options"] = f"-c statement_timeout={round(settings.database_timeout * 500)}"
+        own = conninfo_to_dict(settings.database_url).get("options") or ""
+        options["options"] = f"{own} -c statement_timeout={round(settings.database_timeout * 500)}".lstrip()
     return options
 
 
