@@ -1,10 +1,13 @@
-"""What a test's world is made of: learners, catalogs and tokens, in plain SQL."""
+"""What a test's world is made of: learners, catalogs and tokens, in plain SQL; and what every answer must hold to."""
 
 import time
 from typing import Any
 
 import jwt
 import psycopg
+from flask.testing import FlaskClient
+from werkzeug.http import HTTP_STATUS_CODES
+from werkzeug.test import TestResponse
 
 SECRET = "a secret of the tests that is longer than 32 bytes"
 
@@ -17,6 +20,28 @@ def uuid4(number: int) -> str:
 LEARNER = uuid4(0xA11CE)
 FREE_LEARNER = uuid4(0xF4EE)
 STRANGER = uuid4(0x0)
+
+# The codes of contract §4 and their statuses.
+STATUS = {
+    "unauthenticated": 401,
+    "cross_site_request": 403,
+    "rate_limited": 429,
+    "invalid_lesson_id": 400,
+    "invalid_module_id": 400,
+    "invalid_idempotency_key": 400,
+    "body_too_large": 413,
+    "unsupported_media_type": 415,
+    "invalid_body": 400,
+    "not_enrolled": 403,
+    "lesson_not_found": 404,
+    "module_not_found": 404,
+    "lesson_not_available": 400,
+    "lesson_locked": 409,
+    "not_found": 404,
+    "method_not_allowed": 405,
+    "internal_error": 500,
+    "unavailable": 503,
+}
 
 
 def token(user_id: Any = LEARNER, *, key: Any = SECRET, algorithm: str = "HS256", headers: Any = None, **claims: Any):
@@ -74,3 +99,66 @@ def complete(db: psycopg.Connection, *lessons: int, user_id: str = LEARNER, at: 
         db.execute(
             "insert into progress (user_id, lesson_id, completed_at) values (%s, %s, %s)", [user_id, uuid4(lesson), at]
         )
+
+
+def ok(response: TestResponse) -> Any:
+    """Return the document of an answer to a call, which has the status and headers that each must have."""
+    assert response.status_code == 200, response.text
+    assert response.content_type == "application/json"
+    assert_private(response)
+    return response.get_json()
+
+
+def assert_problem(response: TestResponse, code: str, **members: Any) -> None:
+    """Hold a whole error answer against contract §4; `members` are what its document has besides."""
+    document = response.get_json()
+    assert document == {
+        "type": "about:blank",
+        "title": HTTP_STATUS_CODES[STATUS[code]],
+        "status": STATUS[code],
+        "detail": document["detail"],
+        "code": code,
+        **members,
+    }
+    assert isinstance(document["detail"], str)
+    assert document["detail"].endswith(".")
+    assert response.status_code == STATUS[code]
+    assert response.content_type == "application/problem+json"
+    assert "ETag" not in response.headers
+    assert ("WWW-Authenticate" in response.headers) == (code == "unauthenticated")
+    assert ("Allow" in response.headers) == (code == "method_not_allowed")
+    assert ("Retry-After" in response.headers) == (code in ("unavailable", "rate_limited"))
+    assert_private(response)
+
+
+def assert_private(response: TestResponse) -> None:
+    assert response.headers["Cache-Control"] == "private, no-cache"
+    assert {"authorization", "cookie"} <= {name.strip().lower() for name in response.headers["Vary"].split(",")}
+
+
+def lesson_path(lesson: int) -> str:
+    return f"/api/progress/lessons/{uuid4(lesson)}"
+
+
+def module_path(module: int) -> str:
+    return f"/api/progress/modules/{uuid4(module)}"
+
+
+def get(api: FlaskClient, path: str, user_id: str = LEARNER) -> Any:
+    """GET a path below /api/progress/, or a whole one, and return the document of a success."""
+    return ok(api.get(path if path.startswith("/") else f"/api/progress/{path}", headers=bearer(user_id)))
+
+
+def mark(api: FlaskClient, lesson: int, user_id: str = LEARNER, **options: Any) -> TestResponse:
+    return api.post(lesson_path(lesson), headers=bearer(user_id) | options.pop("headers", {}), **options)
+
+
+def unmark(api: FlaskClient, lesson: int, user_id: str = LEARNER, **options: Any) -> TestResponse:
+    return api.delete(lesson_path(lesson), headers=bearer(user_id) | options.pop("headers", {}), **options)
+
+
+def completions(db: psycopg.Connection) -> Any:
+    """Every row of progress, as (user_id, lesson_id, completed_at to the microsecond, in UTC)."""
+    return db.execute(
+        "select user_id::text, lesson_id::text, completed_at at time zone 'UTC' from progress order by 1, 2"
+    ).fetchall()

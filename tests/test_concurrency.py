@@ -1,0 +1,263 @@
+"""Contract §3: writes of one learner answer as if one came after the other. Real connections, interleaved by name."""
+
+import json
+import multiprocessing
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+
+import psycopg
+import pytest
+from flask.testing import FlaskClient
+
+from tests.conftest import ROOT
+from tests.world import LEARNER, add_module, add_user, bearer, complete, require, uuid4
+
+
+@contextmanager
+def in_background(call: Callable[[], object]) -> Iterator[list]:
+    """Run `call` in a thread while the block runs; what it returned is in the list after the block."""
+    results: list = []
+    thread = threading.Thread(target=lambda: results.append(call()))
+    thread.start()
+    yield results
+    thread.join(10)
+    assert results, "the call in the background did not end"
+
+
+def wait_until_blocked(db: psycopg.Connection, count: int = 1) -> None:
+    """Wait for the fact that `count` sessions of this database wait for a lock."""
+    deadline = time.monotonic() + 10
+    query = "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
+    while db.execute(query).fetchone()[0] < count:  # type: ignore[index]
+        assert time.monotonic() < deadline, "nobody waits for a lock"
+
+
+@contextmanager
+def lock_held(database_url: str) -> Iterator[psycopg.Connection]:
+    """Another write of the learner that has its lock and has not ended."""
+    with closing(psycopg.connect(database_url)) as other:
+        other.execute("select id from users where id = %s for no key update", [LEARNER])
+        yield other
+
+
+def test_a_mark_waits_for_the_write_before_it_and_counts_it(api: FlaskClient, db, database_url):
+    add_user(db)
+    add_module(db, 1, 0x11, 0x12)
+    with lock_held(database_url) as other:
+        other.execute("insert into progress values (%s, %s, now())", [LEARNER, uuid4(0x12)])
+        with in_background(lambda: api.post(f"/api/progress/lessons/{uuid4(0x11)}", headers=bearer())) as answers:
+            wait_until_blocked(db)
+            other.commit()
+    assert answers[0].json["overall"] == {"percent": 100, "completedCount": 2, "totalCount": 2}
+
+
+def test_a_mark_that_waited_for_the_unmark_of_its_prerequisite_is_refused(api: FlaskClient, db, database_url):
+    add_user(db)
+    add_module(db, 1, 0x11, 0x12)
+    require(db, 0x12, 0x11)
+    complete(db, 0x11)
+    with lock_held(database_url) as other:
+        other.execute("delete from progress where user_id = %s and lesson_id = %s", [LEARNER, uuid4(0x11)])
+        with in_background(lambda: api.post(f"/api/progress/lessons/{uuid4(0x12)}", headers=bearer())) as answers:
+            wait_until_blocked(db)
+            other.commit()
+    assert (answers[0].status_code, answers[0].json["prerequisites"]) == (409, [uuid4(0x11)])
+    assert db.execute("select count(*) from progress").fetchone() == (0,)
+
+
+def test_a_mark_that_waited_for_the_mark_of_its_prerequisite_succeeds(api: FlaskClient, db, database_url):
+    add_user(db)
+    add_module(db, 1, 0x11, 0x12)
+    require(db, 0x12, 0x11)
+    with lock_held(database_url) as other:
+        other.execute("insert into progress values (%s, %s, now())", [LEARNER, uuid4(0x11)])
+        with in_background(lambda: api.post(f"/api/progress/lessons/{uuid4(0x12)}", headers=bearer())) as answers:
+            wait_until_blocked(db)
+            other.commit()
+    assert answers[0].json["overall"] == {"percent": 100, "completedCount": 2, "totalCount": 2}
+
+
+def test_a_second_mark_that_waited_for_the_first_keeps_its_time(api: FlaskClient, db, database_url):
+    add_user(db)
+    add_module(db, 1, 0x11)
+    with lock_held(database_url) as other:
+        other.execute("insert into progress values (%s, %s, '2020-01-01Z')", [LEARNER, uuid4(0x11)])
+        with in_background(lambda: api.post(f"/api/progress/lessons/{uuid4(0x11)}", headers=bearer())) as answers:
+            wait_until_blocked(db)
+            other.commit()
+    assert answers[0].json["completedAt"] == "2020-01-01T00:00:00.000Z"
+
+
+def test_a_mark_is_dated_when_it_is_made_not_when_it_began_to_wait(api: FlaskClient, db, database_url):
+    add_user(db)
+    add_module(db, 1, 0x11)
+    mark = lambda: api.post(f"/api/progress/lessons/{uuid4(0x11)}", headers=bearer())  # noqa: E731
+    with lock_held(database_url) as other, in_background(mark) as answers:
+        wait_until_blocked(db)
+        waited = db.execute("select clock_timestamp()").fetchone()[0]
+        other.commit()
+    assert answers[0].status_code == 200
+    # A millisecond less, since completed_at is cut to one.
+    assert db.execute("select completed_at >= %s - interval '1 ms' from progress", [waited]).fetchone() == (True,)
+
+
+def test_an_unmark_waits_for_the_write_before_it_and_counts_it(api: FlaskClient, db, database_url):
+    add_user(db)
+    add_module(db, 1, 0x11, 0x12)
+    with lock_held(database_url) as other:
+        other.execute("insert into progress values (%s, %s, now())", [LEARNER, uuid4(0x12)])
+        with in_background(lambda: api.delete(f"/api/progress/lessons/{uuid4(0x11)}", headers=bearer())) as answers:
+            wait_until_blocked(db)
+            other.commit()
+    assert answers[0].json["overall"] == {"percent": 50, "completedCount": 1, "totalCount": 2}
+
+
+def test_reads_and_the_writes_of_others_do_not_wait_for_a_learners_lock(api: FlaskClient, db, database_url):
+    add_user(db)
+    other_learner = add_user(db, uuid4(0xB0B))
+    add_module(db, 1, 0x11)
+    with lock_held(database_url):
+        assert api.get("/api/progress/summary", headers=bearer()).status_code == 200
+        assert api.post(f"/api/progress/lessons/{uuid4(0x11)}", headers=bearer(other_learner)).status_code == 200
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture
+def server(environ, db) -> Iterator[str]:
+    """A real gunicorn on the test's database; yields its URL."""
+    port = free_port()
+    command = [sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py", "--log-level", "warning", "wsgi:app"]
+    process = subprocess.Popen(command, cwd=ROOT, env={"PATH": "/usr/bin:/bin", "PORT": str(port), **environ})
+    try:
+        deadline = time.monotonic() + 20
+        while True:
+            try:
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/")
+            except urllib.error.HTTPError:
+                break
+            except OSError:
+                assert process.poll() is None, "gunicorn did not start"
+                assert time.monotonic() < deadline, "gunicorn does not answer"
+                time.sleep(0.05)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+def call(method: str, url: str) -> tuple[int, dict]:
+    request = urllib.request.Request(url, method=method, headers=bearer())
+    try:
+        with urllib.request.urlopen(request, timeout=20) as response:
+            return response.status, json.load(response)
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, json.load(error)
+
+
+def _mark_all(url: str, lessons: list[int]) -> list[tuple[int, dict]]:
+    return [call("POST", f"{url}/api/progress/lessons/{uuid4(lesson)}") for lesson in lessons]
+
+
+def _toggle(url: str, method: str, lesson: int, rounds: int) -> list[tuple[int, dict]]:
+    return [call(method, f"{url}/api/progress/lessons/{uuid4(lesson)}") for _ in range(rounds)]
+
+
+def test_two_hundred_marks_of_one_learner_from_eight_processes_fit_one_serial_order(server, db):
+    add_user(db)
+    lessons = list(range(0x100, 0x100 + 200))
+    add_module(db, 1, *lessons[:100])
+    add_module(db, 2, *lessons[100:])
+    with multiprocessing.get_context("spawn").Pool(8) as pool:
+        parts = pool.starmap(_mark_all, [(server, lessons[start::8]) for start in range(8)])
+    answers = [answer for part in parts for answer in part]
+    assert [status for status, _ in answers] == [200] * 200
+    # Each answer counts itself and all before it: every number from 1 to 200 is given exactly once, by each count.
+    assert sorted(answer["overall"]["completedCount"] for _, answer in answers) == list(range(1, 201))
+    for module in (uuid4(1), uuid4(2)):
+        counts = [answer["module"]["completedCount"] for _, answer in answers if answer["module"]["moduleId"] == module]
+        assert sorted(counts) == list(range(1, 101))
+    # One process waits for each answer before it sends the next.
+    for part in parts:
+        counts = [answer["overall"]["completedCount"] for _, answer in part]
+        assert counts == sorted(counts)
+    assert call("GET", f"{server}/api/progress/summary") == (
+        200,
+        {"percent": 100, "completedCount": 200, "totalCount": 200},
+    )
+
+
+def test_an_unmark_racing_the_mark_of_what_needs_it_leaves_only_answers_that_a_serial_order_gives(server, db):
+    """A is unmarked and marked, B needs A and is marked and unmarked, all at once.
+
+    While a write holds the lock, its answer is all there is to know: A done or not, B done or not. These are the states
+    that some order gives; B done without A arises when A is unmarked after B was marked, which is allowed.
+    """
+    add_user(db)
+    add_module(db, 1, 0xA, 0xB)
+    require(db, 0xB, 0xA)
+    calls = [("POST", 0xA), ("DELETE", 0xA), ("POST", 0xB), ("DELETE", 0xB)]
+    with multiprocessing.get_context("spawn").Pool(4) as pool:
+        parts = pool.starmap(_toggle, [(server, method, lesson, 60) for method, lesson in calls])
+    mark_a, unmark_a, mark_b, unmark_b = (
+        [(status, answer.get("overall")) for status, answer in part] for part in parts
+    )
+
+    def overall(completed: int, total: int) -> dict:
+        return {"percent": 100 * completed // total, "completedCount": completed, "totalCount": total}
+
+    # (A, B) done after the write → completed of eligible: (1, 0) 1 of 2, (1, 1) 2 of 2, (0, 0) 0 of 1, (0, 1) 1 of 2.
+    assert {str(answer) for answer in mark_a} <= {str((200, overall(1, 2))), str((200, overall(2, 2)))}
+    assert {str(answer) for answer in unmark_a} <= {str((200, overall(0, 1))), str((200, overall(1, 2)))}
+    # Marked: with A, or without it since B was marked already. Refused: A was not done, and neither was B.
+    assert {str(answer) for answer in mark_b} <= {
+        str((200, overall(2, 2))),
+        str((200, overall(1, 2))),
+        str((409, None)),
+    }
+    assert {str(answer) for answer in unmark_b} <= {str((200, overall(1, 2))), str((200, overall(0, 1)))}
+
+
+def test_the_statements_of_each_call_are_fixed_in_number(make_api, environ, db, monkeypatch):
+    """No call runs a statement per lesson."""
+    from app import database
+
+    ran: list[str] = []
+    run = database.run
+
+    def counted(connection, name, **parameters):
+        ran.append(name)
+        return run(connection, name, **parameters)
+
+    monkeypatch.setattr(database, "run", counted)
+    add_user(db)
+    add_module(db, 1, *range(0x100, 0x100 + 50))
+    add_module(db, 2, *range(0x200, 0x200 + 50))
+    api = make_api()
+    ran.clear()
+    expected = {
+        ("GET", "summary"): ["summary"],
+        ("GET", f"modules/{uuid4(1)}"): ["module"],
+        ("GET", "lessons"): ["lessons"],
+        ("GET", "modules"): ["modules"],
+        ("GET", "outline"): ["outline"],
+        ("GET", "next"): ["next"],
+        ("POST", f"lessons/{uuid4(0x100)}"): ["lock", "mark", "lesson"],
+        ("DELETE", f"lessons/{uuid4(0x100)}"): ["lock", "unmark", "lesson"],
+    }
+    for (method, path), statements in expected.items():
+        assert api.open(f"/api/progress/{path}", method=method, headers=bearer()).status_code == 200
+        assert ran == statements, path
+        ran.clear()
