@@ -1,0 +1,274 @@
+"""What counts: contract §2, locked, eligible and the counts. Whatever is counted, all calls must agree on it."""
+
+import pytest
+
+from tests.world import (
+    FREE_LEARNER,
+    LEARNER,
+    STRANGER,
+    add_lesson,
+    add_module,
+    add_user,
+    assert_problem,
+    bearer,
+    complete,
+    get,
+    mark,
+    ok,
+    require,
+    unmark,
+    uuid4,
+)
+
+
+def counts(completed, total, percent):
+    return {"percent": percent, "completedCount": completed, "totalCount": total}
+
+
+def agreed(api, user_id=LEARNER):
+    """Return the summary, once every other read has been found to agree with it."""
+    summary = get(api, "summary", user_id)
+    modules = get(api, "modules", user_id)
+    outline = get(api, "outline", user_id)
+    assert modules["overall"] == summary
+    assert {key: outline["overall"][key] for key in summary} == summary
+    assert len(get(api, "lessons", user_id)["lessons"]) == summary["completedCount"]
+    assert len(modules["modules"]) == len(outline["modules"])
+    for of_modules, of_outline in zip(modules["modules"], outline["modules"], strict=True):
+        of_module = get(api, f"modules/{of_modules['moduleId']}", user_id)
+        assert {key: of_module[key] for key in of_modules} == of_modules
+        assert {key: of_outline[key] for key in of_modules} == of_modules
+        assert len(of_module["lessons"]) == of_modules["totalCount"]
+        assert sum(lesson["completed"] for lesson in of_module["lessons"]) == of_modules["completedCount"]
+    for key in ("completedCount", "totalCount"):
+        assert sum(module[key] for module in modules["modules"]) == summary[key]
+    return summary
+
+
+def states(api, user_id=LEARNER):
+    """What the outline shows of each accessible lesson, by its number: its state, and what keeps it locked."""
+    return {
+        int(lesson["lessonId"][:8], 16): (lesson["state"], [int(id_[:8], 16) for id_ in lesson["prerequisites"]])
+        for module in get(api, "outline", user_id)["modules"]
+        for lesson in module["lessons"]
+    }
+
+
+@pytest.mark.parametrize(
+    ("completed", "total", "percent"),
+    [
+        *((0, 0, 0), (0, 1, 0), (1, 1, 100), (1, 2, 50), (1, 3, 33), (2, 3, 66), (3, 3, 100)),
+        *((1, 7, 14), (6, 7, 85), (1, 101, 0), (29, 100, 29), (57, 100, 57), (58, 100, 58), (99, 100, 99)),
+        *((1, 200, 0), (199, 200, 99), (200, 200, 100), (283, 284, 99), (999, 1000, 99)),
+    ],
+)
+def test_percent_is_cut_so_that_it_never_says_100_early(api, db, completed, total, percent):
+    add_user(db)
+    add_module(db, 1)
+    db.execute(
+        "insert into lessons (id, module_id, title, position, published) select gen_random_uuid(), %s, '', n, true"
+        " from generate_series(1, %s) as n",
+        [uuid4(1), total],
+    )
+    db.execute(
+        "insert into progress (user_id, lesson_id, completed_at) select %s, id, now() from lessons limit %s",
+        [LEARNER, completed],
+    )
+    assert agreed(api) == counts(completed, total, percent)
+
+
+def test_nothing_at_all_is_nought(api, db):
+    add_user(db)
+    assert agreed(api) == counts(0, 0, 0)
+
+
+def test_an_unpublished_lesson_does_not_count_even_if_completed(api, db):
+    add_user(db)
+    add_module(db, 1, 2)
+    add_lesson(db, 1, 3, published=False)
+    add_lesson(db, 1, 4, published=False)
+    complete(db, 2, 3)
+    assert agreed(api) == counts(1, 1, 100)
+    assert states(api) == {2: ("completed", [])}
+
+
+def test_a_module_of_unpublished_lessons_is_not_accessible(api, db):
+    add_user(db)
+    add_module(db, 1, 2, published=False)
+    assert agreed(api) == counts(0, 0, 0)
+    assert get(api, "modules")["modules"] == []
+    assert_problem(api.get(f"/api/progress/modules/{uuid4(1)}", headers=bearer()), "module_not_found")
+
+
+def test_a_locked_lesson_does_not_count_until_its_prerequisites_are_completed(api, db):
+    add_user(db)
+    add_module(db, 1, 2, 3, 4)
+    require(db, 4, 2, 3)
+    assert agreed(api) == counts(0, 2, 0)
+    assert states(api) == {2: ("available", []), 3: ("available", []), 4: ("locked", [2, 3])}
+    complete(db, 3)
+    assert agreed(api) == counts(1, 2, 50)
+    assert states(api) == {2: ("available", []), 3: ("completed", []), 4: ("locked", [2])}
+    complete(db, 2)
+    assert agreed(api) == counts(2, 3, 66)
+    assert states(api) == {2: ("completed", []), 3: ("completed", []), 4: ("available", [])}
+
+
+def test_an_unpublished_prerequisite_never_locks(api, db):
+    add_user(db)
+    add_module(db, 1, 2, 3)
+    add_lesson(db, 1, 4, published=False)
+    require(db, 3, 4)
+    assert agreed(api) == counts(0, 2, 0)
+    db.execute("update lessons set published = true where id = %s", [uuid4(4)])
+    assert agreed(api) == counts(0, 2, 0)
+    assert states(api) == {2: ("available", []), 3: ("locked", [4]), 4: ("available", [])}
+
+
+def test_an_unpublished_prerequisite_does_not_hide_a_published_one(api, db):
+    add_user(db)
+    add_module(db, 1, 2, 3)
+    add_lesson(db, 1, 4, published=False)
+    require(db, 3, 4, 2)
+    assert states(api) == {2: ("available", []), 3: ("locked", [2])}
+
+
+def test_a_prerequisite_outside_the_free_path_keeps_a_free_lesson_locked(api, db):
+    add_user(db, access="free")
+    add_module(db, 1, 2)
+    add_lesson(db, 1, 3, is_free=True)
+    add_lesson(db, 1, 4, is_free=True)
+    require(db, 3, 2)
+    assert agreed(api) == counts(0, 1, 0)
+    assert states(api) == {3: ("locked", [2]), 4: ("available", [])}
+    assert_problem(mark(api, 3), "lesson_locked", prerequisites=[uuid4(2)])
+    complete(db, 2)  # in better days
+    assert agreed(api) == counts(0, 2, 0)
+    assert ok(mark(api, 3))["overall"] == counts(1, 2, 50)
+
+
+def test_a_module_whose_every_lesson_is_locked_is_accessible_and_empty(api, db):
+    add_user(db)
+    add_module(db, 1, 2)
+    add_module(db, 3, 4)
+    require(db, 4, 2)
+    assert get(api, f"modules/{uuid4(3)}") == {"moduleId": uuid4(3), **counts(0, 0, 0), "lessons": []}
+    assert get(api, "modules") == {
+        "modules": [{"moduleId": uuid4(1), **counts(0, 1, 0)}, {"moduleId": uuid4(3), **counts(0, 0, 0)}],
+        "overall": counts(0, 1, 0),
+    }
+    assert agreed(api) == counts(0, 1, 0)
+
+
+def test_a_completed_lesson_stays_so_when_its_prerequisite_is_uncompleted(api, db):
+    add_user(db)
+    add_module(db, 1, 2, 3, 4)
+    require(db, 3, 2)
+    require(db, 4, 3)
+    complete(db, 2, 3)
+    assert ok(unmark(api, 2))["overall"] == counts(1, 3, 33)
+    assert agreed(api) == counts(1, 3, 33)
+    assert states(api) == {2: ("available", []), 3: ("completed", []), 4: ("available", [])}
+
+
+def test_only_direct_prerequisites_lock(api, db):
+    add_user(db)
+    add_module(db, 1, 2, 3, 4)
+    require(db, 3, 2)
+    require(db, 4, 3)
+    assert agreed(api) == counts(0, 1, 0)
+    assert states(api) == {2: ("available", []), 3: ("locked", [2]), 4: ("locked", [3])}
+    complete(db, 3)
+    assert states(api) == {2: ("available", []), 3: ("completed", []), 4: ("available", [])}
+
+
+def test_an_unpublished_prerequisite_does_not_pass_on_its_own(api, db):
+    add_user(db)
+    add_module(db, 1, 2, 4)
+    add_lesson(db, 1, 3, published=False)
+    require(db, 3, 2)
+    require(db, 4, 3)
+    assert states(api) == {2: ("available", []), 4: ("available", [])}
+
+
+def test_lessons_that_require_each_other_are_locked_for_good(api, db):
+    add_user(db)
+    add_module(db, 1, 2, 3)
+    require(db, 2, 3)
+    require(db, 3, 2)
+    assert agreed(api) == counts(0, 0, 0)
+    assert states(api) == {2: ("locked", [3]), 3: ("locked", [2])}
+
+
+def test_a_prerequisite_in_another_module_locks_as_well(api, db):
+    add_user(db)
+    add_module(db, 1, 2)
+    add_module(db, 3, 4)
+    require(db, 2, 4)
+    assert states(api) == {2: ("locked", [4]), 4: ("available", [])}
+    assert ok(mark(api, 4)) | {"completedAt": None} == {
+        "lessonId": uuid4(4),
+        "completed": True,
+        "completedAt": None,
+        "module": {"moduleId": uuid4(3), **counts(1, 1, 100)},
+        "overall": counts(1, 2, 50),
+    }
+
+
+def test_a_free_learner_counts_free_lessons_alone(api, db):
+    add_user(db, access="free")
+    add_module(db, 1, 2, 3)
+    add_module(db, 4, 5)
+    add_lesson(db, 4, 6, is_free=True)
+    add_lesson(db, 4, 7, is_free=True)
+    add_lesson(db, 4, 8, is_free=True, published=False)
+    complete(db, 2, 5, 6, 8)
+    assert agreed(api) == counts(1, 2, 50)
+    assert get(api, "modules")["modules"] == [{"moduleId": uuid4(4), **counts(1, 2, 50)}]
+
+
+def test_what_others_completed_never_counts_and_never_unlocks(api, db):
+    add_user(db)
+    add_user(db, STRANGER)
+    add_user(db, FREE_LEARNER, access="free")
+    add_module(db, 1, 2, 3)
+    require(db, 3, 2)
+    complete(db, 2, 3, user_id=STRANGER)
+    complete(db, 2, user_id=FREE_LEARNER)
+    assert agreed(api) == counts(0, 1, 0)
+    assert states(api) == {2: ("available", []), 3: ("locked", [2])}
+    assert agreed(api, STRANGER) == counts(2, 2, 100)
+    assert agreed(api, FREE_LEARNER) == counts(0, 0, 0)
+
+
+def test_a_completion_moves_with_its_lesson_to_another_module(api, db):
+    add_user(db)
+    add_module(db, 1, 2, 3)
+    add_module(db, 4, 5)
+    complete(db, 2)
+    db.execute("update lessons set module_id = %s where id = %s", [uuid4(4), uuid4(2)])
+    assert get(api, "modules") == {
+        "modules": [{"moduleId": uuid4(1), **counts(0, 1, 0)}, {"moduleId": uuid4(4), **counts(1, 2, 50)}],
+        "overall": counts(1, 3, 33),
+    }
+    assert agreed(api) == counts(1, 3, 33)
+
+
+def test_a_lesson_published_again_counts_as_before(api, db):
+    add_user(db)
+    add_module(db, 1, 2, 3)
+    complete(db, 2)
+    before = get(api, "outline")
+    db.execute("update lessons set published = false where id = %s", [uuid4(2)])
+    assert agreed(api) == counts(0, 1, 0)
+    db.execute("update lessons set published = true where id = %s", [uuid4(2)])
+    assert get(api, "outline") == before
+
+
+def test_a_prerequisite_that_is_taken_back_unlocks(api, db):
+    add_user(db)
+    add_module(db, 1, 2, 3)
+    require(db, 3, 2)
+    assert agreed(api) == counts(0, 1, 0)
+    db.execute("delete from lesson_prerequisites")
+    assert agreed(api) == counts(0, 2, 0)
