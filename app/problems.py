@@ -53,6 +53,7 @@ def init_app(app: Flask) -> None:
     app.register_error_handler(psycopg.OperationalError, _unavailable)
     app.register_error_handler(psycopg.InterfaceError, _unavailable)
     app.register_error_handler(Exception, _internal_error)
+    app.before_request(_double_slash)
 
 
 def respond(problem: Problem) -> Response:
@@ -68,6 +69,12 @@ def respond(problem: Problem) -> Response:
     return Response(
         json.dumps(document) + "\n", problem.status, {**problem.headers, "Content-Type": "application/problem+json"}
     )
+
+
+def _double_slash() -> None:
+    # Werkzeug drops the slashes that a path begins with but for one, so only the environment still has them.
+    if "//" in request.environ.get("PATH_INFO", ""):
+        raise Problem("not_found")
 
 
 def _http_exception(error: HTTPException) -> Response:
