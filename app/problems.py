@@ -8,6 +8,7 @@ import psycopg
 from flask import Flask, Response, current_app, request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from werkzeug.http import HTTP_STATUS_CODES
+from werkzeug.routing.exceptions import WebsocketMismatch
 
 # code: status and what to do about it, where the place that raises it knows no better.
 CODES = {
@@ -80,6 +81,8 @@ def _double_slash() -> None:
 def _http_exception(error: HTTPException) -> Response:
     if isinstance(error, MethodNotAllowed):
         return respond(Problem("method_not_allowed", headers={"Allow": ", ".join(sorted(error.valid_methods or ()))}))
+    if isinstance(error, WebsocketMismatch):  # a request with `Upgrade: websocket`: there is no such thing here
+        return respond(Problem("not_found"))
     code = {404: "not_found", 413: "body_too_large"}.get(error.code or 0)
     return respond(Problem(code)) if code else _internal_error(error)
 
