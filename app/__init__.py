@@ -2,7 +2,7 @@
 
 from flask import Flask
 
-from app import answers, database, problems, progress
+from app import answers, checks, database, problems, progress
 from app.settings import Settings, from_environ
 
 
@@ -14,7 +14,8 @@ def create_app(settings: Settings | None = None) -> Flask:
     settings = settings or from_environ()
     database.check(settings)
     app = Flask(__name__, static_folder=None)
-    app.config["MAX_CONTENT_LENGTH"] = 16 * 1024
+    # Werkzeug cuts a chunked body off here without a word; the byte more tells the cut one from one that just fits.
+    app.config["MAX_CONTENT_LENGTH"] = checks.LARGEST_BODY + 1
     # Left alone, Werkzeug redirects `//` in a path with a page of HTML, and answers OPTIONS itself.
     app.url_map.merge_slashes = False
     app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False

@@ -11,6 +11,8 @@ from werkzeug.exceptions import RequestEntityTooLarge
 
 from app.problems import Problem
 
+LARGEST_BODY = 16 * 1024  # bytes
+
 UUID4 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}", re.ASCII | re.IGNORECASE)
 
 # RFC 3339 §5.6; datetime.fromisoformat alone also takes basic forms, week dates, commas and bare dates.
@@ -44,13 +46,16 @@ def idempotency_key() -> None:
 
 
 def body() -> bytes:
-    """Read the request's body, or raise Problem body_too_large (over MAX_CONTENT_LENGTH) or invalid_body."""
+    """Read the request's body, or raise Problem body_too_large (over LARGEST_BODY) or invalid_body."""
     try:
-        return request.get_data()
+        data = request.get_data()
     except RequestEntityTooLarge:
         raise Problem("body_too_large") from None
     except Exception:  # the server's own kinds, for a body that is cut off or wrongly chunked: all the caller's doing
         raise Problem("invalid_body", "The body could not be read to its end.", errors={}) from None
+    if len(data) > LARGEST_BODY:
+        raise Problem("body_too_large")
+    return data
 
 
 def mark_body() -> str | None:
