@@ -15,8 +15,12 @@ LARGEST_BODY = 16 * 1024  # bytes
 
 UUID4 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}", re.ASCII | re.IGNORECASE)
 
-# RFC 3339 §5.6; datetime.fromisoformat alone also takes basic forms, week dates, commas and bare dates.
-DATE_TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:)(\d\d)(\.\d+)?(Z|[+-]\d\d:\d\d)", re.ASCII | re.IGNORECASE)
+# RFC 3339 §5.6; datetime.fromisoformat alone also takes basic forms, week dates, commas, bare dates, offsets with 99
+# minutes and, from Python 3.13 on, 24:00.
+DATE_TIME = re.compile(
+    r"(\d{4}-\d\d-\d\dT(?:[01]\d|2[0-3]):\d\d:)(\d\d)(\.\d+)?(Z|[+-](?:[01]\d|2[0-3]):[0-5]\d)",
+    re.ASCII | re.IGNORECASE,
+)
 
 
 def lesson_id(text: str) -> str:
@@ -88,13 +92,13 @@ def date_time(text: str) -> datetime:
     if not match:
         raise ValueError("not an RFC 3339 date-time")
     start, seconds, fraction, offset = match.groups()
-    leap = seconds == "60"  # RFC 3339 §5.7: only ever the last second of a UTC day
+    leap = seconds == "60"
     parsed = datetime.fromisoformat((start + ("59" if leap else seconds) + (fraction or "") + offset).upper())
     utc = parsed.astimezone(UTC)
     if leap:
-        if (utc.hour, utc.minute) != (23, 59):
-            raise ValueError("a leap second is at 23:59:60 UTC")
         utc += timedelta(seconds=1)
+        if (utc.day, utc.hour, utc.minute, utc.second) != (1, 0, 0, 0):  # RFC 3339 §5.7
+            raise ValueError("a leap second is at 23:59:60 UTC, at the end of a month")
     return utc
 
 
