@@ -2,7 +2,14 @@
 PYTHON ?= python3
 RUN = .venv/bin/python -m
 
-.PHONY: help install run test lint format migrate rollback migration-status migrate-unlock load-catalog
+# What is given to make on its command line reaches a task through the environment, so that no shell ever reads a value.
+# A login shell's own USER, or any such variable that was there before, does not.
+$(foreach name,USER FILE DRY_RUN CONFIRM EMAIL NAME UNTIL HOURS,\
+	$(if $(filter command,$(origin $(name))),,$(eval unexport $(name))))
+
+.PHONY: help install run test lint format migrate rollback migration-status migrate-unlock load-catalog \
+	add-user grant-free revoke-free access token
+
 
 help:  ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,3 +33,33 @@ lint: install  ## check code, types, SQL and migrations
 format: install  ## format the Python code
 	@$(RUN) ruff check --fix .
 	@$(RUN) ruff format .
+
+migrate: install  ## apply the pending migrations to DATABASE_URL
+	@$(RUN) app.cli migrate
+
+rollback: install  ## take the newest migration back; CONFIRM=yes where that drops data
+	@$(RUN) app.cli rollback
+
+migration-status: install  ## list the migrations, applied and pending
+	@$(RUN) app.cli migration-status
+
+migrate-unlock: install  ## remove the lock of a migration run that was killed
+	@$(RUN) app.cli migrate-unlock
+
+load-catalog: install  ## make the catalog what FILE=... says; DRY_RUN=1 shows what that would do
+	@$(RUN) app.cli load-catalog
+
+add-user: install  ## add the learner USER=<uuid> [EMAIL=... NAME=...]
+	@$(RUN) app.cli add-user
+
+grant-free: install  ## give USER=<uuid> the free path [UNTIL=2027-01-31]
+	@$(RUN) app.cli grant-free
+
+revoke-free: install  ## take the free path from USER=<uuid>
+	@$(RUN) app.cli revoke-free
+
+access: install  ## say what access USER=<uuid> has, and why
+	@$(RUN) app.cli access
+
+token: install  ## sign a token for USER=<uuid> with AUTH_JWT_SECRET [HOURS=12]
+	@$(RUN) app.cli token

@@ -1,9 +1,12 @@
--- The migrations that this database has, for the check at the start.
+-- The migrations that this database has, for the check at the start and for make migration-status.
 --
 -- Parameters: none
--- Returns: a row per migration
---   migration_id  character varying  its file's name without .sql
+-- Returns: a row per migration, in the order in which they were applied
+--   migration_id    character varying            its file's name without .sql
+--   applied_at_utc  timestamp without time zone  when
 
-select migration_id
+select
+    migration_id,
+    applied_at_utc
 from _yoyo_migration
-order by migration_id;
+order by applied_at_utc, migration_id;

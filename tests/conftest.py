@@ -96,17 +96,7 @@ def new_database(postgres: Postgresql) -> Callable[[], str]:
 @pytest.fixture(scope="session")
 def database_url(new_database: Callable[[], str]) -> str:
     url = new_database()
-    migrate = [
-        sys.executable,
-        "-m",
-        "yoyo",
-        "apply",
-        "--batch",
-        "--no-config-file",
-        "-d",
-        url.replace("postgresql:", "postgresql+psycopg:"),
-        "migrations",
-    ]
+    migrate = [sys.executable, "-m", "app.cli", "migrate"]
     subprocess.run(migrate, cwd=ROOT, env=os.environ | {"DATABASE_URL": url}, check=True, stdout=subprocess.DEVNULL)
     return url
 

@@ -1,0 +1,11 @@
+-- Adds a learner. It names no other column than the id: a site's own users table may have no other.
+--
+-- Parameters:
+--   user_id  uuid  the learner
+-- Returns: one row, none if the learner is there already
+--   id  uuid  the learner
+
+insert into users (id)
+values (:'user_id'::uuid)
+on conflict do nothing
+returning id;

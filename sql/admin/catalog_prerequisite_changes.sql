@@ -1,0 +1,32 @@
+-- How many prerequisites loading a catalog would add to its lessons, and take from them.
+--
+-- Parameters:
+--   catalog  jsonb  modules, lessons and prerequisites, as app/catalog.py flattens a catalog file
+-- Returns: one row
+--   added    bigint
+--   removed  bigint
+
+with given as (
+    select
+        lesson_id,
+        prerequisite_id
+    from jsonb_to_recordset(:'catalog'::jsonb -> 'prerequisites') as given (lesson_id uuid, prerequisite_id uuid)
+),
+
+present as (
+    select
+        lesson_id,
+        prerequisite_id
+    from lesson_prerequisites
+    where lesson_id in (
+        select id
+        from jsonb_to_recordset(:'catalog'::jsonb -> 'lessons') as given_lessons (id uuid)
+    )
+)
+
+select
+    count(*) filter (where present.lesson_id is null) as added,
+    count(*) filter (where given.lesson_id is null) as removed
+from given
+full join present
+    on given.lesson_id = present.lesson_id and given.prerequisite_id = present.prerequisite_id;

@@ -1,0 +1,34 @@
+-- Replaces the prerequisites of a catalog's lessons by the catalog's; those that stay are not written again.
+--
+-- Parameters:
+--   catalog  jsonb  modules, lessons and prerequisites, as app/catalog.py flattens a catalog file
+-- Returns: nothing
+
+with given as materialized (
+    select
+        lesson_id,
+        prerequisite_id
+    from jsonb_to_recordset(:'catalog'::jsonb -> 'prerequisites') as given (lesson_id uuid, prerequisite_id uuid)
+),
+
+removed as (
+    delete from lesson_prerequisites
+    where
+        lesson_id in (
+            select id
+            from jsonb_to_recordset(:'catalog'::jsonb -> 'lessons') as given_lessons (id uuid)
+        )
+        and (lesson_id, prerequisite_id) not in (
+            select
+                lesson_id,
+                prerequisite_id
+            from given
+        )
+)
+
+insert into lesson_prerequisites (lesson_id, prerequisite_id)
+select
+    lesson_id,
+    prerequisite_id
+from given
+on conflict do nothing;

@@ -1,0 +1,14 @@
+-- Unpublishes the lessons that a catalog no longer has. Nothing is deleted: their completions stay.
+--
+-- Parameters:
+--   catalog  jsonb  modules, lessons and prerequisites, as app/catalog.py flattens a catalog file
+-- Returns: nothing
+
+update lessons
+set published = false
+where
+    published
+    and id not in (
+        select id
+        from jsonb_to_recordset(:'catalog'::jsonb -> 'lessons') as given (id uuid)
+    );

@@ -1,0 +1,13 @@
+-- Gives a learner an e-mail address and a name; what is null stays as it is.
+--
+-- Parameters:
+--   user_id  uuid  the learner
+--   email    text
+--   name     text
+-- Returns: nothing
+
+update users
+set
+    email = coalesce(:'email'::text, email),
+    name = coalesce(:'name'::text, name)
+where id = :'user_id'::uuid;

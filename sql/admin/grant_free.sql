@@ -1,0 +1,10 @@
+-- Gives a learner the free path, or gives it another end.
+--
+-- Parameters:
+--   user_id     uuid         the learner
+--   expires_at  timestamptz  when it ends; 'infinity', or null from the service: never
+-- Returns: nothing
+
+insert into enrollments (user_id, expires_at)
+values (:'user_id'::uuid, :'expires_at'::timestamptz)
+on conflict (user_id) do update set expires_at = excluded.expires_at;
