@@ -1,9 +1,9 @@
 -- Gives a learner an e-mail address and a name; what is null stays as it is.
 --
 -- Parameters:
---   user_id  uuid  the learner
 --   email    text
 --   name     text
+--   user_id  uuid  the learner
 -- Returns: nothing
 
 update users
