@@ -72,7 +72,8 @@ def connect_options(settings: Settings) -> dict[str, Any]:
     }
     if settings.prepare_threshold is not None:
         own = conninfo_to_dict(settings.database_url).get("options") or ""
-        options["options"] = f"{own} -c statement_timeout={round(settings.database_timeout * 500)}".lstrip()
+        timeout = max(1, round(settings.database_timeout * 500))  # milliseconds; 0 would be none at all
+        options["options"] = f"{own} -c statement_timeout={timeout}".lstrip()
     return options
 
 
