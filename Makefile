@@ -1,6 +1,7 @@
 # Every task. `make` alone prints them. Needs Python 3.11 or newer and nothing else; what else it needs goes into .venv.
 PYTHON ?= python3
 RUN = .venv/bin/python -m
+LOCK = --upgrade --universal --python-version 3.11 --generate-hashes --no-header --quiet
 
 # What is given to make on its command line reaches a task through the environment, so that no shell ever reads a value.
 # A login shell's own USER, or any such variable that was there before, does not.
@@ -8,7 +9,7 @@ $(foreach name,USER FILE DRY_RUN CONFIRM EMAIL NAME UNTIL HOURS,\
 	$(if $(filter command,$(origin $(name))),,$(eval unexport $(name))))
 
 .PHONY: help install run test lint format migrate rollback migration-status migrate-unlock load-catalog \
-	add-user grant-free revoke-free access token
+	add-user grant-free revoke-free access token lock
 
 
 help:  ## print this list
@@ -63,3 +64,7 @@ access: install  ## say what access USER=<uuid> has, and why
 
 token: install  ## sign a token for USER=<uuid> with AUTH_JWT_SECRET [HOURS=12]
 	@$(RUN) app.cli token
+
+lock: install  ## renew requirements.txt and requirements-dev.txt from the ranges in pyproject.toml
+	@$(RUN) uv pip compile $(LOCK) pyproject.toml -o requirements.txt
+	@$(RUN) uv pip compile $(LOCK) --extra dev -c requirements.txt pyproject.toml -o requirements-dev.txt

@@ -22,6 +22,8 @@ def init_app(app: Flask) -> None:
 
 
 def _add_headers(response: Response) -> Response:
+    if request.blueprint == "openapi":  # nobody's own: it may be cached
+        return response
     response.headers["Cache-Control"] = "private, no-cache"
     response.vary.update(("Authorization", "Cookie"))
     if request.endpoint in ("progress.mark", "progress.unmark"):

