@@ -2,8 +2,10 @@
 
 import os
 import re
+import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from ipaddress import ip_network
 from pathlib import Path
 from typing import TypeVar
 
@@ -71,11 +73,11 @@ def from_environ(environ: Mapping[str, str] = os.environ) -> Settings:
         auth_jwt_audience=read("AUTH_JWT_AUDIENCE", str) or None,
         auth_jwt_issuer=read("AUTH_JWT_ISSUER", str) or None,
         auth_user_id_claim=read("AUTH_USER_ID_CLAIM", str, "sub"),
-        host=read("HOST", str, "127.0.0.1"),
+        host=read("HOST", _host, "127.0.0.1"),
         port=read("PORT", _whole_number(0, 65535), "8000"),
         web_concurrency=read("WEB_CONCURRENCY", _whole_number(1, 1000), str(os.cpu_count() or 1)),
         web_threads=read("WEB_THREADS", _whole_number(1, 1000), "4"),
-        forwarded_allow_ips=read("FORWARDED_ALLOW_IPS", str, "127.0.0.1"),
+        forwarded_allow_ips=read("FORWARDED_ALLOW_IPS", _networks, "127.0.0.1"),
     )
 
 
@@ -86,9 +88,39 @@ def database_url(text: str) -> str:
     if not re.match(r"postgres(ql)?://", text):
         raise ValueError("is not a libpq URL; it begins with postgresql://")
     try:
-        conninfo_to_dict(text)
+        parts = conninfo_to_dict(text)
     except psycopg.ProgrammingError:
         raise ValueError("is not a libpq URL; it reads like postgresql://user:password@host:5432/progress") from None
+    # An @ or / in a password ends it early; what libpq then says of the host or the port would show the rest of it.
+    hosts = str(parts.get("host", "")).split(",")
+    ports = filter(None, str(parts.get("port", "")).split(","))
+    if any("@" in host[1:] and not host.startswith("/") for host in hosts) or not all(map(_is_port, ports)):
+        raise ValueError("has no valid host and port; in a password, write @ as %40, / as %2F and : as %3A")
+    return text
+
+
+def _is_port(text: str) -> bool:
+    return re.fullmatch(r"[0-9]{1,5}", text, re.ASCII) is not None and 1 <= int(text) <= 65535
+
+
+def _host(text: str) -> str:
+    # gunicorn would try five times, and then not say which setting it was.
+    try:
+        socket.getaddrinfo(text, None, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        raise ValueError(f"{text!r} is not the name or address of a host, e.g. 127.0.0.1 or 0.0.0.0") from None
+    return text
+
+
+def _networks(text: str) -> str:
+    for network in text.split(","):
+        try:
+            if network.strip() != "*":
+                ip_network(network.strip())
+        except ValueError:
+            raise ValueError(
+                f"{network.strip()!r} is not an address, a network or '*'; e.g. 127.0.0.1,10.0.0.0/8"
+            ) from None
     return text
 
 
