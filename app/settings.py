@@ -9,6 +9,7 @@ from ipaddress import ip_network
 from pathlib import Path
 from typing import TypeVar
 
+import jwt
 import psycopg
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePublicKey
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -150,6 +151,11 @@ def _secrets(text: str) -> tuple[Key, ...]:
     secrets = [secret.strip() for secret in text.split(",")] if text else []
     if any(len(secret.encode()) < 32 for secret in secrets):  # RFC 7518 §3.2: no shorter than the hash
         raise ValueError("has a secret under 32 bytes; make one with: openssl rand -base64 33")
+    try:
+        for secret in secrets:
+            jwt.get_algorithm_by_name("HS256").prepare_key(secret)
+    except jwt.InvalidKeyError:  # PyJWT never verifies with one, so that nobody can sign with a public key
+        raise ValueError("has a key in PEM or SSH form, which is no secret; see AUTH_JWT_PUBLIC_KEY") from None
     return tuple(Key("HS256", secret) for secret in secrets)
 
 
