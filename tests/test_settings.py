@@ -1,0 +1,271 @@
+"""The settings, contract §7: one that is missing or wrong stops the start with one line that names it."""
+
+import dataclasses
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, rsa
+
+from app.settings import SettingsError, from_environ
+from tests.world import SECRET
+
+ROOT = Path(__file__).parent.parent
+URL = "postgresql://user:pass-word@host/progress"
+BASE = {"DATABASE_URL": URL, "AUTH_JWT_SECRET": SECRET}
+OTHER_SECRET = "another secret of the tests that is as long"
+
+
+def pem(key):
+    encoding, form = serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+    return key.public_key().public_bytes(encoding, form).decode()
+
+
+RSA = rsa.generate_private_key(65537, 2048)
+KEYS = {
+    "RS256": pem(RSA),
+    "ES256": pem(ec.generate_private_key(ec.SECP256R1())),
+    "EdDSA": pem(ed25519.Ed25519PrivateKey.generate()),
+}
+PRIVATE_KEY = RSA.private_bytes(
+    serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+).decode()
+
+
+def verified_with(settings):
+    return [key.algorithm for key in settings.auth_jwt_keys]
+
+
+def test_what_is_not_set_has_the_contracts_default():
+    settings = from_environ(BASE)
+    values = {field.name: getattr(settings, field.name) for field in dataclasses.fields(settings)}
+    expected = {
+        "database_url": URL,
+        "database_timeout": 5.0,
+        "prepare_threshold": 5,
+        "auth_jwt_audience": None,
+        "auth_jwt_issuer": None,
+        "auth_user_id_claim": "sub",
+        "host": "127.0.0.1",
+        "port": 8000,
+        "web_concurrency": os.cpu_count(),
+        "web_threads": 4,
+        "forwarded_allow_ips": "127.0.0.1",
+    }
+    assert {name: values[name] for name in expected} == expected
+    assert verified_with(settings) == ["HS256"]
+
+
+@pytest.mark.parametrize("empty", ["", " ", "\n"])
+def test_an_empty_value_is_as_none(empty):
+    names = ["DATABASE_TIMEOUT", "PREPARE_THRESHOLD", "AUTH_JWT_PUBLIC_KEY", "AUTH_JWT_ALGORITHMS", "AUTH_JWT_AUDIENCE"]
+    names += ["AUTH_JWT_ISSUER", "AUTH_USER_ID_CLAIM", "HOST", "PORT", "WEB_CONCURRENCY", "WEB_THREADS"]
+    assert from_environ(BASE | dict.fromkeys([*names, "FORWARDED_ALLOW_IPS"], empty)) == from_environ(BASE)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("DATABASE_URL", "postgres://host/progress", "postgres://host/progress"),
+        ("DATABASE_URL", "postgresql:///progress?host=%2Ftmp%2Fa%40b&port=5433", None),
+        ("DATABASE_URL", "postgresql://u:p%40ss%2F@one:1,two:65535/progress", None),
+        ("DATABASE_URL", "postgresql://[::1]:5432/progress", None),
+        ("DATABASE_TIMEOUT", "0.5", 0.5),
+        ("DATABASE_TIMEOUT", "30", 30.0),
+        ("DATABASE_TIMEOUT", " 2.25 ", 2.25),
+        ("PREPARE_THRESHOLD", "off", None),
+        ("PREPARE_THRESHOLD", "0", 0),
+        ("PREPARE_THRESHOLD", "12", 12),
+        ("AUTH_JWT_AUDIENCE", "progress", "progress"),
+        ("AUTH_JWT_ISSUER", "https://example.org", "https://example.org"),
+        ("AUTH_USER_ID_CLAIM", "https://example.org/id", "https://example.org/id"),
+        ("HOST", "0.0.0.0", "0.0.0.0"),
+        ("HOST", "::", "::"),
+        ("PORT", "0", 0),
+        ("PORT", "65535", 65535),
+        ("WEB_CONCURRENCY", "1", 1),
+        ("WEB_THREADS", "8", 8),
+        ("FORWARDED_ALLOW_IPS", "*", "*"),
+        ("FORWARDED_ALLOW_IPS", "10.0.0.0/8,::1", "10.0.0.0/8,::1"),
+    ],
+)
+def test_a_setting_is_read(name, text, value):
+    settings = from_environ(BASE | {name: text})
+    expected = text if name == "DATABASE_URL" else value
+    assert getattr(settings, name.lower()) == expected
+
+
+@pytest.mark.parametrize(
+    ("environ", "algorithms"),
+    [
+        ({}, ["HS256"]),
+        ({"AUTH_JWT_SECRET": f"{SECRET},{OTHER_SECRET}"}, ["HS256", "HS256"]),
+        ({"AUTH_JWT_SECRET": f" {SECRET} , {OTHER_SECRET} "}, ["HS256", "HS256"]),
+        ({"AUTH_JWT_SECRET": "é" * 16}, ["HS256"]),  # 32 bytes
+        ({"AUTH_JWT_ALGORITHMS": "HS256"}, ["HS256"]),
+        ({"AUTH_JWT_ALGORITHMS": "RS256, HS256,ES256"}, ["HS256"]),
+        *(({"AUTH_JWT_SECRET": "", "AUTH_JWT_PUBLIC_KEY": text}, [name]) for name, text in KEYS.items()),
+        *(({"AUTH_JWT_PUBLIC_KEY": text.replace("\n", "\\n")}, ["HS256", name]) for name, text in KEYS.items()),
+        ({"AUTH_JWT_PUBLIC_KEY": KEYS["RS256"], "AUTH_JWT_ALGORITHMS": "HS256,RS256"}, ["HS256", "RS256"]),
+    ],
+)
+def test_a_key_verifies_what_its_type_allows(environ, algorithms):
+    assert verified_with(from_environ(BASE | environ)) == algorithms
+
+
+def test_a_public_key_may_be_in_a_file(tmp_path):
+    for name, text in KEYS.items():
+        (tmp_path / "key.pem").write_text(text)
+        settings = from_environ(BASE | {"AUTH_JWT_SECRET": "", "AUTH_JWT_PUBLIC_KEY": f"@{tmp_path / 'key.pem'}"})
+        assert verified_with(settings) == [name]
+
+
+def test_the_settings_are_frozen():
+    settings = from_environ(BASE)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        settings.port = 1  # type: ignore[misc]
+
+
+SHORT = "a-short-secret"
+# The setting that is named, and what is set besides BASE; None is not set at all.
+WRONG: list[tuple[str, Any]] = [
+    ("DATABASE_URL", {"DATABASE_URL": None}),
+    *(
+        ("DATABASE_URL", {"DATABASE_URL": text})
+        for text in (
+            *("", " ", "progress", "/var/lib/x.db", "host=localhost password=pass-word", "mysql://u:pass-word@h/d"),
+            *(
+                "http://u:pass-word@h/d",
+                "postgresql+psycopg://u:pass-word@h/d",
+                "postgresql:u:pass-word@h",
+                "postgresql://%zz",
+            ),
+            *("postgresql://u:pass-word%zz@h/d", "postgresql://h/d?nonsense=pass-word", "postgresql://h/d?pass-word"),
+            # What is not written as %40 and the like ends the password early.
+            *("postgresql://u:pass@word@h/d", "postgresql://u:x@pass-word@h/d", "postgresql://u:pass-word/x@h/d"),
+            *("postgresql://u:99999/x@h/d", "postgresql://h:99999/d", "postgresql://h:0/d", "postgresql://u:x@b,c@h/d"),
+        )
+    ),
+    *(
+        ("DATABASE_TIMEOUT", {"DATABASE_TIMEOUT": text})
+        for text in (
+            "0",
+            "0.0",
+            "-1",
+            "five",
+            "5s",
+            "1e3",
+            "inf",
+            "nan",
+            "5,0",
+            "+5",
+            "5 5",
+            "\u0665",
+            "99999",
+            ".5",
+            "5.",
+        )
+    ),
+    *(
+        ("PREPARE_THRESHOLD", {"PREPARE_THRESHOLD": text})
+        for text in ("-1", "on", "none", "1.5", "OFF", "9999999", "x\ny")
+    ),
+    ("AUTH_JWT_SECRET", {"AUTH_JWT_SECRET": None}),
+    ("AUTH_JWT_SECRET", {"AUTH_JWT_SECRET": "", "AUTH_JWT_AUDIENCE": "progress"}),
+    *(
+        ("AUTH_JWT_SECRET", {"AUTH_JWT_SECRET": text})
+        for text in (
+            *(SHORT, "x" * 31, f"{SECRET},{SHORT}", f"{SHORT},{SECRET}", f"{SECRET},", f",{SECRET}", ",", "é" * 15),
+            *(KEYS["RS256"], KEYS["ES256"].strip(), f"{SECRET},{KEYS['EdDSA']}", PRIVATE_KEY, "ssh-rsa " + "A" * 60),
+        )
+    ),
+    *(
+        ("AUTH_JWT_PUBLIC_KEY", {"AUTH_JWT_PUBLIC_KEY": text})
+        for text in (
+            *("nonsense", SECRET, KEYS["RS256"][:200], KEYS["RS256"].replace("M", "N", 1), PRIVATE_KEY),
+            *(
+                "@/nowhere/key.pem",
+                "@",
+                "@.",
+                "@" + sys.executable,
+                "-----BEGIN PUBLIC KEY-----\n-----END PUBLIC KEY-----",
+            ),
+            pem(rsa.generate_private_key(65537, 1024)),
+            pem(ec.generate_private_key(ec.SECP384R1())),
+            pem(ec.generate_private_key(ec.SECP256K1())),
+            pem(ed448.Ed448PrivateKey.generate()),
+            pem(dsa.generate_private_key(1024)),
+        )
+    ),
+    *(
+        ("AUTH_JWT_ALGORITHMS", {"AUTH_JWT_ALGORITHMS": text})
+        for text in ("none", "HS512", "hs256", "HS256,", ",", "HS256 RS256", "PS256", "HS256,none", "RS256", "*")
+    ),
+    ("AUTH_JWT_ALGORITHMS", {"AUTH_JWT_PUBLIC_KEY": KEYS["ES256"], "AUTH_JWT_ALGORITHMS": "HS256"}),
+    ("AUTH_JWT_ALGORITHMS", {"AUTH_JWT_PUBLIC_KEY": KEYS["ES256"], "AUTH_JWT_ALGORITHMS": "ES256"}),
+    *(("HOST", {"HOST": text}) for text in ("a b", "256.1.1.1", "http://localhost", "[::1]", "x" * 300)),
+    *(("PORT", {"PORT": text}) for text in ("-1", "65536", "http", "80.0", "0x50", "8000 8001", "\u0668", "1\n2")),
+    *(("WEB_CONCURRENCY", {"WEB_CONCURRENCY": text}) for text in ("0", "-1", "many", "1.5", "1001")),
+    *(("WEB_THREADS", {"WEB_THREADS": text}) for text in ("0", "-4", "four", "4.0", "1001")),
+    *(
+        ("FORWARDED_ALLOW_IPS", {"FORWARDED_ALLOW_IPS": text})
+        for text in ("nonsense", "127.0.0.1,", "10.0.0.1/8", "127.0.0.1 10.0.0.1", "1.2.3", "**")
+    ),
+]
+
+
+@pytest.mark.parametrize(("name", "changes"), WRONG)
+def test_a_setting_that_is_missing_or_wrong_is_one_line_that_begins_with_its_name(name, changes):
+    environ = {key: text for key, text in (BASE | changes).items() if text is not None}
+    with pytest.raises(SettingsError) as raised:
+        from_environ(environ)
+    line = str(raised.value)
+    assert line.startswith(f"{name}: ")
+    assert len(line.splitlines()) == 1
+    for secret in ("pass-word", "pass@word", "word@h/", "x@h", SECRET, OTHER_SECRET, SHORT, PRIVATE_KEY[100:140]):
+        assert secret not in line
+    if name == "DATABASE_URL":
+        assert "99999" not in line
+
+
+def start(module, **environ):
+    """Run a program as the service is started, with these settings alone."""
+    command = [sys.executable, "-m", *module]
+    return subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=30)
+
+
+PROGRAMS = [("app.start",), ("gunicorn", "-c", "gunicorn.conf.py", "wsgi:app")]
+
+
+@pytest.mark.parametrize("program", PROGRAMS, ids=["app.start", "gunicorn"])
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("DATABASE_URL", {"DATABASE_URL": ""}),
+        ("DATABASE_URL", {"DATABASE_URL": "postgresql://u:pass-word@127.0.0.1:1/d"}),
+        ("AUTH_JWT_SECRET", {"AUTH_JWT_SECRET": SHORT}),
+        ("AUTH_JWT_SECRET", {"AUTH_JWT_SECRET": ""}),
+    ],
+)
+def test_the_service_does_not_start_and_says_why_in_one_line(environ, program, name, changes):
+    ended = start(program, **(environ | changes))
+    assert ended.returncode not in (0, None)
+    assert ended.stdout == ""
+    assert ended.stderr.startswith(f"{name}: ")
+    assert ended.stderr.count("\n") == 1
+    assert "pass-word" not in ended.stderr
+    assert SHORT not in ended.stderr
+
+
+@pytest.mark.parametrize("program", PROGRAMS, ids=["app.start", "gunicorn"])
+def test_the_service_does_not_start_on_pending_migrations(environ, new_database, program):
+    ended = start(program, **(environ | {"DATABASE_URL": new_database()}))
+    assert ended.returncode not in (0, None)
+    assert ended.stdout == ""
+    assert "make migrate" in ended.stderr
+    assert "0001_users" in ended.stderr
+    assert ended.stderr.count("\n") == 1
