@@ -2,12 +2,18 @@
 
 from pathlib import Path
 
-from flask import Blueprint, Response, send_file
+from flask import Blueprint, Response, request
 
 blueprint = Blueprint("openapi", __name__)
 
 
+DOCUMENT = Path(__file__).with_name("openapi.yaml").read_bytes()
+
+
 @blueprint.get("/openapi.yaml")
 def document() -> Response:
-    """The OpenAPI document, cached by whom it may concern until it changes."""
-    return send_file(Path(__file__).with_name("openapi.yaml"), mimetype="application/yaml", max_age=300)
+    """The OpenAPI document, to be cached by anyone."""
+    response = Response(DOCUMENT, mimetype="application/yaml", headers={"Cache-Control": "public, max-age=300"})
+    response.add_etag()
+    response.make_conditional(request)
+    return response

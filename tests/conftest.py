@@ -21,6 +21,7 @@ from flask.testing import FlaskClient
 from app import create_app
 from app.demo.postgres import bindir, owner, unprivileged
 from app.settings import from_environ
+from tests import contract
 from tests.world import SECRET
 
 ROOT = Path(__file__).parent.parent
@@ -129,6 +130,8 @@ def apps(environ: dict[str, str]) -> Iterator[dict[str, Flask]]:
         )
         for mode in MODES
     }
+    for app in made.values():
+        app.test_client_class = contract.Client
     yield made
     for app in made.values():
         app.extensions["pool"].close()
@@ -148,6 +151,7 @@ def make_api(environ: dict[str, str], db: psycopg.Connection) -> Iterator[Callab
     def make(**settings: str) -> FlaskClient:
         app = create_app(from_environ(environ | settings))
         made.append(app)
+        app.test_client_class = contract.Client
         return app.test_client()
 
     yield make

@@ -1,0 +1,78 @@
+"""Every answer of the suite is held against app/openapi.yaml: the tests' client checks each before a test sees it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import yaml
+from flask.testing import FlaskClient
+from openapi_core import Config, OpenAPI
+from openapi_core.contrib.werkzeug import WerkzeugOpenAPIRequest, WerkzeugOpenAPIResponse
+from openapi_core.exceptions import OpenAPIError
+from werkzeug.test import TestResponse, create_environ
+from werkzeug.wrappers import Request
+
+PATH = Path(__file__).parent.parent / "app" / "openapi.yaml"
+DOCUMENT: dict[str, Any] = yaml.safe_load(PATH.read_text("utf-8"))
+OPENAPI = OpenAPI.from_file_path(
+    str(PATH),
+    Config(
+        extra_media_type_deserializers={"application/problem+json": json.loads, "application/yaml": bytes.decode},
+    ),
+)
+
+
+class Client(FlaskClient):
+    """A client whose every answer is as the contract in writing says, or the test fails."""
+
+    def open(self, *args: Any, **kwargs: Any) -> TestResponse:
+        response = super().open(*args, **kwargs)
+        check(response)
+        return response
+
+
+def operation(path: str, method: str) -> tuple[str, dict[str, Any]] | None:
+    """The path template and the operation that the document has for a request; HEAD is as GET."""
+    for template, item in DOCUMENT["paths"].items():
+        parts, given = template.split("/"), path.split("/")
+        if len(parts) == len(given) and all(p == g or (p[:1] == "{" and g) for p, g in zip(parts, given, strict=True)):
+            method = {"HEAD": "get"}.get(method, method.lower())
+            return (template, item[method]) if method in item else None
+    return None
+
+
+def check(response: TestResponse) -> None:
+    """Raise AssertionError for an answer that the document does not describe: status, headers, content type, body."""
+    request = response.request
+    found = operation(request.environ["PATH_INFO"], request.method)
+    problem = response.mimetype == "application/problem+json" and response.data
+    code = json.loads(response.data)["code"] if problem else None
+    if found is None or code == "not_found":
+        name = {404: "NotFound", 405: "MethodNotAllowed"}[response.status_code]
+        documented = DOCUMENT["components"]["responses"][name]
+    else:
+        template, described = found
+        documented = _resolve(described["responses"][str(response.status_code)])
+        if request.method != "HEAD" and response.status_code != 304:
+            try:
+                # A request like it: the real one's body has been read, and its path may hold anything.
+                like = Request(create_environ(template, method=request.method))
+                OPENAPI.validate_response(WerkzeugOpenAPIRequest(like), WerkzeugOpenAPIResponse(response))
+            except OpenAPIError as error:
+                reasons = [str(error), *(str(cause) for cause in getattr(error.__cause__, "schema_errors", []))]
+                raise AssertionError(f"{request.method} {template}: {'; '.join(reasons)}") from error
+    # The codes that a response documents are its examples' names.
+    examples = documented.get("content", {}).get("application/problem+json", {}).get("examples", {})
+    assert code is None or code in examples, f"{code} is not documented for {request.method} {request.path}"
+    for header, about in documented.get("headers", {}).items():
+        assert header in response.headers or not _resolve(about).get("required"), f"no {header}"
+
+
+def _resolve(thing: dict[str, Any]) -> dict[str, Any]:
+    if "$ref" not in thing:
+        return thing
+    found: Any = DOCUMENT
+    for step in thing["$ref"].removeprefix("#/").split("/"):
+        found = found[step]
+    resolved: dict[str, Any] = found
+    return resolved

@@ -1,0 +1,171 @@
+"""app/openapi.yaml against the service: every example in it is an answer that the service gives."""
+
+import subprocess
+import sys
+from typing import Any
+
+import psycopg
+import pytest
+from openapi_spec_validator import OpenAPIV31SpecValidator
+from psycopg.rows import dict_row
+
+from app import catalog, database
+from app.problems import CODES
+from tests import contract
+from tests.conftest import ROOT
+from tests.test_errors import Broken
+from tests.world import add_user, bearer
+
+OPERATIONS = {
+    operation["operationId"]: (path, method, operation)
+    for path, item in contract.DOCUMENT["paths"].items()
+    for method, operation in item.items()
+    if method in ("get", "post", "delete")
+}
+
+
+def test_the_document_is_openapi_3_1():
+    OpenAPIV31SpecValidator(contract.DOCUMENT).validate()
+
+
+def test_the_document_is_served_without_a_session_to_be_cached(api):
+    response = api.get("/openapi.yaml")
+    assert (response.status_code, response.mimetype) == (200, "application/yaml")
+    assert response.data == contract.PATH.read_bytes()
+    assert response.headers["Cache-Control"] == "public, max-age=300"
+    assert "Vary" not in response.headers
+    assert api.get("/openapi.yaml", headers={"If-None-Match": response.headers["ETag"]}).status_code == 304
+
+
+def test_every_route_is_documented_and_every_documented_call_is_a_route(apps):
+    routes = {
+        (rule.rule.replace("<lesson_id>", "{lessonId}").replace("<module_id>", "{moduleId}"), method.lower())
+        for rule in apps["force_custom_plan"].url_map.iter_rules()
+        for method in (rule.methods or set()) - {"HEAD"}
+    }
+    assert routes == {(path, method) for path, method, _ in OPERATIONS.values()}
+
+
+def test_every_code_is_documented_and_no_other():
+    schema = contract.DOCUMENT["components"]["schemas"]["Problem"]["properties"]["code"]["enum"]
+    examples = [
+        name
+        for response in contract.DOCUMENT["components"]["responses"].values()
+        for name in response.get("content", {}).get("application/problem+json", {}).get("examples", {})
+    ]
+    assert schema == list(CODES)
+    assert set(examples) == set(CODES)
+
+
+@pytest.fixture
+def curriculum(db, database_url):
+    """The learner of the examples: free access to the JavaScript curriculum."""
+    rows = catalog.read(ROOT / "app" / "demo" / "catalogs" / "exercism-javascript.json")
+    with psycopg.connect(database_url, cursor_factory=psycopg.RawCursor, row_factory=dict_row) as connection:
+        catalog.load(connection, rows, dry_run=False)
+    return add_user(db, access="free")
+
+
+FIRST = "/api/progress/lessons/97bf898a-36fc-47fc-b870-01fc0c7fe554"
+LOCKED = "/api/progress/lessons/193a0e19-462d-4d26-a117-124f07d5a3d7"
+NOT_FREE = "/api/progress/lessons/39549583-1889-490a-bf98-ffb2e0aefe44"
+UNKNOWN = "/api/progress/lessons/00000000-0000-4000-8000-00000000dead"
+# What PostgreSQL says when a statement takes too long, without the wait.
+TIMED_OUT = b"do $$ begin raise exception using errcode = 'query_canceled'; end $$"
+EARLIER = {"completedAt": "2026-11-23T08:42:30.123Z"}
+
+
+def example(operation: str) -> Any:
+    _, _, described = OPERATIONS[operation]
+    return described["responses"]["200"]["content"]["application/json"]["example"]
+
+
+def test_every_example_of_an_answer_is_the_answer(api, curriculum):
+    assert api.delete(FIRST, headers=bearer()).json == example("unmark")
+    assert api.post(FIRST, headers=bearer(), json=EARLIER).json == example("mark")
+    body = OPERATIONS["mark"][2]["requestBody"]["content"]["application/json"]["examples"]
+    assert [entry["value"] for entry in body.values()] == [{}, EARLIER]
+    for name in ("summary", "module", "lessons", "modules", "outline", "next"):
+        path, _, _ = OPERATIONS[name]
+        if name == "module":
+            path = path.replace("{moduleId}", contract.DOCUMENT["paths"][path]["parameters"][0]["example"])
+        assert api.get(path, headers=bearer()).json == example(name)
+
+
+def problem(response: str, code: str) -> Any:
+    content = contract.DOCUMENT["components"]["responses"][response]["content"]["application/problem+json"]
+    return content["examples"][code]["value"]
+
+
+def test_every_example_of_a_problem_is_the_problem(api, curriculum, db, monkeypatch):
+    stranger = bearer("00000000-0000-4000-8000-000000000000")
+    broken: Any = {"wsgi.input": Broken(), "wsgi.input_terminated": True}
+    bad_body = {"completedAt": "2999-01-01T00:00:00Z", "note": "done"}
+    calls = [
+        ("Unauthenticated", "unauthenticated", api.get("/api/progress/summary")),
+        ("InvalidModuleId", "invalid_module_id", api.get("/api/progress/modules/1", headers=bearer())),
+        ("BadMark", "invalid_lesson_id", api.post("/api/progress/lessons/1", headers=bearer())),
+        ("BadMark", "invalid_idempotency_key", api.post(FIRST, headers=bearer() | {"Idempotency-Key": ""})),
+        ("BadMark", "invalid_body", api.post(FIRST, headers=bearer(), json=bad_body)),
+        ("BadMark", "lesson_not_available", api.post(NOT_FREE, headers=bearer())),
+        ("BadUnmark", "invalid_lesson_id", api.delete("/api/progress/lessons/1", headers=bearer())),
+        ("BadUnmark", "invalid_idempotency_key", api.delete(FIRST, headers=bearer() | {"Idempotency-Key": ""})),
+        ("BadUnmark", "invalid_body", api.delete(FIRST, headers=bearer(), environ_overrides=broken)),
+        ("BadUnmark", "lesson_not_available", api.delete(NOT_FREE, headers=bearer())),
+        ("NotEnrolled", "not_enrolled", api.get("/api/progress/next", headers=stranger)),
+        ("LessonNotFound", "lesson_not_found", api.post(UNKNOWN, headers=bearer())),
+        (
+            "ModuleNotFound",
+            "module_not_found",
+            api.get(UNKNOWN.replace("lessons", "modules"), headers=bearer()),
+        ),
+        ("BodyTooLarge", "body_too_large", api.delete(FIRST, headers=bearer(), data=b" " * 16385)),
+        ("UnsupportedMediaType", "unsupported_media_type", api.post(FIRST, headers=bearer(), data="{}")),
+        ("NotFound", "not_found", api.get("/api/progress/nothing")),
+        ("MethodNotAllowed", "method_not_allowed", api.put(FIRST)),
+    ]
+    # The example's learner has completed the first lesson, so that two are still due.
+    api.post(FIRST, headers=bearer())
+    calls.append(("LessonLocked", "lesson_locked", api.post(LOCKED, headers=bearer())))
+    with monkeypatch.context() as patch:
+        patch.setattr(database, "read", lambda *_, **__: 1 / 0)
+        calls.append(("InternalError", "internal_error", api.get("/api/progress/summary", headers=bearer())))
+    with monkeypatch.context() as patch:
+        patch.setitem(database.STATEMENTS, "summary", database.Statement(TIMED_OUT, ()))
+        calls.append(("Unavailable", "unavailable", api.get("/api/progress/summary", headers=bearer())))
+    for response, code, answer in calls:
+        assert answer.json == problem(response, code)
+    documented = {
+        (name, code)
+        for name, described in contract.DOCUMENT["components"]["responses"].items()
+        for code in described.get("content", {}).get("application/problem+json", {}).get("examples", {})
+    }
+    assert documented == {(response, code) for response, code, _ in calls}
+
+
+def test_a_wrong_document_would_be_noticed(api, db, monkeypatch):
+    """The check itself can fail: on a status, a header, a code and a body that the document does not have."""
+    add_user(db)
+    summary = OPERATIONS["summary"][2]["responses"]
+    with monkeypatch.context() as patch:
+        patch.delitem(summary, "200")
+        with pytest.raises(KeyError):
+            api.get("/api/progress/summary", headers=bearer())
+    with monkeypatch.context() as patch:
+        patch.delitem(
+            contract.DOCUMENT["components"]["responses"]["Unauthenticated"]["content"]["application/problem+json"][
+                "examples"
+            ],
+            "unauthenticated",
+        )
+        with pytest.raises(AssertionError, match="not documented"):
+            api.get("/api/progress/summary")
+    script = (
+        "import tests.contract as c, yaml, json; from werkzeug.test import *;"
+        "from flask import Flask; app = Flask('x'); app.test_client_class = c.Client;"
+        "app.add_url_rule('/api/progress/summary', view_func=lambda: (json.dumps({'percent': 101}), 200,"
+        " {'Content-Type': 'application/json'}));"
+        "app.test_client().get('/api/progress/summary')"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
+    assert "101 is greater than the maximum of 100" in done.stderr
