@@ -49,14 +49,14 @@ def idempotency_key() -> None:
         raise Problem("invalid_idempotency_key")
 
 
-def body() -> bytes:
-    """Read the request's body, or raise Problem body_too_large (over LARGEST_BODY) or invalid_body."""
+def body() -> bytes | None:
+    """Read the request's body; None if it has no end. Raise Problem body_too_large for one over LARGEST_BODY."""
     try:
         data = request.get_data()
     except RequestEntityTooLarge:
         raise Problem("body_too_large") from None
     except Exception:  # the server's own kinds, for a body that is cut off or wrongly chunked: all the caller's doing
-        raise Problem("invalid_body", "The body could not be read to its end.", errors={}) from None
+        return None
     if len(data) > LARGEST_BODY:
         raise Problem("body_too_large")
     return data
@@ -68,6 +68,8 @@ def mark_body() -> str | None:
     Raises Problem body_too_large, unsupported_media_type or invalid_body, the last with `errors`: field → messages.
     """
     data = body()
+    if data is None:
+        raise Problem("invalid_body", "The body could not be read to its end.", errors={})
     if not data:
         return None
     if not request.is_json:
