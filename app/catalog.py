@@ -116,8 +116,8 @@ def _parse(data: bytes) -> Any:
         raise CatalogError(["not a catalog: nested too deeply"]) from None
     except CatalogError:
         raise
-    except ValueError as error:  # a number of more digits than Python converts
-        raise CatalogError([f"not a catalog: {error}"]) from None
+    except ValueError:  # Python's own bound
+        raise CatalogError(["not a catalog: holds a number of thousands of digits"]) from None
 
 
 def _flatten(messages: Any, place: str = "") -> Iterator[str]:
@@ -278,5 +278,8 @@ def _first(lines: Iterator[str]) -> Iterator[str]:
 
 
 def _short(value: Any) -> str:
-    text = json.dumps(value)
+    try:
+        text = json.dumps(value)
+    except RecursionError:  # what could just be read may be too deep to be written, a few calls further down
+        return "a value nested too deeply"
     return text if len(text) <= 60 else f"{text[:57]}…"
