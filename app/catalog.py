@@ -81,11 +81,12 @@ def read(path: Path) -> Catalog:
     wrong in its ids and prerequisites.
     """
     try:
-        if path.stat().st_size > LARGEST:
-            raise CatalogError([f"the file is larger than {LARGEST // 2**20} MB"])
-        data = path.read_bytes()
+        with path.open("rb") as file:
+            data = file.read(LARGEST + 1)
     except OSError as error:
         raise CatalogError([f"the file cannot be read: {error.strerror}"]) from None
+    if len(data) > LARGEST:
+        raise CatalogError([f"the file is larger than {LARGEST // 2**20} MB"])
     try:
         loaded = _Catalog().load(_parse(data))
     except ValidationError as error:
