@@ -1,6 +1,7 @@
 """The catalog file (contract §7): what may stand in it, and how it becomes modules, lessons and prerequisites."""
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
@@ -128,7 +129,9 @@ def _flatten(messages: Any, place: str = "") -> Iterator[str]:
             if key == "_schema":
                 yield from _flatten(inner, place)
             else:
-                step = f"[{key}]" if isinstance(key, int) else f".{key}" if place else key
+                # A key of the file's own can be anything, a line break or the half of a surrogate pair among it.
+                name = key if isinstance(key, int) or re.fullmatch(r"\w+", key, re.ASCII) else _short(key)
+                step = f"[{name}]" if isinstance(key, int) else f".{name}" if place else name
                 yield from _flatten(inner, place + step)
     else:
         for message in messages:
@@ -205,7 +208,7 @@ def _check_circles(catalog: Catalog) -> None:
         except CycleError as error:
             # Each lesson of it comes before the next one in the list.
             circle = error.args[1][::-1]
-            names = [f'"{titles[id]}" ({id})' for id in circle]
+            names = [f"{_quoted(titles[id])} ({id})" for id in circle]
             shown = names if len(names) <= SHOWN else [*names[: SHOWN - 1], f"… {len(names) - SHOWN} more …", names[-1]]
             faults.append(f"prerequisites go in a circle: {' needs '.join(shown)}")
             for id in circle:
@@ -264,11 +267,11 @@ def _report(catalog: Catalog, changes: list[dict[str, Any]], prerequisites: dict
         if rows:
             completions = sum(row["completions"] for row in rows)
             yield f"{what}: {len(rows)} lessons with {completions} completions, all kept"
-            yield from _first(f'  "{row["title"]}": {row["completions"]} completions' for row in rows)
+            yield from _first(f"  {_quoted(row['title'])}: {row['completions']} completions" for row in rows)
     kept = locked_for_good(catalog)
     if kept:
         yield f"warning: {len(kept)} free lessons stay locked for good for learners on the free path"
-        yield from _first(f'  "{lesson["title"]}" needs "{prerequisite["title"]}"' for lesson, prerequisite in kept)
+        yield from _first(f"  {_quoted(lesson['title'])} needs {_quoted(need['title'])}" for lesson, need in kept)
 
 
 def _first(lines: Iterator[str]) -> Iterator[str]:
@@ -276,6 +279,10 @@ def _first(lines: Iterator[str]) -> Iterator[str]:
     yield from every[:SHOWN]
     if len(every) > SHOWN:
         yield f"  and {len(every) - SHOWN} more"
+
+
+def _quoted(title: str) -> str:
+    return json.dumps(title, ensure_ascii=False)  # on one line, whatever is in it
 
 
 def _short(value: Any) -> str:
