@@ -35,9 +35,8 @@ def _locked(database_url: str, wait: float) -> Iterator[Any]:
     os.environ.setdefault("LOGNAME", str(os.getuid()))
     parameters = conninfo_to_dict(database_url)
     parameters["options"] = f"{parameters.get('options') or ''} {OPTIONS}".lstrip()
-    backend = yoyo.get_backend("postgresql+psycopg:///?" + urlencode(parameters))
     try:
-        with backend, backend.lock(timeout=wait):
+        with _backend(parameters) as backend, backend.lock(timeout=wait):
             yield backend
     except LockTimeout as error:
         pid = re.search(r"[0-9]+", str(error))
@@ -45,6 +44,20 @@ def _locked(database_url: str, wait: float) -> Iterator[Any]:
         raise LockedError(
             f"{who} has held the migrations' lock for {wait:.0f} s; if it was killed: make migrate-unlock"
         ) from None
+
+
+def _backend(parameters: dict[str, Any]) -> Any:
+    """Connect as yoyo does. It takes any error of its lock for another run's, and waits: here they are raised."""
+    # Without slashes: they would name an empty database, over PGDATABASE and over a service file's.
+    backend = yoyo.get_backend("postgresql+psycopg:?" + urlencode(parameters))
+    try:
+        if not backend.execute("select to_regclass('yoyo_lock')").fetchone()[0]:
+            backend.execute(backend.format_sql(backend.create_lock_table_sql))
+        backend.execute("insert into yoyo_lock (pid) select 0 where false")
+    except BaseException:
+        backend.connection.close()
+        raise
+    return backend
 
 
 def migrate(database_url: str, wait: float) -> Iterator[str]:
@@ -89,6 +102,5 @@ def status(database_url: str) -> list[tuple[str, str]]:
 
 def unlock(database_url: str) -> None:
     """Remove the lock that a killed run left behind."""
-    parameters = conninfo_to_dict(database_url)
-    with yoyo.get_backend("postgresql+psycopg:///?" + urlencode(parameters)) as backend:
+    with _backend(conninfo_to_dict(database_url)) as backend:
         backend.break_lock()
