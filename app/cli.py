@@ -1,7 +1,9 @@
 """The tasks that touch data, as `python -m app.cli COMMAND`: what the make targets of the same names run."""
 
+import io
 import os
 import re
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +19,8 @@ from psycopg.rows import dict_row
 from app import catalog as catalogs
 from app import checks, database, migrations, sessions, settings
 
+LONGEST_TOKEN = 8784  # hours
+
 
 class OneLine(click.Group):
     """A group whose commands fail in one line on standard error, whatever failed."""
@@ -30,8 +34,15 @@ class OneLine(click.Group):
         except psycopg.errors.LockNotAvailable:
             raise click.ClickException("someone else holds a lock on a table; try again") from None
         except psycopg.Error as error:
-            words = [error.diag.message_primary or str(error), error.diag.message_hint or ""]
-            raise click.ClickException(" ".join(" ".join(words).split())) from None
+            # Only what the server answered has a state: without one there is no connection.
+            start = "" if error.sqlstate else "DATABASE_URL: "
+            hint = f". {error.diag.message_hint}" if error.diag.message_hint else ""
+            text = f"{start}{error.diag.message_primary or error}{hint}"
+            raise click.ClickException(" ".join(text.split())) from None
+        except UnicodeEncodeError:  # the environment carries bytes
+            raise click.ClickException("a value that was given is not UTF-8 text") from None
+        except click.UsageError as error:  # its lines on usage are not for those who come here by make
+            raise click.ClickException(error.format_message()) from None
         except (migrations.LockedError, migrations.DataLossError, catalogs.CatalogError) as error:
             raise click.ClickException(str(error)) from None
 
@@ -39,6 +50,9 @@ class OneLine(click.Group):
 @click.group(cls=OneLine)
 def cli() -> None:
     """Tasks of the Progress Tracking service on DATABASE_URL."""
+    # A title that the terminal's encoding lacks must not make a load that is done look failed.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _database_url() -> str:
@@ -72,7 +86,9 @@ class UserId(click.ParamType[str]):
 
 USER = click.argument("user_id", metavar="USER", type=UserId(), envvar="USER", default="")
 # How long to wait for another run of the migrations, in seconds.
-WAIT = click.option("--wait", default=60.0, envvar="MIGRATE_WAIT", hidden=True)
+WAIT = click.option(
+    "--wait", type=click.FloatRange(min=0, min_open=True), default=60.0, envvar="MIGRATE_WAIT", hidden=True
+)
 
 
 @cli.command()
@@ -111,11 +127,11 @@ def migrate_unlock() -> None:
 
 
 @cli.command()
-@click.argument("file", type=click.Path(path_type=Path), envvar="FILE", default="")
+@click.argument("file", type=click.Path(path_type=Path), envvar="FILE", required=False)
 @click.option("--dry-run", is_flag=True, envvar="DRY_RUN", help="show what it would do")
-def load_catalog(file: Path, dry_run: bool) -> None:
+def load_catalog(file: Path | None, dry_run: bool) -> None:
     """Make the catalog what a JSON file says."""
-    if not file.name:
+    if file is None:
         raise click.ClickException("FILE is not given; say which catalog: FILE=<path>")
     try:
         catalog = catalogs.read(file)
@@ -218,6 +234,8 @@ def token(user_id: str, hours: float) -> None:
     secrets = [key.material for key in configured.auth_jwt_keys if isinstance(key.material, str)]
     if not secrets:
         raise click.ClickException("AUTH_JWT_SECRET: is not set; a token can be signed with a shared secret only")
+    if not 0 < hours <= LONGEST_TOKEN:
+        raise click.ClickException(f"HOURS={hours:g} is not a number of hours above 0, at most {LONGEST_TOKEN}: a year")
     now = int(time.time())
     expires = now + round(hours * 3600)
     claims: dict[str, Any] = {configured.auth_user_id_claim: user_id, "iat": now, "exp": expires}
