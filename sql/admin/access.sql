@@ -19,9 +19,16 @@ select
             then 'free'
     end as access,
     subscriptions.status,
-    to_char(subscriptions.current_period_end at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') as current_period_end,
+    -- to_char answers null for infinity.
+    coalesce(
+        to_char(subscriptions.current_period_end at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"'),
+        subscriptions.current_period_end::text
+    ) as current_period_end,
     enrollments.user_id is not null as enrolled,
-    to_char(enrollments.expires_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') as expires_at
+    coalesce(
+        to_char(enrollments.expires_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"'),
+        enrollments.expires_at::text
+    ) as expires_at
 from users
 left join subscriptions on users.id = subscriptions.user_id
 left join enrollments on users.id = enrollments.user_id
