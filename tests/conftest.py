@@ -28,14 +28,19 @@ ROOT = Path(__file__).parent.parent
 MODES = ["force_generic_plan", "force_custom_plan"]
 
 
+def in_memory() -> Path | None:
+    """A folder in memory with room for a database, None where there is none."""
+    memory = Path("/dev/shm")
+    room = memory.is_dir() and os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > 512 * 2**20
+    return memory if room else None
+
+
 class Postgresql(testing.postgresql.Postgresql):
     """The library's server on the wheel's programs: by socket alone, and as root too, which PostgreSQL refuses."""
 
     def __init__(self, **settings: Any) -> None:
-        memory = Path("/dev/shm")
-        room = memory.is_dir() and os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > 512 * 2**20
         super().__init__(
-            base_dir=tempfile.mkdtemp(dir=memory if room else None),
+            base_dir=tempfile.mkdtemp(dir=in_memory()),
             initdb=str(bindir() / "initdb"),
             postgres=str(bindir() / "postgres"),
             postgres_args="-F -c listen_addresses= -c max_connections=200 -c log_min_messages=warning",

@@ -124,7 +124,7 @@ def _fill(environ: dict[str, str]) -> None:
     """Migrate the demo's database, load the two curricula if it has none, and see that the three learners are there."""
     _task(environ, "migrate")
     with psycopg.connect(environ["DATABASE_URL"], autocommit=True) as connection:
-        if not connection.execute("select from modules limit 1").fetchone():
+        if not connection.execute("select 1 from modules limit 1").fetchone():
             parts = [
                 json.loads((CATALOGS / f"{name}.json").read_text("utf-8")) for name in ("exercism-javascript", "odin")
             ]

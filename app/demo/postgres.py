@@ -92,7 +92,7 @@ def start(folder: Path) -> tuple[subprocess.Popen[bytes], str]:
     try:
         _wait(process, url.replace("/progress?", "/postgres?"), log)
         with psycopg.connect(url.replace("/progress?", "/postgres?"), autocommit=True) as connection:
-            if not connection.execute("select from pg_database where datname = 'progress'").fetchone():
+            if not connection.execute("select 1 from pg_database where datname = 'progress'").fetchone():
                 connection.execute("create database progress")
     except BaseException:  # Ctrl-C too
         stop(process, folder)

@@ -1,0 +1,293 @@
+"""`make run`, as `python -m app.demo` in a copy of the checkout: anywhere, twice, and after every kind of end."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT, in_memory
+
+FIRST = "97bf898a-36fc-47fc-b870-01fc0c7fe554"
+
+
+def copy_of_the_checkout(folder: Path) -> Path:
+    folder.mkdir(parents=True)
+    for name in ("app", "sql", "migrations"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("wsgi.py", "gunicorn.conf.py"):
+        shutil.copy(ROOT / name, folder)
+    return folder
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Run:
+    """A demo that was started, its output and its port."""
+
+    def __init__(self, folder: Path, **environ: str) -> None:
+        self.folder = folder
+        self.port = environ.get("PORT") or str(free_port())
+        # As little environment as there can be, and a HOME that nobody can write to.
+        clean = {"PATH": os.environ["PATH"], "HOME": "/nonexistent", "WEB_CONCURRENCY": "1", "PORT": self.port}
+        if "PG_BINDIR" in os.environ:
+            clean["PG_BINDIR"] = os.environ["PG_BINDIR"]
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "app.demo"],
+            cwd=folder,
+            env=clean | environ,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        self.output = ""
+
+    def wait_until_ready(self) -> "Run":
+        assert self.process.stdout
+        for line in self.process.stdout:
+            self.output += line
+            # The last line of what it prints, or of a run without the demo.
+            if "sql/summary.sql" in line or "serving DATABASE_URL" in line:
+                return self
+        raise AssertionError(f"it ended: {self.output}")
+
+    def end(self) -> tuple[int, str]:
+        rest, _ = self.process.communicate(timeout=30)
+        return self.process.returncode, self.output + rest
+
+    def get(self, path: str, learner: str) -> tuple[int, dict]:
+        token = re.search(rf"^{learner}=(\S+)$", self.output, re.M)
+        assert token
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{self.port}/api/progress/{path}", headers={"Authorization": f"Bearer {token[1]}"}
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=10) as response:
+                return response.status, json.load(response)
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, json.load(error)
+
+
+def working_in(folder: Path) -> list[int]:
+    """The processes that work in the folder or below it."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            where = (process / "cwd").readlink()
+            if where.is_relative_to(folder) and "State:\tZ" not in (process / "status").read_text():
+                found.append(int(process.name))
+        except OSError:
+            continue
+    return found
+
+
+def wait_until_nothing_works_in(folder: Path) -> None:
+    deadline = time.monotonic() + 20
+    while working_in(folder):
+        assert time.monotonic() < deadline, working_in(folder)
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A folder for checkouts that every user may enter (pytest's own tmp_path is closed to others)."""
+    base = Path(tempfile.mkdtemp(prefix="progress-", dir=in_memory()))
+    base.chmod(0o755)
+    yield base.resolve()
+    for number in working_in(base.resolve()):
+        os.kill(number, signal.SIGKILL)
+    wait_until_nothing_works_in(base.resolve())
+    shutil.rmtree(base)
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[..., Run]]:
+    runs = []
+
+    def start(folder: Path, **environ: str) -> Run:
+        runs.append(Run(folder, **environ))
+        return runs[-1]
+
+    yield start
+    for run in runs:
+        if run.process.poll() is None:
+            run.process.terminate()
+        run.process.communicate(timeout=30)
+
+
+AWKWARD = {
+    "a space and umlauts": "mein Kurs/Fortschrittsüberprüfung äöü ß",
+    "a long path": "/".join(["a-very-long-name-of-a-folder"] * 5),
+    "below a closed folder": "closed/checkout",
+}
+
+
+@pytest.mark.parametrize("name", AWKWARD.values(), ids=AWKWARD.keys())
+def test_it_runs_in_any_folder_and_again_with_its_data(folder, start, name):
+    checkout = copy_of_the_checkout(folder / name)
+    if name.startswith("closed"):
+        (folder / "closed").chmod(0o700)  # to all but us; as root, PostgreSQL runs as another
+    run = start(checkout).wait_until_ready()
+    assert run.get("summary", "FULL") == (200, {"percent": 0, "completedCount": 0, "totalCount": 322})
+    assert run.get("summary", "FREE")[1]["totalCount"] < 322
+    assert run.get("summary", "NONE")[1]["code"] == "not_enrolled"
+    assert stat.S_IMODE((checkout / ".local" / "secret").stat().st_mode) == 0o600
+    assert (checkout / ".local" / "secret").read_text() not in run.output
+    # What was printed can be pasted, and answers as printed.
+    pasted = "\n".join(
+        line for line in run.output.splitlines() if re.match(r"(FULL|FREE|NONE)=|curl |\S*/psql |'", line)
+    )
+    answers = subprocess.run(["sh", "-ec", pasted], cwd=checkout, capture_output=True, text=True, check=True).stdout
+    assert re.findall(r'"code": "(\w+)"', answers) == ["lesson_locked", "not_enrolled"]
+    assert answers.count(f'"lessonId" : "{FIRST}", "completed" : true') == 1
+    assert answers.count(f'"lessonId" : "{FIRST}", "completed" : false') == 1
+    assert re.search(r"^ access +\|", answers, re.M)
+    token = re.search(r"^FULL=(\S+)$", run.output, re.M)
+    assert token
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{run.port}/api/progress/lessons/{FIRST}",
+        method="POST",
+        headers={"Authorization": f"Bearer {token[1]}"},
+    )
+    urllib.request.urlopen(request, timeout=10).close()
+    run.process.send_signal(signal.SIGINT)
+    assert run.end()[0] == 0
+    wait_until_nothing_works_in(checkout)
+    again = start(checkout).wait_until_ready()
+    assert "load" not in again.output
+    assert again.get("summary", "FULL")[1]["completedCount"] == 1
+
+
+@pytest.fixture(scope="module")
+def prepared() -> Iterator[Path]:
+    """A checkout whose database is there already, to be copied for tests that need no first start."""
+    base = Path(tempfile.mkdtemp(prefix="progress-", dir=in_memory())).resolve()
+    base.chmod(0o755)
+    checkout = copy_of_the_checkout(base / "checkout")
+    run = Run(checkout).wait_until_ready()
+    run.process.terminate()
+    assert run.end()[0] == 0
+    yield checkout
+    shutil.rmtree(base)
+
+
+@pytest.fixture
+def checkout(prepared: Path, folder: Path) -> Path:
+    # cp keeps the owners, which shutil.copytree does not.
+    subprocess.run(["cp", "-a", str(prepared), str(folder / "checkout")], check=True)
+    return folder / "checkout"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_leaves_nothing_running(checkout, start, number):
+    run = start(checkout).wait_until_ready()
+    run.process.send_signal(number)
+    run.process.send_signal(number)  # nor does a second one
+    status, output = run.end()
+    assert (status, output.splitlines()[-1]) == (0, "stopping")
+    wait_until_nothing_works_in(checkout)
+
+
+def test_a_signal_while_it_starts_leaves_nothing_running(checkout, start):
+    run = start(checkout)
+    assert run.process.stdout
+    assert run.process.stdout.readline() == "starting PostgreSQL in .local/postgres\n"
+    run.process.terminate()
+    assert run.end()[0] == 0
+    wait_until_nothing_works_in(checkout)
+
+
+def test_a_second_one_in_the_same_checkout_says_where_the_first_is(checkout, start):
+    run = start(checkout).wait_until_ready()
+    assert start(checkout).end() == (1, f"already running at http://127.0.0.1:{run.port}\n")
+    assert run.get("summary", "FULL")[0] == 200
+
+
+def test_two_checkouts_run_side_by_side(checkout, prepared, start):
+    runs = [start(checkout).wait_until_ready(), start(prepared).wait_until_ready()]
+    assert [run.get("summary", "FULL")[0] for run in runs] == [200, 200]
+
+
+def test_a_port_that_is_taken_is_one_line(checkout, start):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert start(checkout, PORT=str(port)).end() == (
+            1,
+            f"PORT: 127.0.0.1:{port} cannot be had: Address already in use; choose another: make run PORT=8001\n",
+        )
+    assert start(checkout, PORT="http").end() == (1, "PORT: 'http' is not a whole number from 1 to 65535\n")
+
+
+def test_it_starts_after_everything_was_killed(checkout, start):
+    run = start(checkout).wait_until_ready()
+    token = run.output
+    for number in working_in(checkout):
+        os.kill(number, signal.SIGKILL)
+    run.end()
+    wait_until_nothing_works_in(checkout)
+    again = start(checkout, PORT=run.port).wait_until_ready()
+    assert again.get("summary", "FULL")[0] == 200
+    assert token != again.output
+
+
+def test_it_starts_after_only_the_supervisor_was_killed(checkout, start):
+    run = start(checkout).wait_until_ready()
+    run.process.kill()
+    run.process.wait()
+    # gunicorn and PostgreSQL go on; the port is another's now, the database is taken over.
+    again = start(checkout).wait_until_ready()
+    assert again.get("summary", "FULL")[0] == 200
+    again.process.terminate()
+    assert again.end()[0] == 0
+    for number in working_in(checkout):  # the first one's gunicorn
+        os.kill(number, signal.SIGKILL)
+
+
+def test_it_starts_after_a_power_cut(checkout, start):
+    """Then the pid files name processes that are gone, or others that got the same numbers."""
+    postgres = checkout / ".local" / "postgres"
+    for pid in (os.getpid(), 2**22 - 1):
+        content = f"{pid}\n{postgres / 'data'}\n1700000000\n5432\n{postgres}\n\n  5432001         0\nready   \n"
+        (postgres / "data" / "postmaster.pid").write_text(content)
+        (postgres / ".s.PGSQL.5432.lock").write_text(content)
+        run = start(checkout).wait_until_ready()
+        assert run.get("summary", "FULL")[0] == 200
+        run.process.terminate()
+        assert run.end()[0] == 0
+
+
+def test_with_database_url_it_serves_that_database_as_it_is(folder, start, environ, db):
+    checkout = copy_of_the_checkout(folder / "checkout")
+    run = start(checkout, **environ).wait_until_ready()
+    assert run.output.strip() == f"serving DATABASE_URL at http://127.0.0.1:{run.port} (Ctrl-C stops it)"
+    assert db.execute("select count(*) from users").fetchone() == (0,)
+    assert not (checkout / ".local" / "postgres").exists()
+
+
+def test_with_database_url_nothing_is_migrated_and_no_secret_is_made(folder, start, new_database, environ):
+    checkout = copy_of_the_checkout(folder / "checkout")
+    status, output = start(checkout, **environ | {"DATABASE_URL": new_database()}).end()
+    assert (status, output) == (
+        1,
+        "pending migrations: 0001_users, 0002_catalog, 0003_access, 0004_progress; apply them with: make migrate\n",
+    )
+    status, output = start(checkout, DATABASE_URL=environ["DATABASE_URL"]).end()
+    assert (status, output.split(":")[0]) == (1, "AUTH_JWT_SECRET")

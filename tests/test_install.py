@@ -1,0 +1,93 @@
+"""install.py: what make runs first, with Python's standard library alone."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT, in_memory
+
+
+@pytest.fixture
+def checkout() -> Iterator[Path]:
+    """A folder with install.py, and a lock of nothing but a comment: what pip makes of the real one is pip's."""
+    with tempfile.TemporaryDirectory(dir=in_memory()) as folder:
+        shutil.copy(ROOT / "install.py", folder)
+        Path(folder, "requirements-dev.txt").write_text("# nothing\n")
+        yield Path(folder)
+
+
+def install(checkout: Path, *, before: str = "", **environ: str) -> tuple[int, str]:
+    """Run install.py; `before` is Python that makes this machine another one first."""
+    script = (
+        f"{before}\nimport runpy, sys; sys.argv = ['install.py']; runpy.run_path('install.py', run_name='__main__')"
+    )
+    clean = {"PATH": os.environ["PATH"], "HOME": "/nonexistent"} | environ
+    command = [sys.executable, "-c", textwrap.dedent(script)]
+    done = subprocess.run(
+        command, cwd=checkout, env=clean, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
+    )
+    return done.returncode, done.stdout
+
+
+def test_a_python_that_is_too_old_is_told_what_is_needed(checkout):
+    assert install(checkout, before="import sys; sys.version_info = (3, 9, 2)") == (
+        1,
+        "install: this is Python 3.9, and 3.11 or newer is needed; with one installed beside it: "
+        "make run PYTHON=python3.12\n",
+    )
+
+
+def test_it_parses_on_pythons_of_long_ago():
+    compile((ROOT / "install.py").read_text(), "install.py", "exec", dont_inherit=True)
+    import ast
+
+    ast.parse((ROOT / "install.py").read_text(), feature_version=(3, 7))
+
+
+def test_a_python_without_venv_is_told_what_to_install(checkout):
+    version = f"{sys.version_info[0]}.{sys.version_info[1]}"
+    assert install(checkout, before="import sys; sys.modules['ensurepip'] = None") == (
+        1,
+        f"install: this Python {version} cannot make virtual environments; on Debian and Ubuntu: "
+        "apt install python3-venv\n",
+    )
+
+
+@pytest.mark.parametrize(("libc", "shown"), [(("", ""), "another C library"), (("glibc", "2.17"), "glibc 2.17")])
+def test_a_c_library_without_wheels_is_named(checkout, libc, shown):
+    before = f"import platform, sys; sys.platform = 'linux'; platform.libc_ver = lambda: {libc!r}"
+    status, output = install(checkout, before=before)
+    assert (status, output.splitlines()) == (1, [output.strip()])
+    assert output.startswith("install: the PostgreSQL that `make run` and the tests bring along needs glibc 2.28")
+    assert output.strip().endswith(f"this machine has {shown}")
+
+
+def test_two_at_once_install_once_and_then_there_is_nothing_to_do(checkout):
+    first = subprocess.Popen([sys.executable, "install.py"], cwd=checkout, stdout=subprocess.PIPE, text=True)
+    assert first.stdout
+    assert first.stdout.readline().startswith("install: Python")
+    assert install(checkout) == (0, "install: waiting for another make that installs into this folder\n")
+    first.communicate()
+    assert first.returncode == 0
+    assert (checkout / ".venv" / "bin" / "python").exists()
+    # With no network, no pip and no wish to install: there is nothing to do.
+    assert install(checkout, before="import subprocess; subprocess.Popen = None") == (0, "")
+
+
+def test_what_was_killed_is_installed_again_and_what_pip_cannot_install_is_one_line(checkout):
+    (checkout / ".venv" / "bin").mkdir(parents=True)
+    (checkout / ".venv" / "bin" / "python").touch()
+    (checkout / "requirements-dev.txt").write_text(f"nothing-of-this-name==1 --hash=sha256:{'0' * 64}\n")
+    status, output = install(checkout, PIP_NO_INDEX="1")
+    lines = output.splitlines()
+    assert status == 1
+    assert lines[0].startswith("install: Python")
+    assert lines[-1] == "install: No matching distribution found for nothing-of-this-name==1; is there a network?"
+    assert not (checkout / ".venv" / "installed").exists()
