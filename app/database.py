@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from flask import current_app
-from psycopg import Connection, Cursor, IsolationLevel, OperationalError, RawCursor
+from psycopg import Connection, Cursor, Error, IsolationLevel, OperationalError, RawCursor
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.errors import UndefinedTable
 from psycopg.pq import ExecStatus
@@ -96,6 +96,8 @@ def check(settings: Settings) -> None:
                     )
     except OperationalError as error:
         raise NotReadyError(f"DATABASE_URL: no connection: {' '.join(str(error).split())}") from None
+    except Error as error:  # a role without rights, say
+        raise NotReadyError(f"DATABASE_URL: {error.diag.message_primary}") from None
 
 
 def known_migrations() -> list[str]:

@@ -53,6 +53,8 @@ def init_app(app: Flask) -> None:
     app.register_error_handler(HTTPException, _http_exception)
     app.register_error_handler(psycopg.OperationalError, _unavailable)
     app.register_error_handler(psycopg.InterfaceError, _unavailable)
+    # A standby, after a failover that the connections have not followed yet.
+    app.register_error_handler(psycopg.errors.ReadOnlySqlTransaction, _unavailable)
     app.register_error_handler(Exception, _internal_error)
     app.before_request(_double_slash)
 

@@ -519,3 +519,9 @@ def test_a_write_that_loses_its_connection_is_unavailable_and_not_done(api, worl
         thread.join()
     assert_unavailable(answers[0])
     assert completions(world) == []
+
+
+def test_a_database_that_takes_no_writes_is_unavailable_to_them(make_api, world, database_url):
+    api = make_api(DATABASE_URL=f"{database_url}&options=-c%20default_transaction_read_only%3Don")
+    assert api.get("/api/progress/summary", headers=bearer()).status_code == 200
+    assert_problem(mark(api, 2), "unavailable")

@@ -7,10 +7,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, rsa
 
+from app import create_app
+from app.database import NotReadyError
 from app.settings import SettingsError, from_environ
 from tests.world import SECRET
 
@@ -269,3 +272,12 @@ def test_the_service_does_not_start_on_pending_migrations(environ, new_database,
     assert "make migrate" in ended.stderr
     assert "0001_users" in ended.stderr
     assert ended.stderr.count("\n") == 1
+
+
+def test_a_role_without_rights_does_not_start_the_service(environ, database_url):
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute("drop role if exists nobody_s_role")
+        connection.execute("create role nobody_s_role login")
+    url = database_url.replace("postgres@", "nobody_s_role@")
+    with pytest.raises(NotReadyError, match=r"^DATABASE_URL: permission denied for table _yoyo_migration$"):
+        create_app(from_environ(environ | {"DATABASE_URL": url}))
