@@ -8,7 +8,7 @@ LOCK = --upgrade --universal --python-version 3.11 --generate-hashes --no-header
 $(foreach name,USER FILE DRY_RUN CONFIRM EMAIL NAME UNTIL HOURS,\
 	$(if $(filter command,$(origin $(name))),,$(eval unexport $(name))))
 
-.PHONY: help install run test lint format migrate rollback migration-status migrate-unlock load-catalog \
+.PHONY: help install run test test-system lint format migrate rollback migration-status migrate-unlock load-catalog \
 	add-user grant-free revoke-free access token lock
 
 
@@ -16,7 +16,9 @@ help:  ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install:
-	@"$(PYTHON)" install.py
+	@command -v "$(PYTHON)" >/dev/null || { \
+		echo "install: there is no $(PYTHON); install Python 3.11 or newer, or name it: make PYTHON=python3.12" >&2; exit 1; }
+	@"$(PYTHON)" install.py $(firstword $(MAKECMDGOALS))
 
 run: install  ## run the service here, with a database, a real curriculum and learners to try (Ctrl-C stops it)
 	@$(RUN) app.demo
@@ -24,10 +26,14 @@ run: install  ## run the service here, with a database, a real curriculum and le
 test: install  ## run the tests, on a PostgreSQL of their own
 	@$(RUN) pytest
 
+test-system: install  ## run what needs more than Python; as root on Debian it installs that
+	@$(RUN) tests.system
+
 lint: install  ## check code, types, SQL and migrations
 	@$(RUN) ruff check .
 	@$(RUN) ruff format --check .
 	@$(RUN) mypy
+	@$(RUN) pytest -q tests/test_locks.py
 	@$(RUN) sqlfluff lint --disable-progress-bar sql migrations
 	@.venv/bin/squawk migrations/*.sql
 

@@ -24,7 +24,9 @@ def main():
     if sys.version_info < NEEDED:
         sys.exit(
             "install: this is Python {}.{}, and 3.11 or newer is needed; with one installed beside it: "
-            "make {} PYTHON=python3.12".format(sys.version_info[0], sys.version_info[1], os.environ.get("GOAL", "run"))
+            "make {} PYTHON=python3.12".format(
+                sys.version_info[0], sys.version_info[1], " ".join(sys.argv[1:]) or "run"
+            )
         )
     wanted = hashlib.sha256(LOCK.read_bytes() + sys.version.encode() + sys.base_prefix.encode()).hexdigest()
     if up_to_date(wanted):

@@ -1,0 +1,36 @@
+"""`make test-system`: the tests that need more than Python. As root on Debian it installs that, else it says what."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+# What is needed, and the Debian package that brings it.
+NEEDED = {
+    "/usr/lib/postgresql/15/bin/initdb": "postgresql-15",
+}
+CREATECLUSTER = Path("/etc/postgresql-common/createcluster.conf")
+
+
+def main() -> None:
+    """Install what is missing, then run the whole suite on PostgreSQL 15, and the tests of this folder."""
+    missing = [package for path, package in NEEDED.items() if not Path(path).exists()]
+    if missing:
+        if os.getuid() != 0 or not Path("/etc/debian_version").exists():
+            sys.exit(f"make test-system: this is missing, and root can install it on Debian: {', '.join(missing)}")
+        if not CREATECLUSTER.exists():
+            # The package would make and start a server of its own; only its programs are wanted.
+            CREATECLUSTER.parent.mkdir(exist_ok=True)
+            CREATECLUSTER.write_text("create_main_cluster = false\n")
+        quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+        subprocess.run(["apt-get", "update", "-qq"], check=True, env=quiet)
+        command = ["apt-get", "install", "-y", "-qq", "--no-install-recommends", *missing]
+        subprocess.run(command, check=True, env=quiet, stdout=subprocess.DEVNULL)
+    print("the whole suite on PostgreSQL 15", flush=True)
+    on_15 = {**os.environ, "PG_BINDIR": "/usr/lib/postgresql/15/bin"}
+    done = subprocess.run([sys.executable, "-m", "pytest"], env=on_15, check=False)
+    sys.exit(done.returncode)
+
+
+if __name__ == "__main__":
+    main()

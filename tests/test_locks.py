@@ -1,0 +1,53 @@
+"""The locks: requirements.txt and requirements-dev.txt hold what pyproject.toml asks for, each with its hashes."""
+
+import re
+import tomllib
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from tests.conftest import ROOT
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+SERVICE = PROJECT["dependencies"]
+LOCKS = {"requirements.txt": SERVICE, "requirements-dev.txt": SERVICE + PROJECT["optional-dependencies"]["dev"]}
+STALE = "the lock is stale; renew it with: make lock"
+
+
+def locked(name: str) -> dict[str, str]:
+    """What a lock pins: each package with the whole of its entry."""
+    entries = re.split(r"^(?=[a-z0-9])", (ROOT / name).read_text(), flags=re.M)
+    return {entry.split("==")[0]: entry for entry in entries if "==" in entry}
+
+
+@pytest.mark.parametrize("name", LOCKS)
+def test_a_lock_has_what_is_asked_for_and_nothing_that_no_longer_is(name):
+    entries = locked(name)
+    asked = {canonicalize_name(Requirement(text).name): Requirement(text) for text in LOCKS[name]}
+    for package, requirement in asked.items():
+        assert package in entries, f"{package}: {STALE}"
+        version = re.split(r"[ ;\\]", entries[package].split("==")[1], maxsplit=1)[0]
+        assert requirement.specifier.contains(version), f"{package} {version}: {STALE}"
+    # uv notes who asked for each package: the project itself, for its own.
+    own = {package for package, entry in entries.items() if "progress-tracking (pyproject.toml)" in entry}
+    assert own == set(asked), STALE
+
+
+@pytest.mark.parametrize("name", LOCKS)
+def test_every_package_of_a_lock_has_hashes(name):
+    for package, entry in locked(name).items():
+        assert re.search(r"--hash=sha256:[0-9a-f]{64}", entry), package
+
+
+def test_the_tests_run_on_the_versions_that_the_service_runs_on():
+    service, development = (
+        {package: re.split(r"[ ;\\\\]", entry.split("==")[1], maxsplit=1)[0] for package, entry in locked(name).items()}
+        for name in LOCKS
+    )
+    assert service.items() <= development.items()
+
+
+def test_a_lock_names_no_place_to_fetch_from():
+    for name in LOCKS:
+        assert "://" not in (ROOT / name).read_text()
