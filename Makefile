@@ -3,10 +3,12 @@ PYTHON ?= python3
 RUN = .venv/bin/python -m
 LOCK = --upgrade --universal --python-version 3.11 --generate-hashes --no-header --quiet
 
-# What is given to make on its command line reaches a task through the environment, so that no shell ever reads a value.
-# A login shell's own USER, or any such variable that was there before, does not.
+# What is given to make on its command line reaches a task through the environment, as it is: neither make nor a shell
+# reads a value. A login shell's own USER, or any such variable that was there before, does not.
 $(foreach name,USER FILE DRY_RUN CONFIRM EMAIL NAME UNTIL HOURS,\
-	$(if $(filter command,$(origin $(name))),,$(eval unexport $(name))))
+	$(if $(filter command,$(origin $(name))),\
+		$(eval override export $(name) := $$(value $(name))),\
+		$(eval unexport $(name))))
 
 .PHONY: help install run test test-system lint format migrate rollback migration-status migrate-unlock load-catalog \
 	add-user grant-free revoke-free access token lock
@@ -24,7 +26,7 @@ run: install  ## run the service here, with a database, a real curriculum and le
 	@$(RUN) app.demo
 
 test: install  ## run the tests, on a PostgreSQL of their own
-	@$(RUN) pytest
+	@$(RUN) pytest --ignore=tests/system
 
 test-system: install  ## run what needs more than Python; as root on Debian it installs that
 	@$(RUN) tests.system

@@ -2,7 +2,7 @@
 
 from flask import Flask
 
-from app import answers, checks, database, openapi, problems, progress
+from app import answers, checks, database, limits, openapi, problems, progress
 from app.settings import Settings, from_environ
 
 
@@ -24,5 +24,6 @@ def create_app(settings: Settings | None = None) -> Flask:
     problems.init_app(app)
     answers.init_app(app)
     app.register_blueprint(progress.blueprint)
+    limits.init_app(app)
     app.register_blueprint(openapi.blueprint)
     return app

@@ -147,6 +147,13 @@ def run(connection: Connection[Any], name: str, /, **parameters: str | None) -> 
     return connection.execute(statement.query, [parameters[key] for key in statement.parameters])
 
 
+def find(name: str, **parameters: str | None) -> DictRow | None:
+    """Run one statement in a transaction of its own, in one trip, and return its row if there is one."""
+    with _pool().connection() as connection:
+        row: DictRow | None = run(connection, name, **parameters).fetchone()
+        return row
+
+
 def read(name: str, **parameters: str | None) -> DictRow:
     """Run one statement that returns one row, in one trip."""
     with _pool().connection() as connection:

@@ -13,6 +13,7 @@ from werkzeug.routing.exceptions import WebsocketMismatch
 # code: status and what to do about it, where the place that raises it knows no better.
 CODES = {
     "unauthenticated": (401, "Sign in: send a session with the request, as Authorization: Bearer <token>."),
+    "rate_limited": (429, "Too many changes at once. Try again after Retry-After seconds."),
     "invalid_lesson_id": (400, "The lesson id in the path must be a UUID version 4, as 8-4-4-4-12 hexadecimal digits."),
     "invalid_module_id": (400, "The module id in the path must be a UUID version 4, as 8-4-4-4-12 hexadecimal digits."),
     "invalid_idempotency_key": (400, "Send an Idempotency-Key of 1 to 255 visible ASCII characters, or none."),
@@ -51,10 +52,10 @@ def init_app(app: Flask) -> None:
     """Answer whatever fails in `app`, on known and unknown paths, with a problem document."""
     app.register_error_handler(Problem, respond)
     app.register_error_handler(HTTPException, _http_exception)
-    app.register_error_handler(psycopg.OperationalError, _unavailable)
-    app.register_error_handler(psycopg.InterfaceError, _unavailable)
+    app.register_error_handler(psycopg.OperationalError, unavailable)
+    app.register_error_handler(psycopg.InterfaceError, unavailable)
     # A standby, after a failover that the connections have not followed yet.
-    app.register_error_handler(psycopg.errors.ReadOnlySqlTransaction, _unavailable)
+    app.register_error_handler(psycopg.errors.ReadOnlySqlTransaction, unavailable)
     app.register_error_handler(Exception, _internal_error)
     app.before_request(_double_slash)
 
@@ -89,11 +90,12 @@ def _http_exception(error: HTTPException) -> Response:
     return respond(Problem(code)) if code else _internal_error(error)
 
 
-def _unavailable(error: psycopg.Error) -> Response:
+def unavailable(error: Exception) -> Response:
+    """Answer 503 for a failure of what the service stands on: its database, or the storage of the write limit."""
     # OperationalError is psycopg's name for the SQLSTATE classes 08, 40, 53, 54, 55, 57 and 58, for a pool without a
     # free connection and for a connection that broke; InterfaceError for one that broke earlier. The text of an error
     # may hold values of rows, so it is not logged.
-    _log(f"unavailable: {type(error).__name__} {error.sqlstate or ''}".rstrip())
+    _log(f"unavailable: {type(error).__name__} {getattr(error, 'sqlstate', None) or ''}".rstrip())
     return respond(Problem("unavailable", headers={"Retry-After": RETRY_AFTER}))
 
 

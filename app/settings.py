@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from ipaddress import ip_network
 from pathlib import Path
 from typing import TypeVar
+from urllib.parse import urlsplit
 
 import jwt
 import psycopg
@@ -15,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurv
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
+from limits import RateLimitItem, parse_many
 from psycopg.conninfo import conninfo_to_dict
 
 T = TypeVar("T")
@@ -47,6 +49,8 @@ class Settings:
     auth_jwt_audience: str | None
     auth_jwt_issuer: str | None
     auth_user_id_claim: str
+    rate_limit_writes: RateLimitItem | None
+    rate_limit_storage_uri: str | None
     host: str
     port: int
     web_concurrency: int
@@ -74,6 +78,9 @@ def from_environ(environ: Mapping[str, str] = os.environ) -> Settings:
         auth_jwt_audience=read("AUTH_JWT_AUDIENCE", str) or None,
         auth_jwt_issuer=read("AUTH_JWT_ISSUER", str) or None,
         auth_user_id_claim=read("AUTH_USER_ID_CLAIM", str, "sub"),
+        # Not as if it were unset: empty turns the limit off.
+        rate_limit_writes=read("RATE_LIMIT_WRITES", _limit, "" if "RATE_LIMIT_WRITES" in environ else "10 per minute"),
+        rate_limit_storage_uri=read("RATE_LIMIT_STORAGE_URI", _storage_uri),
         host=read("HOST", _host, "127.0.0.1"),
         port=read("PORT", _whole_number(0, 65535), "8000"),
         web_concurrency=read("WEB_CONCURRENCY", _whole_number(1, 1000), str(os.cpu_count() or 1)),
@@ -97,6 +104,33 @@ def database_url(text: str) -> str:
     ports = filter(None, str(parts.get("port", "")).split(","))
     if any("@" in host[1:] and not host.startswith("/") for host in hosts) or not all(map(_is_port, ports)):
         raise ValueError("has no valid host and port; in a password, write @ as %40, / as %2F and : as %3A")
+    return text
+
+
+def _limit(text: str) -> RateLimitItem | None:
+    # Flask-Limiter itself only logs what it cannot read, and lets every write through.
+    if not text:
+        return None
+    try:
+        limits = parse_many(text)
+    except ValueError:
+        limits = []
+    # Of several, the first would count writes that the second refuses; and limits takes "per 0 minutes" for one.
+    if len(limits) != 1 or re.search(r"\b0+\b", text):
+        raise ValueError(f"{text!r} is not a limit such as '10 per minute' or '5 per 10 seconds'")
+    return limits[0]
+
+
+def _storage_uri(text: str) -> str | None:
+    if not text:
+        return None
+    try:
+        scheme, host = urlsplit(text).scheme, urlsplit(text).hostname
+    except ValueError:
+        scheme, host = "", None
+    # Others of limits' storages would count in each worker for itself, or not exactly.
+    if scheme not in ("redis", "rediss") or not host:
+        raise ValueError("is not a URL like redis://host:6379/0; leave it empty to count in the database")
     return text
 
 

@@ -3,11 +3,15 @@
 import itertools
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
+import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -110,7 +114,7 @@ def database_url(new_database: Callable[[], str]) -> str:
 @pytest.fixture(scope="session")
 def environ(database_url: str) -> dict[str, str]:
     """What the service of the tests is configured with, and nothing else."""
-    return {"DATABASE_URL": database_url, "AUTH_JWT_SECRET": SECRET}
+    return {"DATABASE_URL": database_url, "AUTH_JWT_SECRET": SECRET, "RATE_LIMIT_WRITES": ""}
 
 
 @pytest.fixture(scope="session")
@@ -122,7 +126,9 @@ def connection(database_url: str) -> Iterator[psycopg.Connection]:
 @pytest.fixture
 def db(connection: psycopg.Connection) -> psycopg.Connection:
     """The test's own connection to the database, whose tables are empty: deleting is 0.2 ms, truncating up to 24."""
-    connection.execute("delete from progress; delete from users; delete from lessons; delete from modules")
+    connection.execute(
+        "delete from progress; delete from users; delete from lessons; delete from modules; delete from rate_limits"
+    )
     return connection
 
 
@@ -162,3 +168,39 @@ def make_api(environ: dict[str, str], db: psycopg.Connection) -> Iterator[Callab
     yield make
     for app in made:
         app.extensions["pool"].close()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def running_gunicorn(environ: dict[str, str]) -> Iterator[str]:
+    """A real gunicorn; yields its URL once it answers."""
+    port = free_port()
+    command = [sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py", "--log-level", "warning", "wsgi:app"]
+    with subprocess.Popen(command, cwd=ROOT, env={"PATH": "/usr/bin:/bin", "PORT": str(port), **environ}) as process:
+        try:
+            deadline = time.monotonic() + 20
+            while True:
+                try:
+                    urllib.request.urlopen(f"http://127.0.0.1:{port}/")
+                except urllib.error.HTTPError as error:
+                    error.close()
+                    break
+                except OSError:
+                    assert process.poll() is None, "gunicorn did not start"
+                    assert time.monotonic() < deadline, "gunicorn does not answer"
+                    time.sleep(0.05)
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            process.terminate()
+
+
+@pytest.fixture
+def gunicorn(environ: dict[str, str]) -> Iterator[Callable[..., str]]:
+    """Start a gunicorn with settings of its own; returns its URL."""
+    with ExitStack() as stack:
+        yield lambda **settings: stack.enter_context(running_gunicorn(environ | settings))

@@ -348,7 +348,7 @@ def test_by_make_user_is_what_is_given_to_make_and_never_the_login_environments(
 
 def test_by_make_no_shell_reads_a_value(db, database_url, tmp_path):
     touch = f"touch {tmp_path}/made"
-    name = f"""O'Neil "the #1" \\ `{touch}` ; {touch} & {touch} | * ~ é\u00a0%s \\"""
+    name = f"""O'Neil "the #1" \\ `{touch}` ; {touch} & {touch} | $(shell {touch}) A$AP * ~ é\u00a0%s \\"""
     assert make(database_url, "add-user", f"USER={LEARNER}", f"NAME={name}") == (0, f"added {LEARNER}\n", "")
     assert users(db) == [(LEARNER, None, name)]
     code, out, err = make(database_url, "access", f"USER=`{touch}`'; {touch}")

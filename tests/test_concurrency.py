@@ -2,9 +2,6 @@
 
 import json
 import multiprocessing
-import socket
-import subprocess
-import sys
 import threading
 import time
 import urllib.error
@@ -16,7 +13,6 @@ import psycopg
 import pytest
 from flask.testing import FlaskClient
 
-from tests.conftest import ROOT
 from tests.world import LEARNER, add_module, add_user, bearer, complete, require, uuid4
 
 
@@ -128,33 +124,10 @@ def test_reads_and_the_writes_of_others_do_not_wait_for_a_learners_lock(api: Fla
         assert api.post(f"/api/progress/lessons/{uuid4(0x11)}", headers=bearer(other_learner)).status_code == 200
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @pytest.fixture
-def server(environ, db) -> Iterator[str]:
-    """A real gunicorn on the test's database; yields its URL."""
-    port = free_port()
-    command = [sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py", "--log-level", "warning", "wsgi:app"]
-    process = subprocess.Popen(command, cwd=ROOT, env={"PATH": "/usr/bin:/bin", "PORT": str(port), **environ})
-    try:
-        deadline = time.monotonic() + 20
-        while True:
-            try:
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/")
-            except urllib.error.HTTPError:
-                break
-            except OSError:
-                assert process.poll() is None, "gunicorn did not start"
-                assert time.monotonic() < deadline, "gunicorn does not answer"
-                time.sleep(0.05)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        process.wait(10)
+def server(gunicorn, db):
+    """A real gunicorn on the test's database; its URL."""
+    return gunicorn()
 
 
 def call(method: str, url: str) -> tuple[int, dict]:

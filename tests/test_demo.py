@@ -18,7 +18,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT, in_memory
+from app.database import known_migrations
+from tests.conftest import ROOT, free_port, in_memory
 
 FIRST = "97bf898a-36fc-47fc-b870-01fc0c7fe554"
 
@@ -30,12 +31,6 @@ def copy_of_the_checkout(folder: Path) -> Path:
     for name in ("wsgi.py", "gunicorn.conf.py"):
         shutil.copy(ROOT / name, folder)
     return folder
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Run:
@@ -287,7 +282,7 @@ def test_with_database_url_nothing_is_migrated_and_no_secret_is_made(folder, sta
     status, output = start(checkout, **environ | {"DATABASE_URL": new_database()}).end()
     assert (status, output) == (
         1,
-        "pending migrations: 0001_users, 0002_catalog, 0003_access, 0004_progress; apply them with: make migrate\n",
+        f"pending migrations: {', '.join(known_migrations())}; apply them with: make migrate\n",
     )
     status, output = start(checkout, DATABASE_URL=environ["DATABASE_URL"]).end()
     assert (status, output.split(":")[0]) == (1, "AUTH_JWT_SECRET")

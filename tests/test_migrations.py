@@ -18,8 +18,19 @@ from app.database import ROOT, known_migrations
 from app.demo.postgres import bindir
 from tests.test_cli import Answer, ended, run, spawn
 
-NAMES = ["0001_users", "0002_catalog", "0003_access", "0004_progress"]
-TABLES = ["enrollments", "lesson_prerequisites", "lessons", "modules", "progress", "subscriptions", "users"]
+NAMES = ["0001_users", "0002_catalog", "0003_access", "0004_progress", "0005_rate_limits"]
+# The last one that refers to users, and those from it on.
+PROGRESS = NAMES[3:]
+TABLES = [
+    "enrollments",
+    "lesson_prerequisites",
+    "lessons",
+    "modules",
+    "progress",
+    "rate_limits",
+    "subscriptions",
+    "users",
+]
 APPLIED = (0, "".join(f"applied {name}\n" for name in NAMES), "")
 NOTHING = (0, "nothing to do: every migration is applied\n", "")
 LOCKED = "Error: someone else holds a lock on a table; try again\n"
@@ -122,8 +133,8 @@ def test_the_status_lists_what_is_applied_and_what_is_pending(migrated):
     code, out, err = run(migrated, "migration-status")
     assert (code, err) == (0, "")
     assert re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC", "<time>", out).splitlines() == [
-        *(f"{name:24} applied <time>" for name in NAMES[:3]),
-        pending["0004_progress"],
+        *(f"{name:24} applied <time>" for name in NAMES[:-1]),
+        pending[NAMES[-1]],
     ]
 
 
@@ -145,6 +156,7 @@ LOST = {
     "0002_catalog": "the catalog",
     "0003_access": "subscriptions and enrollments",
     "0004_progress": "every completion of every learner",
+    "0005_rate_limits": "the windows of the write limit, which fill again",
 }
 
 
@@ -225,7 +237,8 @@ def wait_until_gone(connection: psycopg.Connection, pid: int) -> None:
 
 
 def test_after_a_run_that_was_killed_the_next_names_migrate_unlock_which_helps(migrated):
-    assert rollback(migrated)[0] == 0
+    for _ in PROGRESS:
+        assert rollback(migrated)[0] == 0
     with connected(migrated) as connection:
         # The fourth migration refers to users, and waits for whoever has that table.
         with connection.transaction():
@@ -244,7 +257,7 @@ def test_after_a_run_that_was_killed_the_next_names_migrate_unlock_which_helps(m
         assert run(migrated, command, "--wait", "1", CONFIRM="yes") == (1, "", held)
     assert applied(migrated) == NAMES[:3]
     assert run(migrated, "migrate-unlock") == (0, "the migrations' lock is removed\n", "")
-    assert run(migrated, "migrate", "--wait", "1") == (0, "applied 0004_progress\n", "")
+    assert run(migrated, "migrate", "--wait", "1") == (0, "".join(f"applied {name}\n" for name in PROGRESS), "")
     assert tables(migrated) == TABLES
 
 
@@ -266,7 +279,8 @@ def test_a_rollback_that_was_killed_before_it_was_recorded_is_repeated(migrated)
 
 
 def test_a_migration_that_waits_for_a_table_gives_up_after_its_lock_timeout(migrated):
-    assert rollback(migrated)[0] == 0
+    for _ in PROGRESS:
+        assert rollback(migrated)[0] == 0
     before = schema(migrated)
     with connected(migrated) as connection, connection.transaction():
         connection.execute("lock table users")
@@ -275,7 +289,7 @@ def test_a_migration_that_waits_for_a_table_gives_up_after_its_lock_timeout(migr
         assert ended(waiting) == (1, "", LOCKED)
         assert 5 <= time.monotonic() - started < 15
     assert schema(migrated) == before
-    assert run(migrated, "migrate") == (0, "applied 0004_progress\n", "")
+    assert run(migrated, "migrate") == (0, "".join(f"applied {name}\n" for name in PROGRESS), "")
 
 
 def test_a_role_that_may_not_create_or_write_is_told_so_at_once(empty, postgres):
@@ -301,10 +315,10 @@ def test_a_database_url_may_hold_any_name_and_password_percent_encoded(postgres,
             url = postgres.url(quote(dbname, safe="")).replace("postgres@", f"postgres:{quote(password, safe='')}@")
             for form in (url, url.replace("postgresql://", "postgres://")):
                 assert run(form, "migrate")[0] == 0
-            assert rollback(url) == (0, "took back 0004_progress\n", "")
-            assert run(f"{url}&application_name=a%20b%26c", "migrate") == (0, "applied 0004_progress\n", "")
+            assert rollback(url) == (0, f"took back {NAMES[-1]}\n", "")
+            assert run(f"{url}&application_name=a%20b%26c", "migrate") == (0, f"applied {NAMES[-1]}\n", "")
             assert run(url, "migrate-unlock")[0] == 0
-            assert run(url, "migration-status")[1].count(" applied ") == 4
+            assert run(url, "migration-status")[1].count(" applied ") == len(NAMES)
         finally:
             connection.execute(sql.SQL("drop database {}").format(sql.Identifier(dbname)))
 
@@ -323,7 +337,7 @@ def test_without_a_name_in_the_url_the_database_is_pgdatabases(empty):
     assert name
     url = empty.replace(f"/{name[0]}?", "/?")
     assert run(url, "migrate", PGDATABASE=name[0]) == APPLIED
-    assert run(url, "migration-status", PGDATABASE=name[0])[1].count(" applied ") == 4
+    assert run(url, "migration-status", PGDATABASE=name[0])[1].count(" applied ") == len(NAMES)
 
 
 def test_a_run_is_logged_by_its_user_id_where_the_environment_names_no_user(empty):

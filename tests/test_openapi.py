@@ -96,7 +96,7 @@ def problem(response: str, code: str) -> Any:
     return content["examples"][code]["value"]
 
 
-def test_every_example_of_a_problem_is_the_problem(api, curriculum, db, monkeypatch):
+def test_every_example_of_a_problem_is_the_problem(api, make_api, curriculum, db, monkeypatch):
     stranger = bearer("00000000-0000-4000-8000-000000000000")
     bad_body = {"completedAt": "2999-01-01T00:00:00Z", "note": "done"}
     calls = [
@@ -130,6 +130,10 @@ def test_every_example_of_a_problem_is_the_problem(api, curriculum, db, monkeypa
     with monkeypatch.context() as patch:
         patch.setitem(database.STATEMENTS, "summary", database.Statement(TIMED_OUT, ()))
         calls.append(("Unavailable", "unavailable", api.get("/api/progress/summary", headers=bearer())))
+    limited = make_api(RATE_LIMIT_WRITES="10 per minute")
+    for _ in range(10):
+        limited.delete(FIRST, headers=bearer())
+    calls.append(("RateLimited", "rate_limited", limited.delete(FIRST, headers=bearer())))
     for response, code, answer in calls:
         assert answer.json == problem(response, code)
     documented = {

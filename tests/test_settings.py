@@ -281,3 +281,48 @@ def test_a_role_without_rights_does_not_start_the_service(environ, database_url)
     url = database_url.replace("postgres@", "nobody_s_role@")
     with pytest.raises(NotReadyError, match=r"^DATABASE_URL: permission denied for table _yoyo_migration$"):
         create_app(from_environ(environ | {"DATABASE_URL": url}))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "nonsense",
+        "10",
+        "ten per minute",
+        "10 per fortnight",
+        "0 per minute",
+        "10 per 0 minutes",
+        "-1 per minute",
+        "10 per minute; 100 per hour",
+        "10/minute, 5/second",
+        "10 per minute nonsense",
+        "1e3 per minute",
+    ],
+)
+def test_a_limit_that_cannot_be_read_stops_the_start_and_lets_nothing_through(text):
+    with pytest.raises(SettingsError, match=r"^RATE_LIMIT_WRITES: '.*' is not a limit such as '10 per minute'"):
+        from_environ(BASE | {"RATE_LIMIT_WRITES": text})
+
+
+@pytest.mark.parametrize(
+    ("text", "amount", "seconds"),
+    [("10 per minute", 10, 60), ("5 per 10 seconds", 5, 10), ("10/minute", 10, 60), (" 1 per 2 hours ", 1, 7200)],
+)
+def test_a_limit_is_in_the_notation_of_limits(text, amount, seconds):
+    limit = from_environ(BASE | {"RATE_LIMIT_WRITES": text}).rate_limit_writes
+    assert limit is not None
+    assert (limit.amount, limit.get_expiry()) == (amount, seconds)
+
+
+def test_the_limit_is_ten_per_minute_and_an_empty_one_is_none():
+    assert str(from_environ(BASE).rate_limit_writes) == "10 per 1 minute"
+    assert from_environ(BASE | {"RATE_LIMIT_WRITES": " "}).rate_limit_writes is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["memory://", "memcached://host", "mongodb://host", "nonsense", "redis://", "redis:host", "http://host", "[::1"],
+)
+def test_a_storage_that_is_not_shared_or_not_known_stops_the_start(text):
+    with pytest.raises(SettingsError, match=r"^RATE_LIMIT_STORAGE_URI: is not a URL like redis://host:6379/0; leave"):
+        from_environ(BASE | {"RATE_LIMIT_STORAGE_URI": text})

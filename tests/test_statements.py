@@ -25,6 +25,9 @@ VALUES = {
     "expires_at": "2030-01-01T00:00:00Z",
     "email": "learner@example.org",
     "name": "A learner",
+    "key": "a key",
+    "amount": "10",
+    "window": "60",
     "catalog": '{"modules": [], "lessons": [], "prerequisites": []}',
 }
 

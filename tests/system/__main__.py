@@ -8,6 +8,7 @@ from pathlib import Path
 # What is needed, and the Debian package that brings it.
 NEEDED = {
     "/usr/lib/postgresql/15/bin/initdb": "postgresql-15",
+    "/usr/bin/redis-server": "redis-server",
 }
 CREATECLUSTER = Path("/etc/postgresql-common/createcluster.conf")
 

@@ -1,0 +1,64 @@
+"""Clients that write as fast as they can, and what may be said of the answers they got."""
+
+import json
+import multiprocessing
+import time
+import urllib.error
+import urllib.request
+from typing import NamedTuple
+
+from tests.world import LEARNER, bearer, uuid4
+
+
+class Write(NamedTuple):
+    started: float
+    ended: float
+    status: int
+    retry_after: str | None
+
+
+def write(url: str, user_id: str = LEARNER) -> Write:
+    """Unmark a lesson that is not marked, which succeeds as often as one likes."""
+    request = urllib.request.Request(
+        f"{url}/api/progress/lessons/{uuid4(0x11)}", method="DELETE", headers=bearer(user_id)
+    )
+    started = time.time()
+    try:
+        with urllib.request.urlopen(request, timeout=20) as response:
+            json.load(response)
+            return Write(started, time.time(), response.status, response.headers["Retry-After"])
+    except urllib.error.HTTPError as error:
+        with error:
+            json.load(error)
+            return Write(started, time.time(), error.code, error.headers["Retry-After"])
+
+
+def _keep_writing(url: str, until: float) -> list[Write]:
+    writes = []
+    while time.time() < until:
+        writes.append(write(url))
+    return writes
+
+
+def hammer(urls: list[str], seconds: float) -> list[Write]:
+    """Eight processes, spread over the URLs, that write for one learner until the time is over."""
+    until = time.time() + seconds
+    with multiprocessing.get_context("spawn").Pool(8) as pool:
+        parts = pool.starmap(_keep_writing, [(urls[number % len(urls)], until) for number in range(8)])
+    return sorted(write for part in parts for write in part)
+
+
+def assert_exact(writes: list[Write], amount: int, window: float) -> None:
+    """Hold what was let through against `amount` in any `window` seconds: not one more, and no fewer."""
+    assert {write.status for write in writes} == {200, 429}
+    accepted = [write for write in writes if write.status == 200]
+    for first in accepted:
+        # Began and ended within one window: they were counted within it, whenever exactly that was.
+        within = [
+            write for write in accepted if write.started >= first.started and write.ended < first.started + window
+        ]
+        assert len(within) <= amount
+    windows = int((writes[-1].started - accepted[0].ended) / window)
+    assert windows >= 2
+    assert len(accepted) >= amount * windows
+    assert all(int(write.retry_after or 0) in range(1, int(window) + 1) for write in writes if write.status == 429)

@@ -1,0 +1,57 @@
+"""The write limit counted in Redis: as exact, and as closed when Redis is away."""
+
+import subprocess
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from tests.conftest import free_port
+from tests.hammer import assert_exact, hammer, write
+from tests.world import add_module, add_user, assert_problem, bearer, unmark
+
+
+@pytest.fixture
+def redis(tmp_path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    port = str(free_port())
+    command = ["redis-server", "--port", port, "--save", "", "--dir", str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+        deadline = time.monotonic() + 10
+        ping = ["redis-cli", "-p", port, "ping"]
+        while subprocess.run(ping, capture_output=True, check=False).stdout != b"PONG\n":
+            assert time.monotonic() < deadline, "Redis does not answer"
+        yield f"redis://127.0.0.1:{port}/0", process
+        process.kill()
+
+
+def test_eight_clients_on_two_gunicorns_get_exactly_ten_in_any_five_seconds(redis, gunicorn, db):
+    add_user(db)
+    add_module(db, 1, 0x11)
+    settings = {"RATE_LIMIT_STORAGE_URI": redis[0], "RATE_LIMIT_WRITES": "10 per 5 seconds"}
+    assert_exact(hammer([gunicorn(**settings), gunicorn(**settings)], 17), 10, 5)
+    assert db.execute("select count(*) from rate_limits").fetchone() == (0,)
+
+
+def test_while_redis_is_away_writes_are_503_and_reads_go_on(redis, make_api, db):
+    uri, process = redis
+    add_user(db)
+    add_module(db, 1, 0x11)
+    api = make_api(RATE_LIMIT_STORAGE_URI=uri, RATE_LIMIT_WRITES="10 per minute")
+    assert unmark(api, 0x11).status_code == 200
+    process.kill()
+    process.wait()
+    assert_problem(unmark(api, 0x11), "unavailable")
+    assert api.get("/api/progress/summary", headers=bearer()).status_code == 200
+
+
+def test_retry_after_holds_with_redis_too(redis, gunicorn, db):
+    add_user(db)
+    add_module(db, 1, 0x11)
+    url = gunicorn(RATE_LIMIT_STORAGE_URI=redis[0], RATE_LIMIT_WRITES="2 per 3 seconds")
+    assert [write(url).status, write(url).status] == [200, 200]
+    refused = write(url)
+    assert (refused.status, refused.retry_after) == (429, "3")
+    time.sleep(max(0, refused.ended + 2 - time.time()))
+    assert write(url).status == 429
+    time.sleep(max(0, refused.ended + 3 - time.time()))
+    assert write(url).status == 200

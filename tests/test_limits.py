@@ -1,0 +1,340 @@
+"""The write limit, contract §6. The clock that counts is the database's: the tests move its hits instead of waiting."""
+
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from typing import Any
+
+import psycopg
+import pytest
+
+from app.database import STATEMENTS
+from tests.conftest import ROOT, free_port, running_gunicorn
+from tests.hammer import assert_exact, hammer, write
+from tests.test_concurrency import in_background, wait_until_blocked
+from tests.world import (
+    FREE_LEARNER,
+    LEARNER,
+    STRANGER,
+    add_lesson,
+    add_module,
+    add_user,
+    assert_problem,
+    bearer,
+    get,
+    mark,
+    require,
+    unmark,
+    uuid4,
+)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def a_minute(new_database) -> Iterator[dict[str, Any]]:
+    """A learner of a service with the limit as it is by default, who has just made ten writes.
+
+    It begins before the tests of this file, and is asked at their end, so that the minute passes while they run.
+    """
+    environ = {"DATABASE_URL": new_database(), "AUTH_JWT_SECRET": "a secret of the tests that is longer than 32 bytes"}
+    migrate = [sys.executable, "-m", "app.cli", "migrate"]
+    subprocess.run(migrate, cwd=ROOT, env=environ, check=True, stdout=subprocess.DEVNULL)
+    with closing(psycopg.connect(environ["DATABASE_URL"], autocommit=True)) as connection:
+        add_user(connection)
+        add_module(connection, 1, 0x11)
+    with running_gunicorn({**environ, "WEB_CONCURRENCY": "2"}) as url:
+        yield {"url": url, "writes": [write(url) for _ in range(10)], "refused": write(url)}
+
+
+@pytest.fixture
+def world(db: psycopg.Connection) -> psycopg.Connection:
+    """Lessons 1 to 3 of module 1, of which 3 needs 2; lesson 9 is unpublished."""
+    add_user(db)
+    add_module(db, 1, 1, 2, 3)
+    require(db, 3, 2)
+    add_lesson(db, 1, 9, published=False)
+    return db
+
+
+def let_pass(db: psycopg.Connection, seconds: float) -> None:
+    """Let time pass for the hits that were counted."""
+    db.execute(
+        "update rate_limits set expires_at = expires_at - make_interval(secs => %(s)s),"
+        " hits = (select array_agg(hit - make_interval(secs => %(s)s) order by hit) from unnest(hits) as hit)",
+        {"s": seconds},
+    )
+
+
+def retry_after(answer: Any) -> int:
+    assert answer.status_code == 429
+    return int(answer.headers["Retry-After"])
+
+
+def test_marks_and_unmarks_of_a_learner_are_counted_together(make_api, world):
+    api = make_api(RATE_LIMIT_WRITES="3 per hour")
+    assert [mark(api, 1).status_code, unmark(api, 1).status_code, mark(api, 2).status_code] == [200] * 3
+    for answer in (mark(api, 1), unmark(api, 1)):
+        assert_problem(answer, "rate_limited")
+        assert answer.get_json()["detail"].startswith("At most 3 per hour can be marked and unmarked. ")
+        assert 3590 < retry_after(answer) <= 3600
+    # Nothing was done.
+    assert get(api, "summary")["completedCount"] == 1
+
+
+def test_each_learner_has_a_limit_of_their_own(make_api, world):
+    add_user(world, FREE_LEARNER)
+    api = make_api(RATE_LIMIT_WRITES="1 per hour")
+    assert [mark(api, 1).status_code, mark(api, 1).status_code] == [200, 429]
+    assert mark(api, 1, FREE_LEARNER).status_code == 200
+
+
+def test_reads_are_not_limited(make_api, world):
+    api = make_api(RATE_LIMIT_WRITES="1 per hour")
+    assert [mark(api, 1).status_code, mark(api, 1).status_code] == [200, 429]
+    assert [api.get("/api/progress/summary", headers=bearer()).status_code for _ in range(5)] == [200] * 5
+
+
+def test_the_limit_is_ten_a_minute_unless_it_is_set(make_api, world, environ, monkeypatch):
+    monkeypatch.delitem(environ, "RATE_LIMIT_WRITES")
+    api = make_api()
+    assert [mark(api, 1).status_code for _ in range(11)] == [200] * 10 + [429]
+    assert 50 < retry_after(mark(api, 1)) <= 60  # never 61
+
+
+def test_an_empty_setting_turns_it_off(make_api, world):
+    api = make_api(RATE_LIMIT_WRITES="")
+    assert {mark(api, 1).status_code for _ in range(30)} == {200}
+    assert world.execute("select count(*) from rate_limits").fetchone() == (0,)
+
+
+COUNTED: dict[str, Any] = {
+    "200": lambda api: mark(api, 1),
+    "200 unmark": lambda api: unmark(api, 1),
+    "400 invalid_lesson_id": lambda api: api.post("/api/progress/lessons/1", headers=bearer()),
+    "400 invalid_idempotency_key": lambda api: mark(api, 1, headers={"Idempotency-Key": ""}),
+    "400 invalid_body": lambda api: mark(api, 1, json=[]),
+    "400 lesson_not_available": lambda api: mark(api, 9),
+    "404 lesson_not_found": lambda api: mark(api, 0xDEAD),
+    "409 lesson_locked": lambda api: mark(api, 3),
+    "413 body_too_large": lambda api: mark(api, 1, data=b" " * 20000),
+    "415 unsupported_media_type": lambda api: mark(api, 1, data="{}", content_type="text/plain"),
+}
+
+
+@pytest.mark.parametrize("name", COUNTED)
+def test_a_write_counts_whatever_its_answer(make_api, world, name):
+    api = make_api(RATE_LIMIT_WRITES="1 per hour")
+    answer = COUNTED[name](api)
+    assert str(answer.status_code) == name[:3]
+    assert answer.status_code == 200 or answer.json["code"] == name[4:]
+    assert "Retry-After" not in answer.headers
+    assert not [header for header, _ in answer.headers if header.startswith("X-RateLimit")]
+    assert_problem(mark(api, 1), "rate_limited")
+    # And it is refused before anything else is looked at.
+    assert_problem(COUNTED[name](api), "rate_limited")
+
+
+def test_the_write_of_a_stranger_counts_too(make_api, world):
+    api = make_api(RATE_LIMIT_WRITES="1 per hour")
+    assert [mark(api, 1, STRANGER).status_code, mark(api, 1, STRANGER).status_code] == [403, 429]
+
+
+def test_what_has_no_session_counts_for_nobody(make_api, world):
+    api = make_api(RATE_LIMIT_WRITES="1 per hour")
+    for headers in ({}, {"Authorization": "Bearer nonsense"}):
+        for _ in range(3):
+            assert api.post(f"/api/progress/lessons/{uuid4(1)}", headers=headers).status_code == 401
+    assert world.execute("select count(*) from rate_limits").fetchone() == (0,)
+    assert mark(api, 1).status_code == 200
+
+
+def test_what_is_refused_does_not_count(make_api, world):
+    api = make_api(RATE_LIMIT_WRITES="2 per 10 seconds")
+    assert [mark(api, 1).status_code for _ in range(20)] == [200, 200, *[429] * 18]
+    let_pass(world, 10)
+    assert [mark(api, 1).status_code for _ in range(3)] == [200, 200, 429]
+
+
+def test_retry_after_is_the_first_whole_second_at_which_a_write_is_let_through(make_api, world):
+    api = make_api(RATE_LIMIT_WRITES="3 per minute")
+    assert mark(api, 1).status_code == 200
+    let_pass(world, 17.5)
+    assert [mark(api, 1).status_code, mark(api, 1).status_code] == [200, 200]
+    # The first of the three leaves the window in a little less than 42.5 seconds.
+    assert retry_after(mark(api, 1)) == 43
+    let_pass(world, 42)
+    assert retry_after(mark(api, 1)) == 1
+    let_pass(world, 1)
+    assert mark(api, 1).status_code == 200
+    # The next two, 17.5 seconds later.
+    assert retry_after(mark(api, 1)) == 17
+    let_pass(world, 16)
+    assert retry_after(mark(api, 1)) == 1
+    let_pass(world, 1)
+    assert [mark(api, 1).status_code for _ in range(3)] == [200, 200, 429]
+
+
+@pytest.mark.parametrize("hours", [-5, 5])
+def test_the_services_own_clock_does_not_matter(make_api, world, monkeypatch, hours):
+    api = make_api(RATE_LIMIT_WRITES="2 per minute")
+    headers = bearer()
+    monkeypatch.setattr("app.limits.time", _Clock(hours))
+    path = f"/api/progress/lessons/{uuid4(1)}"
+    assert [api.post(path, headers=headers).status_code for _ in range(2)] == [200, 200]
+    assert 58 <= retry_after(api.post(path, headers=headers)) <= 60
+
+
+class _Clock:
+    def __init__(self, hours: int) -> None:
+        self.hours = hours
+
+    def time(self) -> float:
+        return time.time() + self.hours * 3600
+
+
+def test_a_lower_and_a_higher_limit_hold_at_once_after_a_restart(make_api, world):
+    few, many = make_api(RATE_LIMIT_WRITES="2 per hour"), make_api(RATE_LIMIT_WRITES="4 per hour")
+    assert [mark(few, 1).status_code for _ in range(3)] == [200, 200, 429]
+    assert [mark(many, 1).status_code for _ in range(5)] == [200] * 4 + [429]
+
+
+def test_a_read_pays_nothing_for_the_limit(make_api, world):
+    limited, unlimited = make_api(RATE_LIMIT_WRITES="10 per minute"), make_api(RATE_LIMIT_WRITES="")
+
+    def hooks(api):
+        app = api.application
+        return {kind: len(getattr(app, f"{kind}_funcs").get(None, [])) for kind in ("before_request", "after_request")}
+
+    assert hooks(limited) == hooks(unlimited)
+    for name in ("summary", "module", "lessons", "modules", "outline", "next_lesson"):
+        views = [api.application.view_functions[f"progress.{name}"] for api in (limited, unlimited)]
+        assert views[0] is views[1]
+    assert get(limited, "summary") == get(unlimited, "summary")
+    assert world.execute("select count(*) from rate_limits").fetchone() == (0,)
+
+
+def test_a_write_that_is_rolled_back_has_counted(make_api, world, database_url):
+    api = make_api(RATE_LIMIT_WRITES="1 per hour", DATABASE_TIMEOUT="0.2")
+    with closing(psycopg.connect(database_url)) as other:
+        other.execute("select id from users where id = %s for no key update", [LEARNER])
+        assert_problem(mark(api, 1), "unavailable")
+    assert_problem(mark(api, 1), "rate_limited")
+
+
+def test_a_storage_that_is_away_is_503_and_not_unlimited(make_api, world, database_url):
+    api = make_api(RATE_LIMIT_WRITES="10 per minute", DATABASE_TIMEOUT="0.2")
+    with closing(psycopg.connect(database_url)) as other:
+        other.execute("lock table rate_limits in access exclusive mode")
+        assert_problem(mark(api, 1), "unavailable")
+        assert get(api, "summary")["completedCount"] == 0
+    redis = make_api(RATE_LIMIT_STORAGE_URI=f"redis://127.0.0.1:{free_port()}/0", RATE_LIMIT_WRITES="10 per minute")
+    assert_problem(mark(redis, 1), "unavailable")
+    assert get(redis, "summary")["completedCount"] == 0
+
+
+def test_a_learner_who_waits_for_their_own_hit_holds_up_no_other(make_api, world, database_url):
+    api = make_api(RATE_LIMIT_WRITES="10 per minute", DATABASE_TIMEOUT="20")
+    learners = [add_user(world, uuid4(number)) for number in range(0x1000, 0x1000 + 100)]
+    assert {mark(api, 1, learner).status_code for learner in [LEARNER, *learners]} == {200}
+    with closing(psycopg.connect(database_url)) as other:
+        other.execute("select key from rate_limits where key like %s for update", [f"%{LEARNER}%"])
+        with in_background(lambda: mark(api, 1)) as answers:
+            wait_until_blocked(world)
+            assert {mark(api, 1, learner).status_code for learner in learners} == {200}
+            other.rollback()
+    assert answers[0].status_code == 200
+
+
+def hit(db: psycopg.Connection, key: str, amount: int = 10, window: int = 60) -> bool:
+    with psycopg.RawCursor(db) as cursor:
+        values = {"key": key, "amount": str(amount), "window": str(window)}
+        statement = STATEMENTS["limit_hit"]
+        return cursor.execute(statement.query, [values[name] for name in statement.parameters]).fetchone() is not None
+
+
+def test_rows_that_have_expired_are_taken_away_in_passing(db):
+    for number in range(10):
+        assert hit(db, f"old-{number}")
+    let_pass(db, 61)
+    assert hit(db, "new")  # sorts before them
+    assert db.execute("select array_agg(key order by key) from rate_limits").fetchall()[0][0] == [
+        "new",
+        *(f"old-{number}" for number in range(2, 10)),
+    ]
+    # One that is busy is not waited for, nor is one that is still of use.
+    assert hit(db, "old-5")
+    for _ in range(5):
+        assert hit(db, "new")
+    assert db.execute("select array_agg(key order by key) from rate_limits").fetchall()[0][0][:2] == ["new", "old-5"]
+
+
+def test_the_table_does_not_grow_with_time(db):
+    """A hundred thousand hits of a thousand learners, each of which expires at once."""
+    statement = STATEMENTS["limit_hit"]
+
+    def hits(count: int) -> int:
+        with psycopg.RawCursor(db) as cursor:
+            # A few at a time: what is sent at once is one transaction, and keeps its dead rows to its end.
+            for start in range(0, count, 50):
+                rows = [
+                    {"key": uuid4(n * 7919 % 1000), "amount": "10", "window": "0"} for n in range(start, start + 50)
+                ]
+                cursor.executemany(statement.query, [[row[name] for name in statement.parameters] for row in rows])
+        # As autovacuum does in its time.
+        db.execute("vacuum rate_limits")
+        return int(db.execute("select pg_total_relation_size('rate_limits')").fetchall()[0][0])
+
+    sizes = [hits(10_000) for _ in range(10)]
+    assert max(sizes[1:]) <= sizes[0] * 1.2, sizes
+    [(rows, longest)] = db.execute("select count(*), max(cardinality(hits)) from rate_limits").fetchall()
+    assert rows <= 1000
+    assert longest <= 10
+
+
+@pytest.mark.parametrize("gunicorns", [1, 2])
+def test_eight_clients_get_exactly_ten_in_any_five_seconds(gunicorn, world, gunicorns):
+    add_module(world, 2, 0x11)
+    urls = [gunicorn(RATE_LIMIT_WRITES="10 per 5 seconds", WEB_CONCURRENCY="2") for _ in range(gunicorns)]
+    assert_exact(hammer(urls, 17), 10, 5)
+
+
+def test_a_retry_is_let_through_after_retry_after_and_not_a_second_earlier(gunicorn, world):
+    add_module(world, 2, 0x11)
+    url = gunicorn(RATE_LIMIT_WRITES="2 per 3 seconds")
+    assert [write(url).status, write(url).status] == [200, 200]
+    refused = write(url)
+    assert (refused.status, refused.retry_after) == (429, "3")
+    time.sleep(max(0, refused.ended + 2 - time.time()))
+    assert write(url).status == 429
+    time.sleep(max(0, refused.ended + 3 - time.time()))
+    assert write(url).status == 200
+
+
+def test_a_minute_is_sixty_seconds(a_minute):
+    """The real one, by the clock: begun before the tests of this file."""
+    assert [answer.status for answer in a_minute["writes"]] == [200] * 10
+    refused = a_minute["refused"]
+    assert (refused.status, refused.retry_after) == (429, "60")
+    time.sleep(max(0, refused.ended + 59 - time.time() - 0.5))
+    if time.time() < a_minute["writes"][0].started + 59.9:
+        assert write(a_minute["url"]).status == 429
+    time.sleep(max(0, refused.ended + 60 - time.time()))
+    assert write(a_minute["url"]).status == 200
+
+
+def test_threads_of_one_worker_share_the_limit(make_api, world):
+    api = make_api(RATE_LIMIT_WRITES="10 per hour")
+    statuses: list[int] = []
+
+    def run() -> None:
+        client = api.application.test_client()
+        statuses.extend(mark(client, 1).status_code for _ in range(5))
+
+    threads = [threading.Thread(target=run) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(statuses) == [200] * 10 + [429] * 30
