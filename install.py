@@ -93,4 +93,7 @@ def install():
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except PermissionError as error:
+        sys.exit("install: {} is another user's: run as that user, or in a checkout of your own".format(error.filename))

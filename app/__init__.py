@@ -3,6 +3,8 @@
 from flask import Flask
 
 from app import answers, checks, database, limits, openapi, problems, progress
+from app.sessions import origins
+from app.sessions.jwks import KeySet
 from app.settings import Settings, from_environ
 
 
@@ -21,7 +23,14 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
     app.extensions["settings"] = settings
     app.extensions["pool"] = database.open_pool(settings)
+    if settings.auth_session_table:
+        app.extensions["session_statement"] = database.session_statement(settings.auth_session_table)
+    if settings.auth_jwks_url:
+        app.extensions["key_set"] = KeySet(settings.auth_jwks_url, settings.auth_jwt_algorithms)
+        app.extensions["key_set"].start()
+    app.logger.setLevel("INFO")
     problems.init_app(app)
+    origins.init_app(app)
     answers.init_app(app)
     app.register_blueprint(progress.blueprint)
     limits.init_app(app)

@@ -25,7 +25,7 @@ def _add_headers(response: Response) -> Response:
     if request.blueprint == "openapi":  # nobody's own: it may be cached
         return response
     response.headers["Cache-Control"] = "private, no-cache"
-    response.vary.update(("Authorization", "Cookie"))
+    response.headers["Vary"] = ", ".join(("Authorization", "Cookie", *response.vary))
     if request.endpoint in ("progress.mark", "progress.unmark"):
         key = checks.valid_idempotency_key()
         if key:

@@ -32,8 +32,10 @@ class NotReadyError(Exception):
     """The database is not fit to serve from. Its text is one line that says what to do."""
 
 
-def load(path: Path) -> Statement:
+def load(path: Path, session_table: str = ":session_table") -> Statement:
     """Read one statement file; `:'name'`, which psql quotes as a literal, becomes a parameter.
+
+    `session_table`, checked and quoted already, takes the place of the one variable that is a name and no literal.
 
     The file's name goes in front as a comment on the same line, so that pg_stat_statements, auto_explain and the log
     tell which file a statement is, and an error's line number is still the file's.
@@ -45,7 +47,7 @@ def load(path: Path) -> Statement:
             parameters.append(variable[1])
         return f"${parameters.index(variable[1]) + 1}"
 
-    query = re.sub(r":'(\w+)'", number, path.read_text("utf-8"))
+    query = re.sub(r":'(\w+)'", number, path.read_text("utf-8").replace(":session_table", session_table))
     return Statement(f"/* {path.name} */ {query}".encode(), tuple(parameters))
 
 
@@ -89,15 +91,29 @@ def check(settings: Settings) -> None:
                 # A site's own users table may lack what the make targets write to it; that need not stop the service.
                 if name.startswith("admin/"):
                     continue
+                if name == "session":
+                    continue
                 result = connection.pgconn.prepare(b"", statement.query)
                 if result.status != ExecStatus.COMMAND_OK:
                     raise NotReadyError(
                         f"sql/{name}.sql does not prepare: {' '.join(result.get_error_message().split())}"
                     )
+            if settings.auth_session_table:
+                _check_session_table(connection, settings.auth_session_table)
     except OperationalError as error:
         raise NotReadyError(f"DATABASE_URL: no connection: {' '.join(str(error).split())}") from None
     except Error as error:  # a role without rights, say
         raise NotReadyError(f"DATABASE_URL: {error.diag.message_primary}") from None
+
+
+def _check_session_table(connection: Connection[Any], session_table: str) -> None:
+    try:
+        # Run and not only prepared: the role may lack the right to read the site's table.
+        run(connection, session_statement(session_table), session_token="")
+    except OperationalError:
+        raise
+    except Error as error:
+        raise NotReadyError(f"AUTH_SESSION_TABLE: {error.diag.message_primary}") from None
 
 
 def known_migrations() -> list[str]:
@@ -111,6 +127,11 @@ def applied_migrations(connection: Connection[Any]) -> dict[str, datetime]:
         return {row["migration_id"]: row["applied_at_utc"] for row in run(connection, "applied_migrations")}
     except UndefinedTable:  # none was ever applied
         return {}
+
+
+def session_statement(session_table: str) -> Statement:
+    """The statement that looks a database session up, in the site's table."""
+    return load(SQL / "session.sql", session_table)
 
 
 def open_pool(settings: Settings) -> ConnectionPool[Connection[DictRow]]:
@@ -138,16 +159,16 @@ def _configure(connection: Connection[Any]) -> None:
     connection.adapters.register_loader("json", TextLoader)
 
 
-def run(connection: Connection[Any], name: str, /, **parameters: str | None) -> Cursor[Any]:
-    """Execute the statement sql/<name>.sql on a connection whose cursors are RawCursor.
+def run(connection: Connection[Any], name: str | Statement, /, **parameters: str | None) -> Cursor[Any]:
+    """Execute a statement, or that of sql/<name>.sql, on a connection whose cursors are RawCursor.
 
     Parameters are text (None: null); the statement casts each.
     """
-    statement = STATEMENTS[name]
+    statement = STATEMENTS[name] if isinstance(name, str) else name
     return connection.execute(statement.query, [parameters[key] for key in statement.parameters])
 
 
-def find(name: str, **parameters: str | None) -> DictRow | None:
+def find(name: str | Statement, **parameters: str | None) -> DictRow | None:
     """Run one statement in a transaction of its own, in one trip, and return its row if there is one."""
     with _pool().connection() as connection:
         row: DictRow | None = run(connection, name, **parameters).fetchone()

@@ -45,10 +45,16 @@ class Settings:
     database_url: str
     database_timeout: float
     prepare_threshold: int | None
+    auth_secrets: tuple[str, ...]
+    auth_cookie_name: str | None
+    auth_session_table: str | None
     auth_jwt_keys: tuple[Key, ...]
+    auth_jwks_url: str | None
+    auth_jwt_algorithms: tuple[str, ...]
     auth_jwt_audience: str | None
     auth_jwt_issuer: str | None
     auth_user_id_claim: str
+    allowed_origins: frozenset[str]
     rate_limit_writes: RateLimitItem | None
     rate_limit_storage_uri: str | None
     host: str
@@ -67,17 +73,23 @@ def from_environ(environ: Mapping[str, str] = os.environ) -> Settings:
         except ValueError as error:
             raise SettingsError(f"{name}: {error}") from None
 
-    return Settings(
+    algorithms = read("AUTH_JWT_ALGORITHMS", _algorithms)
+    settings = Settings(
         database_url=read("DATABASE_URL", database_url),
         database_timeout=read("DATABASE_TIMEOUT", _seconds, "5"),
         prepare_threshold=read("PREPARE_THRESHOLD", _prepare_threshold, "5"),
+        auth_secrets=read("AUTH_SECRET", _auth_secrets),
+        auth_cookie_name=read("AUTH_COOKIE_NAME", _cookie_name),
+        auth_session_table=read("AUTH_SESSION_TABLE", _table),
         auth_jwt_keys=_permitted(
-            read("AUTH_JWT_SECRET", _secrets) + read("AUTH_JWT_PUBLIC_KEY", _public_keys),
-            read("AUTH_JWT_ALGORITHMS", _algorithms),
+            read("AUTH_JWT_SECRET", _secrets) + read("AUTH_JWT_PUBLIC_KEY", _public_keys), algorithms
         ),
+        auth_jwks_url=read("AUTH_JWKS_URL", _jwks_url),
+        auth_jwt_algorithms=algorithms,
         auth_jwt_audience=read("AUTH_JWT_AUDIENCE", str) or None,
         auth_jwt_issuer=read("AUTH_JWT_ISSUER", str) or None,
         auth_user_id_claim=read("AUTH_USER_ID_CLAIM", str, "sub"),
+        allowed_origins=read("ALLOWED_ORIGINS", _origins),
         # Not as if it were unset: empty turns the limit off.
         rate_limit_writes=read("RATE_LIMIT_WRITES", _limit, "" if "RATE_LIMIT_WRITES" in environ else "10 per minute"),
         rate_limit_storage_uri=read("RATE_LIMIT_STORAGE_URI", _storage_uri),
@@ -87,6 +99,13 @@ def from_environ(environ: Mapping[str, str] = os.environ) -> Settings:
         web_threads=read("WEB_THREADS", _whole_number(1, 1000), "4"),
         forwarded_allow_ips=read("FORWARDED_ALLOW_IPS", _networks, "127.0.0.1"),
     )
+    ways = (settings.auth_secrets, settings.auth_session_table, settings.auth_jwt_keys, settings.auth_jwks_url)
+    if not any(ways):
+        raise SettingsError(
+            "AUTH_SECRET: neither it nor AUTH_SESSION_TABLE, AUTH_JWT_SECRET, AUTH_JWT_PUBLIC_KEY nor AUTH_JWKS_URL is"
+            " set; without one no session verifies"
+        )
+    return settings
 
 
 def database_url(text: str) -> str:
@@ -181,8 +200,63 @@ def _prepare_threshold(text: str) -> int | None:
         raise ValueError(f"{error}, and not 'off'") from None
 
 
+def _list(text: str) -> list[str]:
+    return [entry.strip() for entry in text.split(",")] if text else []
+
+
+def _auth_secrets(text: str) -> tuple[str, ...]:
+    secrets = _list(text)
+    if not all(secrets):
+        raise ValueError("has an empty secret between its commas")
+    return tuple(secrets)
+
+
+def _cookie_name(text: str) -> str | None:
+    if text and not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", text):  # RFC 6265 §4.1.1: a token
+        raise ValueError(f"{text!r} is not the name of a cookie")
+    return text or None
+
+
+def _table(text: str) -> str | None:
+    """Quote the name of a table or view, with its schema or without, as it stands: `"Session"`, `auth.sessions`."""
+    if not text:
+        return None
+    part = r'"(?:[^"\x00]|"")+"|[A-Za-z_][A-Za-z0-9_$]*'
+    if not re.fullmatch(rf"(?:{part})(?:\.(?:{part}))?", text, re.ASCII):
+        raise ValueError(f'{text!r} is not the name of a table, such as sessions, "Session" or auth.sessions')
+    # What PostgreSQL does to a name without quotes, so that every name can carry them.
+    return ".".join(name if name[0] == '"' else f'"{name.lower()}"' for name in re.findall(part, text))
+
+
+def _jwks_url(text: str) -> str | None:
+    if not text:
+        return None
+    try:
+        parts = urlsplit(text)
+        local = parts.hostname in ("localhost", "127.0.0.1", "::1")
+        valid = bool(parts.hostname) and (parts.port or 1) > 0
+    except ValueError:
+        valid = False
+    if not valid or not (parts.scheme == "https" or (parts.scheme == "http" and local)):
+        raise ValueError("is not an https URL (http is for this machine only)")
+    return text
+
+
+def _origins(text: str) -> frozenset[str]:
+    origins = _list(text)
+    for origin in origins:
+        # As browsers send it: scheme and host in lower case, a port only where it is not the scheme's own.
+        if not re.fullmatch(
+            r"https?://(\[[0-9a-f:.]+\]|[a-z0-9_-]+(\.[a-z0-9_-]+)*)(:[1-9][0-9]{0,4})?", origin, re.ASCII
+        ):
+            raise ValueError(f"{origin!r} is not an origin, such as https://www.example.org; `*` and null are refused")
+        if origin.endswith(":443" if origin.startswith("https") else ":80"):
+            raise ValueError(f"{origin!r} names the port that its scheme has anyway, which browsers leave out")
+    return frozenset(origins)
+
+
 def _secrets(text: str) -> tuple[Key, ...]:
-    secrets = [secret.strip() for secret in text.split(",")] if text else []
+    secrets = _list(text)
     if any(len(secret.encode()) < 32 for secret in secrets):  # RFC 7518 §3.2: no shorter than the hash
         raise ValueError("has a secret under 32 bytes; make one with: openssl rand -base64 33")
     try:
@@ -206,17 +280,22 @@ def _public_keys(text: str) -> tuple[Key, ...]:
         key = load_pem_public_key(text.replace("\\n", "\n").encode())
     except Exception:  # cryptography raises several kinds, some of them its own; each means the same here
         raise ValueError("is not a public key in PEM; it begins with -----BEGIN PUBLIC KEY-----") from None
+    return (public_key(key),)
+
+
+def public_key(key: object) -> Key:
+    """Give a public key the algorithm of its type; raise ValueError for a type that is not used here."""
     if isinstance(key, RSAPublicKey) and key.key_size >= 2048:
-        return (Key("RS256", key),)
+        return Key("RS256", key)
     if isinstance(key, EllipticCurvePublicKey) and isinstance(key.curve, SECP256R1):
-        return (Key("ES256", key),)
+        return Key("ES256", key)
     if isinstance(key, Ed25519PublicKey):
-        return (Key("EdDSA", key),)
+        return Key("EdDSA", key)
     raise ValueError("must be an RSA key of 2048 bits or more (RS256), a P-256 key (ES256) or an Ed25519 key (EdDSA)")
 
 
 def _algorithms(text: str) -> tuple[str, ...]:
-    algorithms = tuple(name.strip() for name in text.split(",")) if text else ALGORITHMS
+    algorithms = tuple(_list(text)) or ALGORITHMS
     for name in algorithms:
         if name not in ALGORITHMS:
             raise ValueError(f"{name!r} is none of {', '.join(ALGORITHMS)}")
@@ -224,10 +303,6 @@ def _algorithms(text: str) -> tuple[str, ...]:
 
 
 def _permitted(keys: tuple[Key, ...], algorithms: tuple[str, ...]) -> tuple[Key, ...]:
-    if not keys:
-        raise SettingsError(
-            "AUTH_JWT_SECRET: neither it nor AUTH_JWT_PUBLIC_KEY is set; without one no session verifies"
-        )
     permitted = tuple(key for key in keys if key.algorithm in algorithms)
     if len(permitted) < len(keys):
         useless = sorted({key.algorithm for key in keys} - set(algorithms))

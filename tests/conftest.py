@@ -151,7 +151,7 @@ def apps(environ: dict[str, str]) -> Iterator[dict[str, Flask]]:
 @pytest.fixture(params=MODES)
 def api(request: pytest.FixtureRequest, apps: dict[str, Flask], db: psycopg.Connection) -> FlaskClient:
     """A client of the service, under both plan modes."""
-    return apps[request.param].test_client()
+    return apps[request.param].test_client(use_cookies=False)
 
 
 @pytest.fixture
@@ -163,11 +163,13 @@ def make_api(environ: dict[str, str], db: psycopg.Connection) -> Iterator[Callab
         app = create_app(from_environ(environ | settings))
         made.append(app)
         app.test_client_class = contract.Client
-        return app.test_client()
+        return app.test_client(use_cookies=False)
 
     yield make
     for app in made:
         app.extensions["pool"].close()
+        if "key_set" in app.extensions:
+            app.extensions["key_set"].close()
 
 
 def free_port() -> int:

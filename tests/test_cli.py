@@ -296,7 +296,7 @@ def test_hours_that_are_no_number_are_refused_in_one_line(database_url):
 
 
 def test_a_setting_that_is_wrong_is_named_in_one_line(database_url):
-    for settings, name in [({}, "AUTH_JWT_SECRET"), ({"AUTH_JWT_SECRET": "short"}, "AUTH_JWT_SECRET")]:
+    for settings, name in [({}, "AUTH_SECRET"), ({"AUTH_JWT_SECRET": "short"}, "AUTH_JWT_SECRET")]:
         code, out, err = run(database_url, "token", USER=LEARNER, **settings)
         assert (code, out, err.count("\n"), err.startswith(f"Error: {name}: ")) == (1, "", 1, True)
 

@@ -148,7 +148,7 @@ def test_it_runs_in_any_folder_and_again_with_its_data(folder, start, name):
     assert (checkout / ".local" / "secret").read_text() not in run.output
     # What was printed can be pasted, and answers as printed.
     pasted = "\n".join(
-        line for line in run.output.splitlines() if re.match(r"(FULL|FREE|NONE)=|curl |\S*/psql |'", line)
+        line for line in run.output.splitlines() if re.match(r"(FULL|FREE|NONE|COOKIE)=|curl |\S*/psql |'", line)
     )
     answers = subprocess.run(["sh", "-ec", pasted], cwd=checkout, capture_output=True, text=True, check=True).stdout
     assert re.findall(r'"code": "(\w+)"', answers) == ["lesson_locked", "not_enrolled"]
@@ -285,4 +285,4 @@ def test_with_database_url_nothing_is_migrated_and_no_secret_is_made(folder, sta
         f"pending migrations: {', '.join(known_migrations())}; apply them with: make migrate\n",
     )
     status, output = start(checkout, DATABASE_URL=environ["DATABASE_URL"]).end()
-    assert (status, output.split(":")[0]) == (1, "AUTH_JWT_SECRET")
+    assert (status, output.split(":")[0]) == (1, "AUTH_SECRET")

@@ -55,7 +55,7 @@ def world(db):
 @pytest.fixture
 def once(apps, world):
     """A client under one plan mode, for what is decided before any statement."""
-    return apps["force_custom_plan"].test_client()
+    return apps["force_custom_plan"].test_client(use_cookies=False)
 
 
 # Each fault that a mark may have, in the order of the table; each leaves the others as they were.

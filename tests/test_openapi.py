@@ -13,7 +13,7 @@ from app import catalog, database
 from app.problems import CODES
 from tests import contract
 from tests.conftest import ROOT
-from tests.world import add_user, bearer
+from tests.world import SECRET, add_user, bearer, cookie
 
 OPERATIONS = {
     operation["operationId"]: (path, method, operation)
@@ -134,6 +134,9 @@ def test_every_example_of_a_problem_is_the_problem(api, make_api, curriculum, db
     for _ in range(10):
         limited.delete(FIRST, headers=bearer())
     calls.append(("RateLimited", "rate_limited", limited.delete(FIRST, headers=bearer())))
+    foreign = make_api(AUTH_SECRET=SECRET).post(FIRST, headers=cookie() | {"Sec-Fetch-Site": "cross-site"})
+    calls.append(("WriteForbidden", "cross_site_request", foreign))
+    calls.append(("WriteForbidden", "not_enrolled", api.post(FIRST, headers=stranger)))
     for response, code, answer in calls:
         assert answer.json == problem(response, code)
     documented = {
@@ -166,7 +169,7 @@ def test_a_wrong_document_would_be_noticed(api, db, monkeypatch):
         "from flask import Flask; app = Flask('x'); app.test_client_class = c.Client;"
         "app.add_url_rule('/api/progress/summary', view_func=lambda: (json.dumps({'percent': 101}), 200,"
         " {'Content-Type': 'application/json'}));"
-        "app.test_client().get('/api/progress/summary')"
+        "app.test_client(use_cookies=False).get('/api/progress/summary')"
     )
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
     assert "101 is greater than the maximum of 100" in done.stderr

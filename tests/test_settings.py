@@ -177,8 +177,8 @@ WRONG: list[tuple[str, Any]] = [
         ("PREPARE_THRESHOLD", {"PREPARE_THRESHOLD": text})
         for text in ("-1", "on", "none", "1.5", "OFF", "9999999", "x\ny")
     ),
-    ("AUTH_JWT_SECRET", {"AUTH_JWT_SECRET": None}),
-    ("AUTH_JWT_SECRET", {"AUTH_JWT_SECRET": "", "AUTH_JWT_AUDIENCE": "progress"}),
+    ("AUTH_SECRET", {"AUTH_JWT_SECRET": None}),
+    ("AUTH_SECRET", {"AUTH_JWT_SECRET": "", "AUTH_JWT_AUDIENCE": "progress"}),
     *(
         ("AUTH_JWT_SECRET", {"AUTH_JWT_SECRET": text})
         for text in (
@@ -251,7 +251,7 @@ PROGRAMS = [("app.start",), ("gunicorn", "-c", "gunicorn.conf.py", "wsgi:app")]
         ("DATABASE_URL", {"DATABASE_URL": ""}),
         ("DATABASE_URL", {"DATABASE_URL": "postgresql://u:pass-word@127.0.0.1:1/d"}),
         ("AUTH_JWT_SECRET", {"AUTH_JWT_SECRET": SHORT}),
-        ("AUTH_JWT_SECRET", {"AUTH_JWT_SECRET": ""}),
+        ("AUTH_SECRET", {"AUTH_JWT_SECRET": ""}),
     ],
 )
 def test_the_service_does_not_start_and_says_why_in_one_line(environ, program, name, changes):

@@ -20,8 +20,10 @@ from typing import IO, Any, NoReturn
 
 import jwt
 import psycopg
+from joserfc import jwe
 
 from app.demo import postgres
+from app.sessions import cookies
 
 ROOT = Path(__file__).parent.parent.parent
 LOCAL = ROOT / ".local"
@@ -52,7 +54,8 @@ def main() -> None:
             if demo:
                 _say("starting PostgreSQL in .local/postgres")
                 server, environ["DATABASE_URL"] = postgres.start(LOCAL / "postgres")
-                environ["AUTH_JWT_SECRET"] = os.environ.get("AUTH_JWT_SECRET", "").strip() or _secret()
+                for name in ("AUTH_JWT_SECRET", "AUTH_SECRET"):
+                    environ[name] = os.environ.get(name, "").strip() or _secret()
                 _fill(environ)
             status = _serve(environ, url, demo)
         except KeyboardInterrupt:
@@ -190,6 +193,7 @@ def _how_to_try(environ: dict[str, str], url: str) -> str:
                 claims[claim] = environ[setting].strip()
         return jwt.encode(claims | {"iat": now, "exp": expires}, secret, "HS256")
 
+    name = environ.get("AUTH_COOKIE_NAME", "").strip() or "authjs.session-token"
     psql = shlex.quote(str(postgres.bindir() / "psql"))
     return f"""
 The service answers at {url}/api/progress (Ctrl-C stops it).
@@ -223,10 +227,25 @@ curl -X DELETE -H "Authorization: Bearer $FULL" {url}/api/progress/lessons/97bf8
 curl -H "Authorization: Bearer $FREE" {url}/api/progress/outline
 curl -H "Authorization: Bearer $NONE" {url}/api/progress/summary
 
+# a browser's session: the cookie that Auth.js v5 would set for the first learner
+COOKIE='{name}={_cookie(environ, name, now, expires)}'
+curl -H "Cookie: $COOKIE" {url}/api/progress/summary
+
 # what a DBA sees
 {psql} {shlex.quote(environ["DATABASE_URL"])} -v user_id={FULL} -f sql/summary.sql
 """
 
 
+def _cookie(environ: dict[str, str], name: str, now: int, expires: int) -> str:
+    key, kid = cookies.derive(environ["AUTH_SECRET"].split(",")[0].strip(), name, 64)
+    header = {"alg": "dir", "enc": "A256CBC-HS512", "kid": kid}
+    claim = environ.get("AUTH_USER_ID_CLAIM", "").strip() or "sub"
+    claims = json.dumps({claim: FULL, "iat": now, "exp": expires}).encode()
+    return jwe.encrypt_compact(header, claims, key, algorithms=["dir", "A256CBC-HS512"])
+
+
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except PermissionError as error:
+        sys.exit(f"{error.filename} is another user's: run as that user, or remove .local")

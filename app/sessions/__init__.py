@@ -1,14 +1,17 @@
 """Who is calling (contract §5). The user id comes from here alone, never from a path, a query or a body.
 
-Today: bearer tokens. Auth.js cookies, database sessions and the cross-site check of writes by cookie belong here too.
+The first way of signing in that is there decides, and no other is looked at: a bearer token, then the session cookie.
 """
 
 import re
 
 from flask import current_app, g, request
 
-from app.problems import Problem
-from app.sessions import bearer
+from app import database
+from app.problems import RETRY_AFTER, Problem
+from app.sessions import bearer, cookies, origins
+from app.sessions.bearer import InvalidTokenError
+from app.sessions.jwks import NotKnownError
 from app.settings import Settings
 
 # uuid.UUID would also take braces, `urn:uuid:` and no hyphens.
@@ -16,20 +19,49 @@ USER_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII | re
 
 
 def authenticate() -> None:
-    """Set g.user_id, lower-case, from the request's session, or raise Problem unauthenticated."""
+    """Set g.user_id, lower-case, from the request's session; raise Problem unauthenticated or cross_site_request."""
     settings: Settings = current_app.extensions["settings"]
     # Another scheme is a proxy's affair (contract §5): it is as if it were not there.
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-    if scheme.lower() != "bearer":
-        raise Problem("unauthenticated", headers={"WWW-Authenticate": 'Bearer realm="progress"'})
+    by_cookie = scheme.lower() != "bearer"
     try:
-        user_id = bearer.verify(token.strip(" "), settings)
+        if by_cookie:
+            cookie = cookies.find(request.headers.get("Cookie", ""), settings)
+            if cookie is None:
+                raise Problem("unauthenticated", headers={"WWW-Authenticate": 'Bearer realm="progress"'})
+            user_id = _from_cookie(*cookie, settings)
+        else:
+            user_id = bearer.verify(token.strip(" "), settings)
         if not USER_ID.fullmatch(user_id):
-            raise bearer.InvalidTokenError(f"The token's {settings.auth_user_id_claim} is not a UUID.")
-    except bearer.InvalidTokenError as error:
+            raise InvalidTokenError("The session's user id is not a UUID.")
+    except InvalidTokenError as error:
+        # For the operator; it says nothing of the token itself.
+        current_app.logger.info("unauthenticated by %s: %s", "cookie" if by_cookie else "token", error)
         raise Problem(
             "unauthenticated",
             f"{error} Sign in again.",
             {"WWW-Authenticate": f'Bearer realm="progress", error="invalid_token", error_description="{error}"'},
         ) from None
+    except NotKnownError:
+        raise Problem(
+            "unavailable",
+            "The service cannot reach the keys that verify tokens. Try again after Retry-After seconds.",
+            {"Retry-After": RETRY_AFTER},
+        ) from None
+    if by_cookie:
+        origins.check()
     g.user_id = user_id.lower()
+
+
+def _from_cookie(name: str, value: str, settings: Settings) -> str:
+    """Return the user id of a cookie, by the form of its value: encrypted, signed, or the key of a database session."""
+    parts = value.count(".") + 1
+    if parts == 5 and settings.auth_secrets:
+        return cookies.decrypt(name, value, settings)
+    if parts == 3:  # of a site that overrides Auth.js' encoding
+        return bearer.verify(value, settings)
+    if parts == 1 and value and "\0" not in value and settings.auth_session_table:
+        row = database.find(current_app.extensions["session_statement"], session_token=value)
+        if row:
+            return str(row["user_id"])
+    raise InvalidTokenError("The session is not valid.")

@@ -1,10 +1,13 @@
 """Signed JWTs (RFC 7519), verified by PyJWT under algorithms that the configured keys pin."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import jwt
+from flask import current_app
 
-from app.settings import Settings
+from app.sessions.jwks import KeySet
+from app.settings import Key, Settings
 
 LEEWAY = 15  # seconds, for clocks that differ
 LONGEST = 8192  # bytes
@@ -15,10 +18,13 @@ class InvalidTokenError(Exception):
 
 
 def verify(token: str, settings: Settings) -> str:
-    """Return the user id claim of a signed token, a string of any form, or raise InvalidTokenError."""
+    """Return the user id claim of a signed token, a string of any form.
+
+    Raises InvalidTokenError, or jwks.NotKnownError while it could only be judged with a key set that cannot be had.
+    """
     if len(token) > LONGEST:
         raise InvalidTokenError("The token is too long.")
-    for key in settings.auth_jwt_keys:
+    for key in _keys(token, settings):
         try:
             claims = jwt.decode(
                 token,
@@ -45,6 +51,20 @@ def verify(token: str, settings: Settings) -> str:
             break
         return _user_id(claims, settings.auth_user_id_claim)
     raise InvalidTokenError("The token is not valid.")
+
+
+def _keys(token: str, settings: Settings) -> Iterator[Key]:
+    yield from settings.auth_jwt_keys
+    key_set: KeySet | None = current_app.extensions.get("key_set")
+    if key_set is None:
+        return
+    try:
+        header = jwt.get_unverified_header(token)
+    except (jwt.PyJWTError, ValueError, RecursionError):
+        return
+    # Only to choose among the keys: each still verifies with its own algorithm alone. Others are no reason to ask.
+    if header.get("alg") in settings.auth_jwt_algorithms and header["alg"] != "HS256":
+        yield from key_set.find(header.get("kid"))
 
 
 def _user_id(claims: dict[str, Any], name: str) -> str:

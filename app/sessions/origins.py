@@ -1,0 +1,87 @@
+"""Which pages may call with a cookie: the cross-site check of writes, and CORS for allowed origins (contract §5)."""
+
+from urllib.parse import urlsplit
+
+from flask import Flask, Response, current_app, request
+from werkzeug.exceptions import MethodNotAllowed
+
+from app.problems import Problem
+from app.settings import Settings
+
+# What a caller of this API sends and reads; the rest a browser allows by itself.
+REQUEST_HEADERS = "Authorization, Content-Type, Idempotency-Key, If-None-Match, X-Request-Id"
+RESPONSE_HEADERS = "ETag, Retry-After, Idempotency-Key, X-Request-Id"
+
+
+def check() -> None:
+    """Raise Problem cross_site_request for a write by cookie that comes from another origin."""
+    settings: Settings = current_app.extensions["settings"]
+    origin = request.headers.get("Origin")
+    site = request.headers.get("Sec-Fetch-Site")
+    if request.method in ("GET", "HEAD") or origin in settings.allowed_origins:
+        return
+    if site is not None:
+        if site not in ("same-origin", "none"):
+            raise Problem("cross_site_request")
+    elif origin is not None and not _is_own(origin):  # of an older browser; without either, of no browser at all
+        raise Problem("cross_site_request")
+
+
+def _is_own(origin: str) -> bool:
+    try:
+        parts = urlsplit(origin)
+        port = parts.port
+    except ValueError:
+        return False
+    if not parts.hostname:  # null, for one
+        return False
+    default = {"http": 80, "https": 443}.get(parts.scheme)
+    own = urlsplit(f"//{request.headers.get('Host', '')}")
+    try:
+        # The proxy in front may speak TLS where we do not, so that the scheme says nothing; a port that goes without
+        # saying is the origin's.
+        return (parts.hostname, port or default) == (own.hostname, own.port or default)
+    except ValueError:
+        return False
+
+
+def init_app(app: Flask) -> None:
+    """Answer preflights, and tell browsers what pages of the allowed origins may read."""
+    settings: Settings = app.extensions["settings"]
+    if not settings.allowed_origins:
+        return
+    app.before_request(_preflight)
+    app.after_request(_allow)
+
+
+def _preflight() -> Response | None:
+    missing = request.routing_exception
+    if (
+        request.method != "OPTIONS"
+        or "Access-Control-Request-Method" not in request.headers
+        or not _is_allowed()
+        or not isinstance(missing, MethodNotAllowed)
+    ):
+        return None
+    return Response(
+        status=204,
+        headers={
+            "Access-Control-Allow-Methods": ", ".join(sorted(missing.valid_methods or ())),
+            "Access-Control-Allow-Headers": REQUEST_HEADERS,
+            "Access-Control-Max-Age": "600",
+        },
+    )
+
+
+def _allow(response: Response) -> Response:
+    response.vary.add("Origin")
+    if _is_allowed():
+        response.headers["Access-Control-Allow-Origin"] = request.headers["Origin"]
+        response.headers["Access-Control-Allow-Credentials"] = "true"
+        response.headers["Access-Control-Expose-Headers"] = RESPONSE_HEADERS
+    return response
+
+
+def _is_allowed() -> bool:
+    settings: Settings = current_app.extensions["settings"]
+    return request.headers.get("Origin") in settings.allowed_origins and request.path.startswith("/api/")

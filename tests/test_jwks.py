@@ -1,0 +1,361 @@
+"""Contract §5: another identity provider's key set, on a real HTTP server that rotates keys, hangs, dies and lies."""
+
+import json
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import jwt
+import psycopg
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+
+from app.sessions import jwks
+from app.sessions.jwks import KeySet, NotKnownError
+from app.settings import ALGORITHMS, SettingsError, from_environ
+from tests.conftest import free_port
+from tests.world import SECRET, add_user, assert_problem, token
+
+RSA, OTHER_RSA = (rsa.generate_private_key(65537, 2048) for _ in range(2))
+EC = ec.generate_private_key(ec.SECP256R1())
+ED = ed25519.Ed25519PrivateKey.generate()
+GET = "/api/progress/summary"
+
+
+def jwk(private: Any, kid: str | None, **members: Any) -> dict[str, Any]:
+    """The public key of a pair, as a provider publishes it."""
+    algorithm = {rsa.RSAPrivateKey: "RS256", ec.EllipticCurvePrivateKey: "ES256"}.get(
+        next((kind for kind in (rsa.RSAPrivateKey, ec.EllipticCurvePrivateKey) if isinstance(private, kind)), None),  # type: ignore[arg-type]
+        "EdDSA",
+    )
+    made = json.loads(jwt.get_algorithm_by_name(algorithm).to_jwk(private.public_key()))
+    return {k: v for k, v in (made | {"kid": kid} | members).items() if v is not None}
+
+
+class Provider:
+    """What the server answers, and how often it was asked."""
+
+    def __init__(self) -> None:
+        self.keys: list[Any] = [jwk(RSA, "one")]
+        self.body: bytes | None = None
+        self.status = 200
+        self.headers: dict[str, str] = {}
+        self.behaviour = ""
+        self.asked = 0
+        self.over = threading.Event()
+        provider = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                provider.asked += 1
+                if provider.behaviour == "hang":
+                    provider.over.wait(20)
+                    return
+                body = provider.body if provider.body is not None else json.dumps({"keys": provider.keys}).encode()
+                self.send_response(provider.status)
+                for name, value in provider.headers.items():
+                    self.send_header(name, value)
+                if provider.behaviour != "drip":
+                    self.end_headers()
+                    self.wfile.write(body)
+                while provider.behaviour == "drip" and not provider.over.wait(0.1):
+                    try:
+                        self.wfile.write(b"X-Drip: 1\r\n")
+                        self.wfile.flush()
+                    except OSError:
+                        return
+
+            def log_message(self, *args: Any) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self.server.server_port}/keys"
+        self.thread = threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.01})
+        self.thread.start()
+
+    def die(self) -> None:
+        self.over.set()
+        self.server.shutdown()
+        self.server.server_close()
+        self.thread.join()
+
+
+@pytest.fixture
+def provider() -> Iterator[Provider]:
+    provider = Provider()
+    yield provider
+    if provider.thread.is_alive():
+        provider.die()
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+def key_set(provider: Provider, clock: Clock, algorithms: tuple[str, ...] = ALGORITHMS) -> KeySet:
+    """A key set that is refreshed by hand."""
+    return KeySet(provider.url, algorithms, clock)
+
+
+def algorithms(keys: KeySet, kid: str | None) -> list[str]:
+    return [key.algorithm for key in keys.find(kid)]
+
+
+def test_each_key_is_of_its_own_types_algorithm(provider, clock):
+    provider.keys = [jwk(RSA, "r"), jwk(EC, "e"), jwk(ED, "o"), jwk(OTHER_RSA, "r")]
+    keys = key_set(provider, clock)
+    assert algorithms(keys, "r") == ["RS256", "RS256"]
+    assert (algorithms(keys, "e"), algorithms(keys, "o")) == (["ES256"], ["EdDSA"])
+    assert algorithms(keys, None) == ["RS256", "ES256", "EdDSA", "RS256"]
+    assert provider.asked == 1
+
+
+def test_only_the_configured_algorithms_are_used(provider, clock):
+    provider.keys = [jwk(RSA, "r"), jwk(EC, "e")]
+    keys = key_set(provider, clock, ("ES256",))
+    assert (algorithms(keys, "r"), algorithms(keys, "e")) == ([], ["ES256"])
+
+
+SMALL = rsa.generate_private_key(65537, 1024)
+PASSED_OVER: dict[str, Any] = {
+    "symmetric": {"kty": "oct", "k": "c2VjcmV0", "kid": "x"},
+    "symmetric that says otherwise": {"kty": "oct", "k": "c2VjcmV0", "kid": "x", "alg": "RS256"},
+    "for encryption": jwk(RSA, "x", use="enc"),
+    "for signing only": jwk(RSA, "x", key_ops=["sign"]),
+    "of another algorithm": jwk(RSA, "x", alg="PS256"),
+    "of another type's algorithm": jwk(RSA, "x", alg="HS256"),
+    "too short": jwk(SMALL, "x"),
+    "of another curve": jwk(ec.generate_private_key(ec.SECP384R1()), "x"),
+    "private": json.loads(jwt.get_algorithm_by_name("RS256").to_jwk(RSA)) | {"kid": "x"},
+    "broken": {"kty": "RSA", "n": "!", "e": "AQAB", "kid": "x"},
+    "incomplete": {"kty": "EC", "crv": "P-256", "kid": "x"},
+    "of no known type": {"kty": "quantum", "kid": "x"},
+    "not an object": 7,
+    "null": None,
+}
+
+
+@pytest.mark.parametrize("name", PASSED_OVER)
+def test_a_key_that_is_of_no_use_is_passed_over_and_the_others_are_used(provider, clock, name):
+    provider.keys = [PASSED_OVER[name], jwk(RSA, "good")]
+    keys = key_set(provider, clock)
+    assert (algorithms(keys, "x"), algorithms(keys, "good")) == ([], ["RS256"])
+
+
+RUBBISH: dict[str, dict[str, Any]] = {
+    "HTML": {"body": b"<html>"},
+    "an array": {"body": b"[]"},
+    "no keys": {"body": b'{"keys": []}'},
+    "keys of no use": {"keys": [PASSED_OVER["symmetric"]]},
+    "keys that are none": {"body": b'{"keys": 7}'},
+    "not UTF-8": {"body": b"\xff\xfe"},
+    "deep": {"body": b"[" * 100_000},
+    "huge": {"body": b" " * (jwks.LARGEST + 1)},
+    "an error": {"status": 500},
+    "a redirect": {"status": 302, "headers": {"Location": "http://127.0.0.1:1/"}},
+    "nothing": {"status": 204},
+}
+
+
+@pytest.mark.parametrize("name", RUBBISH)
+def test_rubbish_does_not_replace_a_good_set(provider, clock, name, caplog):
+    keys = key_set(provider, clock)
+    assert keys.refresh()
+    for attribute, value in RUBBISH[name].items():
+        setattr(provider, attribute, value)
+    with caplog.at_level(logging.WARNING):
+        assert not keys.refresh()
+    assert algorithms(keys, "one") == ["RS256"]
+    assert len(caplog.messages) == 1
+    assert caplog.messages[0].startswith("AUTH_JWKS_URL: the key set ")
+    assert provider.url not in caplog.text
+    # And it alone is as if there were nothing.
+    with pytest.raises(NotKnownError):
+        key_set(provider, clock).find("one")
+
+
+@pytest.mark.parametrize("behaviour", ["hang", "drip"])
+def test_a_server_that_does_not_end_is_left_after_three_seconds(provider, clock, behaviour, monkeypatch):
+    monkeypatch.setattr(jwks, "TIMEOUT", 0.3)
+    assert key_set(provider, clock).refresh()
+    provider.behaviour = behaviour
+    started = time.monotonic()
+    assert not key_set(provider, clock).refresh()
+    assert time.monotonic() - started < 2
+    assert jwks.TIMEOUT == 0.3
+
+
+def test_a_rotated_key_is_found_at_once_and_the_old_one_is_gone(provider, clock):
+    keys = key_set(provider, clock)
+    assert algorithms(keys, "one") == ["RS256"]
+    provider.keys = [jwk(EC, "two")]
+    clock.now += jwks.ASK_AGAIN
+    assert (algorithms(keys, "two"), algorithms(keys, "one")) == (["ES256"], [])
+
+
+def test_forged_kids_cause_one_call_in_thirty_seconds(provider, clock):
+    keys = key_set(provider, clock)
+    keys.find("one")
+    clock.now += jwks.ASK_AGAIN
+    threads = [
+        threading.Thread(target=lambda start=start: [keys.find(f"forged-{n}") for n in range(start, start + 25)])
+        for start in range(0, 200, 25)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert provider.asked == 2
+    clock.now += jwks.ASK_AGAIN - 1
+    assert keys.find("forged") == ()
+    assert provider.asked == 2
+    clock.now += 1
+    assert keys.find("forged") == ()
+    assert provider.asked == 3
+
+
+def test_with_the_provider_dead_for_ten_minutes_known_keys_verify_and_unknown_ones_do_not(provider, clock):
+    keys = key_set(provider, clock)
+    keys.find("one")
+    provider.die()
+    clock.now += 600
+    assert algorithms(keys, "one") == ["RS256"]
+    assert keys.find("unknown") == ()
+
+
+def test_a_set_is_served_for_twenty_four_hours_and_no_longer(provider, clock):
+    keys = key_set(provider, clock)
+    keys.find("one")
+    provider.die()
+    clock.now += 24 * 3600
+    assert algorithms(keys, "one") == ["RS256"]
+    clock.now += 1
+    with pytest.raises(NotKnownError):
+        keys.find("one")
+
+
+@pytest.mark.parametrize(
+    ("cache_control", "seconds"),
+    [(None, 600), ("max-age=120", 120), ("public, max-age=1", 60), ("max-age=999999", 3600), ("no-store", 600)],
+)
+def test_a_set_is_fresh_as_long_as_it_says_within_bounds(provider, cache_control, seconds):
+    provider.headers = {"Cache-Control": cache_control} if cache_control else {}
+    assert jwks._fetch(provider.url)[1] == seconds
+
+
+def wait_for(fact: Any) -> None:
+    deadline = time.monotonic() + 10
+    while not fact():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_it_is_fetched_in_the_background_and_again_before_it_expires(provider, monkeypatch):
+    monkeypatch.setattr(jwks, "USUAL", 0.1)
+    keys = KeySet(provider.url, ALGORITHMS)
+    keys.start()
+    wait_for(lambda: provider.asked >= 3)
+    keys.close()
+    asked = provider.asked
+    assert algorithms(keys, "one") == ["RS256"]
+    assert provider.asked == asked
+
+
+# Through HTTP
+
+
+@pytest.fixture
+def api(make_api, provider, db: psycopg.Connection):
+    add_user(db)
+    return make_api(AUTH_JWKS_URL=provider.url, AUTH_JWT_SECRET="")
+
+
+def status(api, key: Any, algorithm: str, kid: str | None, **claims: Any) -> int:
+    signed = token(key=key, algorithm=algorithm, headers={"kid": kid} if kid else None, **claims)
+    return int(api.get(GET, headers={"Authorization": f"Bearer {signed}"}).status_code)
+
+
+def test_a_token_signed_by_a_key_of_the_set_is_a_session(api, provider):
+    provider.keys = [jwk(RSA, "one"), jwk(EC, "two"), jwk(ED, "three")]
+    api.application.extensions["key_set"].refresh()
+    for key, algorithm, kid in (
+        (RSA, "RS256", "one"),
+        (EC, "ES256", "two"),
+        (ED, "EdDSA", "three"),
+        (EC, "ES256", None),
+    ):
+        assert status(api, key, algorithm, kid) == 200
+        assert status(api, key, algorithm, kid, exp=1) == 401
+        assert status(api, key, algorithm, kid, aud="another") == 401
+    # Another's key, another key's kid, another key's algorithm.
+    assert status(api, OTHER_RSA, "RS256", "one") == 401
+    assert status(api, RSA, "RS256", "two") == 401
+    assert status(api, EC, "ES256", "one") == 401
+
+
+def test_a_public_key_is_no_secret(api, provider):
+    api.application.extensions["key_set"].refresh()
+    public = jwk(RSA, "one")["n"]  # PyJWT refuses to sign with it in PEM or DER
+    asked = provider.asked
+    assert status(api, public, "HS256", "one") == 401
+    assert status(api, SECRET, "HS256", "unknown") == 401
+    assert provider.asked == asked
+
+
+def test_the_service_starts_without_the_provider_and_says_503_until_it_is_there(make_api, db):
+    add_user(db)
+    api = make_api(AUTH_JWKS_URL=f"http://127.0.0.1:{free_port()}/keys", AUTH_JWT_SECRET="", AUTH_SECRET=SECRET)
+    signed = token(key=RSA, algorithm="RS256", headers={"kid": "one"})
+    answer = api.get(GET, headers={"Authorization": f"Bearer {signed}"})
+    assert_problem(answer, "unavailable")
+    assert int(answer.headers["Retry-After"]) >= 1
+    # What can be judged without it is.
+    assert_problem(api.get(GET), "unauthenticated")
+    assert_problem(api.get(GET, headers={"Authorization": "Bearer nonsense"}), "unauthenticated")
+    assert status(api, SECRET, "HS256", None) == 401
+    # The provider comes up.
+    provider = Provider()
+    try:
+        api.application.extensions["key_set"].url = provider.url
+        assert api.application.extensions["key_set"].refresh()
+        assert status(api, RSA, "RS256", "one") == 200
+    finally:
+        provider.die()
+
+
+def test_known_keys_verify_while_the_provider_is_dead_and_unknown_ones_cause_no_call_each(api, provider):
+    key_set = api.application.extensions["key_set"]
+    assert key_set.refresh()
+    provider.die()
+    now = time.monotonic
+    key_set.clock = lambda: now() + 600
+    assert status(api, RSA, "RS256", "one") == 200
+    assert {status(api, OTHER_RSA, "RS256", f"unknown-{n}") for n in range(20)} == {401}
+
+
+@pytest.mark.parametrize(
+    "url", ["http://issuer.example/keys", "ftp://localhost/keys", "keys", "https://", "https://[::1", "//x"]
+)
+def test_a_url_that_is_not_https_stops_the_start(url):
+    with pytest.raises(SettingsError, match=r"^AUTH_JWKS_URL: is not an https URL"):
+        from_environ({"DATABASE_URL": "postgresql:///x", "AUTH_JWKS_URL": url})
+
+
+@pytest.mark.parametrize(
+    "url", ["https://issuer.example/keys", "http://localhost:9/k", "http://127.0.0.1/k", "http://[::1]/k"]
+)
+def test_http_is_for_this_machine_alone(url):
+    assert from_environ({"DATABASE_URL": "postgresql:///x", "AUTH_JWKS_URL": url}).auth_jwks_url == url
