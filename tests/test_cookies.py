@@ -292,6 +292,21 @@ def test_each_way_of_signing_in_gets_the_same_answers(make_api, world, sessions)
             assert_problem(api.open(path, method=method, headers=bad), "unauthenticated")
 
 
+def test_the_reason_is_logged_without_the_session_itself(make_api, world, caplog):
+    api = make_api(AUTH_SECRET=SECRET)
+    expired = cookie(exp=1)
+    forged = token(key="another secret that is long enough for it")
+    with caplog.at_level("INFO"):
+        api.get(GET, headers=expired)
+        api.get(GET, headers={"Authorization": f"Bearer {forged}"})
+    assert caplog.messages == [
+        "unauthenticated by cookie: The session has expired.",
+        "unauthenticated by token: The token is not valid.",
+    ]
+    for secret in (expired["Cookie"].partition("=")[2], forged, SECRET):
+        assert secret not in caplog.text
+
+
 # Database sessions
 
 

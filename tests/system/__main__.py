@@ -9,6 +9,8 @@ from pathlib import Path
 NEEDED = {
     "/usr/lib/postgresql/15/bin/initdb": "postgresql-15",
     "/usr/bin/redis-server": "redis-server",
+    "/usr/bin/node": "nodejs",
+    "/usr/bin/npm": "npm",
 }
 CREATECLUSTER = Path("/etc/postgresql-common/createcluster.conf")
 
@@ -27,6 +29,9 @@ def main() -> None:
         subprocess.run(["apt-get", "update", "-qq"], check=True, env=quiet)
         command = ["apt-get", "install", "-y", "-qq", "--no-install-recommends", *missing]
         subprocess.run(command, check=True, env=quiet, stdout=subprocess.DEVNULL)
+    # The libraries whose sessions are accepted, at the versions of their lock.
+    npm = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--legacy-peer-deps", "--loglevel=error"]
+    subprocess.run(npm, cwd=Path(__file__).parent / "authjs", check=True, stdout=subprocess.DEVNULL)
     print("the whole suite on PostgreSQL 15", flush=True)
     on_15 = {**os.environ, "PG_BINDIR": "/usr/lib/postgresql/15/bin"}
     done = subprocess.run([sys.executable, "-m", "pytest"], env=on_15, check=False)
