@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import click
-import jwt
 import psycopg
 from psycopg.rows import dict_row
 
 from app import catalog as catalogs
 from app import checks, database, migrations, sessions, settings
+from app.sessions import bearer
 
 LONGEST_TOKEN = 8784  # hours
 
@@ -231,19 +231,16 @@ def token(user_id: str, hours: float) -> None:
         configured = settings.from_environ()
     except settings.SettingsError as error:
         raise click.ClickException(str(error)) from None
-    secrets = [key.material for key in configured.auth_jwt_keys if isinstance(key.material, str)]
-    if not secrets:
-        raise click.ClickException("AUTH_JWT_SECRET: is not set; a token can be signed with a shared secret only")
     if not 0 < hours <= LONGEST_TOKEN:
         raise click.ClickException(f"HOURS={hours:g} is not a number of hours above 0, at most {LONGEST_TOKEN}: a year")
     now = int(time.time())
     expires = now + round(hours * 3600)
-    claims: dict[str, Any] = {configured.auth_user_id_claim: user_id, "iat": now, "exp": expires}
-    if configured.auth_jwt_audience:
-        claims["aud"] = configured.auth_jwt_audience
-    if configured.auth_jwt_issuer:
-        claims["iss"] = configured.auth_jwt_issuer
-    click.echo(jwt.encode(claims, secrets[0], "HS256"))
+    try:
+        click.echo(bearer.sign(user_id, configured, now, expires))
+    except bearer.NoSecretError:
+        raise click.ClickException(
+            "AUTH_JWT_SECRET: is not set; a token can be signed with a shared secret only"
+        ) from None
     click.echo(f"valid until {datetime.fromtimestamp(expires, UTC):%Y-%m-%d %H:%M:%S} UTC", err=True)
 
 

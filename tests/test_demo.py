@@ -210,6 +210,24 @@ def test_a_signal_while_it_starts_leaves_nothing_running(checkout, start):
     wait_until_nothing_works_in(checkout)
 
 
+def test_a_closed_terminal_leaves_nothing_running_though_only_the_leader_of_its_session_hears_of_it(checkout):
+    # As make does where a terminal was opened for it alone: it waits for its child, and passes nothing on.
+    leader = ["setsid", "--ctty", "sh", "-c", 'trap "" HUP; "$0" -m app.demo; :', sys.executable]
+    ours, terminal = os.openpty()
+    environ = os.environ | {"WEB_CONCURRENCY": "1", "PORT": str(free_port())}
+    process = subprocess.Popen(leader, cwd=checkout, env=environ, stdin=terminal, stdout=terminal, stderr=terminal)
+    os.close(terminal)
+    try:
+        output = b""
+        while b"sql/summary.sql" not in output:
+            output += os.read(ours, 65536)
+        os.close(ours)
+        wait_until_nothing_works_in(checkout)
+    finally:
+        process.kill()
+        process.wait()
+
+
 def test_a_second_one_in_the_same_checkout_says_where_the_first_is(checkout, start):
     run = start(checkout).wait_until_ready()
     assert start(checkout).end() == (1, f"already running at http://127.0.0.1:{run.port}\n")

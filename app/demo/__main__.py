@@ -16,14 +16,14 @@ import urllib.request
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
-from typing import IO, Any, NoReturn
+from typing import IO, NoReturn
 
-import jwt
 import psycopg
 from joserfc import jwe
 
 from app.demo import postgres
-from app.sessions import cookies
+from app.sessions import bearer, cookies
+from app.settings import Settings, from_environ
 
 ROOT = Path(__file__).parent.parent.parent
 LOCAL = ROOT / ".local"
@@ -157,13 +157,19 @@ def _task(environ: dict[str, str], *command: str) -> None:
 def _serve(environ: dict[str, str], url: str, demo: bool) -> int:
     """Run gunicorn until it ends or a signal comes; return the exit status."""
     command = [sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py", "--log-level", "warning", "wsgi:app"]
+    terminal = os.isatty(0)
     gunicorn = subprocess.Popen(command, cwd=ROOT, env=environ, start_new_session=True)
     try:
         while gunicorn.poll() is None and not _answers(url):
             time.sleep(0.05)
         if gunicorn.returncode is None:
             _say(_how_to_try(environ, url) if demo else f"\nserving DATABASE_URL at {url} (Ctrl-C stops it)")
-        gunicorn.wait()
+        while gunicorn.poll() is None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                gunicorn.wait(1)
+            # A terminal that is closed tells the leader of its session alone. Where that is make, nobody tells us.
+            if terminal and not os.isatty(0):
+                raise KeyboardInterrupt
         return 1
     finally:
         if gunicorn.poll() is None:
@@ -182,18 +188,13 @@ def _answers(url: str) -> bool:
 
 
 def _how_to_try(environ: dict[str, str], url: str) -> str:
+    settings = from_environ(environ)
     now = int(time.time())
     expires = now + HOURS * 3600
-    secret = environ["AUTH_JWT_SECRET"].split(",")[0].strip()
 
     def token(user_id: str) -> str:
-        claims: dict[str, Any] = {environ.get("AUTH_USER_ID_CLAIM", "").strip() or "sub": user_id}
-        for claim, setting in (("aud", "AUTH_JWT_AUDIENCE"), ("iss", "AUTH_JWT_ISSUER")):
-            if environ.get(setting, "").strip():
-                claims[claim] = environ[setting].strip()
-        return jwt.encode(claims | {"iat": now, "exp": expires}, secret, "HS256")
+        return bearer.sign(user_id, settings, now, expires)
 
-    name = environ.get("AUTH_COOKIE_NAME", "").strip() or "authjs.session-token"
     psql = shlex.quote(str(postgres.bindir() / "psql"))
     return f"""
 The service answers at {url}/api/progress (Ctrl-C stops it).
@@ -228,7 +229,7 @@ curl -H "Authorization: Bearer $FREE" {url}/api/progress/outline
 curl -H "Authorization: Bearer $NONE" {url}/api/progress/summary
 
 # a browser's session: the cookie that Auth.js v5 would set for the first learner
-COOKIE='{name}={_cookie(environ, name, now, expires)}'
+COOKIE='{_cookie(settings, now, expires)}'
 curl -H "Cookie: $COOKIE" {url}/api/progress/summary
 
 # what a DBA sees
@@ -236,12 +237,13 @@ curl -H "Cookie: $COOKIE" {url}/api/progress/summary
 """
 
 
-def _cookie(environ: dict[str, str], name: str, now: int, expires: int) -> str:
-    key, kid = cookies.derive(environ["AUTH_SECRET"].split(",")[0].strip(), name, 64)
+def _cookie(settings: Settings, issued_at: int, expires_at: int) -> str:
+    """The first learner's session, name and value, as Auth.js v5 would set it."""
+    name = settings.auth_cookie_name or "authjs.session-token"
+    key, kid = cookies.derive(settings.auth_secrets[0], name, 64)
     header = {"alg": "dir", "enc": "A256CBC-HS512", "kid": kid}
-    claim = environ.get("AUTH_USER_ID_CLAIM", "").strip() or "sub"
-    claims = json.dumps({claim: FULL, "iat": now, "exp": expires}).encode()
-    return jwe.encrypt_compact(header, claims, key, algorithms=["dir", "A256CBC-HS512"])
+    claims = json.dumps({settings.auth_user_id_claim: FULL, "iat": issued_at, "exp": expires_at}).encode()
+    return f"{name}={jwe.encrypt_compact(header, claims, key, algorithms=['dir', 'A256CBC-HS512'])}"
 
 
 if __name__ == "__main__":
