@@ -1,5 +1,8 @@
 """What gunicorn serves."""
 
-from app import create_app
+from app import create_app, logs
+from app.settings import from_environ
 
-app = create_app()
+settings = from_environ()
+logs.configure(settings.log_level, logs.JsonFormatter())
+app = create_app(settings)

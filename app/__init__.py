@@ -2,19 +2,18 @@
 
 from flask import Flask
 
-from app import answers, checks, database, limits, openapi, problems, progress
+from app import answers, checks, database, health, limits, logs, openapi, problems, progress
 from app.sessions import origins
 from app.sessions.jwks import KeySet
 from app.settings import Settings, from_environ
 
 
 def create_app(settings: Settings | None = None) -> Flask:
-    """Put the parts together; `settings` are read from the environment unless given.
+    """Put the parts together; `settings` are read from the environment unless given, and SettingsError raised.
 
-    Raises SettingsError or database.NotReadyError, each one line, where the service must not start.
+    Whether the database is fit, app.start has checked before: a worker that is replaced while it is away must come up.
     """
     settings = settings or from_environ()
-    database.check(settings)
     app = Flask(__name__, static_folder=None)
     # Werkzeug cuts a chunked body off here without a word; the byte more tells the cut one from one that just fits.
     app.config["MAX_CONTENT_LENGTH"] = checks.LARGEST_BODY + 1
@@ -28,11 +27,19 @@ def create_app(settings: Settings | None = None) -> Flask:
     if settings.auth_jwks_url:
         app.extensions["key_set"] = KeySet(settings.auth_jwks_url, settings.auth_jwt_algorithms)
         app.extensions["key_set"].start()
-    app.logger.setLevel("INFO")
+    app.extensions["migrations"] = database.known_migrations()
+    # First, so that it is the last that an answer meets, and sees it as it goes out.
+    logs.init_app(app)
+    if settings.metrics:
+        # Its library decides at its import where it counts, which gunicorn.conf.py has said by then.
+        from app import metrics
+
+        metrics.init_app(app)
     problems.init_app(app)
     origins.init_app(app)
     answers.init_app(app)
     app.register_blueprint(progress.blueprint)
     limits.init_app(app)
     app.register_blueprint(openapi.blueprint)
+    app.register_blueprint(health.blueprint)
     return app

@@ -247,7 +247,9 @@ def load(connection: Connection[Any], catalog: Catalog, dry_run: bool) -> list[s
         # Everything after it sees what this waited for: loads come one after another.
         database.run(connection, "admin/catalog_lock")
         changes = database.run(connection, "admin/catalog_changes", catalog=text).fetchall()
-        prerequisites = database.one(database.run(connection, "admin/catalog_prerequisite_changes", catalog=text))
+        prerequisites = database.one(
+            database.run(connection, "admin/catalog_prerequisite_changes", catalog=text).fetchone()
+        )
         if not dry_run:
             for name in ("modules", "lessons", "unpublish", "prerequisites"):
                 database.run(connection, f"admin/catalog_{name}", catalog=text)

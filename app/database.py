@@ -1,35 +1,78 @@
 """The way to PostgreSQL: the statements of sql/, the pool, one read, one transaction."""
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from time import monotonic, perf_counter
+from typing import Any, NamedTuple, TypeVar
 
-from flask import current_app
-from psycopg import Connection, Cursor, Error, IsolationLevel, OperationalError, RawCursor
+import psycopg
+from flask import current_app, g
+from psycopg import Cursor, Error, InterfaceError, IsolationLevel, OperationalError, RawCursor
+from psycopg.abc import PQGen
 from psycopg.conninfo import conninfo_to_dict
-from psycopg.errors import UndefinedTable
+from psycopg.errors import DeadlockDetected, SerializationFailure, UndefinedTable
 from psycopg.pq import ExecStatus
 from psycopg.rows import DictRow, dict_row
 from psycopg.types.string import TextLoader
-from psycopg_pool import ConnectionPool
+from psycopg_pool import ConnectionPool, PoolTimeout
 
 from app.settings import Settings
 
+T = TypeVar("T")
+
 ROOT = Path(__file__).parent.parent
+
+# How often a request is tried again that the server rolled back for the sake of another transaction.
+CONFLICTS = 3
+# Seconds that a request waits for a connection while none comes free and none can be made.
+PATIENCE = 0.25
 
 
 class Statement(NamedTuple):
     """One file of sql/ as the server takes it: psql's variables numbered `$1`, `$2`, … as they first appear."""
 
+    name: str
     query: bytes
     parameters: tuple[str, ...]
 
 
 class NotReadyError(Exception):
     """The database is not fit to serve from. Its text is one line that says what to do."""
+
+
+class DeadlineError(OperationalError):
+    """A request's DATABASE_TIMEOUT was over while it waited for the server."""
+
+
+class Connection(psycopg.Connection[DictRow]):
+    """A connection on which nobody waits beyond the deadline of the request that has it."""
+
+    deadline = float("inf")  # on the monotonic clock
+
+    def wait(self, gen: PQGen[T], interval: float = 0.1, timeout: float | None = None) -> T:
+        """Wait for the server as psycopg does; raise DeadlineError, and close the connection, at the deadline.
+
+        The server's own timeouts do not help where it is frozen, or the network swallows what it says.
+        """
+        try:
+            return super().wait(gen, interval, max(0.0, self.deadline - monotonic()))
+        except OperationalError:
+            if monotonic() < self.deadline:
+                raise
+            self.close()
+            raise DeadlineError("DATABASE_TIMEOUT is over") from None
+
+
+class Pool(ConnectionPool[Connection]):
+    """A pool that remembers when the database last refused a connection."""
+
+    failed_at = 0.0  # on the monotonic clock
+
+    def reconnect_failed(self) -> None:
+        """Called by the pool itself when it has given up on a connection."""
+        self.failed_at = monotonic()
 
 
 def load(path: Path, session_table: str = ":session_table") -> Statement:
@@ -48,7 +91,7 @@ def load(path: Path, session_table: str = ":session_table") -> Statement:
         return f"${parameters.index(variable[1]) + 1}"
 
     query = re.sub(r":'(\w+)'", number, path.read_text("utf-8").replace(":session_table", session_table))
-    return Statement(f"/* {path.name} */ {query}".encode(), tuple(parameters))
+    return Statement(path.stem, f"/* {path.name} */ {query}".encode(), tuple(parameters))
 
 
 SQL = ROOT / "sql"
@@ -60,10 +103,13 @@ STATEMENTS = {path.relative_to(SQL).with_suffix("").as_posix(): load(path) for p
 def connect_options(settings: Settings) -> dict[str, Any]:
     """Keyword arguments for psycopg.connect: every connection of the service is made with these.
 
-    Autocommit: a read is one statement and one trip. The timeouts are given at connect, since a later `set` would leak
-    to other clients of a PgBouncer; one without prepared statements (PREPARE_THRESHOLD=off) takes no options at all,
-    and there they belong to the role. Half of DATABASE_TIMEOUT is for getting a connection, half for a statement.
+    Autocommit: a read is one statement and one trip. The server's timeouts are given at connect, since a later `set`
+    would leak to other clients of a PgBouncer; one without prepared statements (PREPARE_THRESHOLD=off) takes no options
+    at all, and there they are the role's (deploy/grants.sql). They end a statement a little before the request's
+    deadline does, for the deadline costs the connection.
     """
+    own = conninfo_to_dict(settings.database_url)
+    timeout = max(1, round(settings.database_timeout * 1000))  # milliseconds; 0 would be none at all
     options: dict[str, Any] = {
         "autocommit": True,
         "cursor_factory": RawCursor,
@@ -71,18 +117,28 @@ def connect_options(settings: Settings) -> dict[str, Any]:
         "prepare_threshold": settings.prepare_threshold,
         "connect_timeout": max(2, round(settings.database_timeout / 2)),
         "application_name": "progress-tracking",
+        # A server that went without a word is noticed in a minute on an idle connection, else at the deadline.
+        "keepalives_idle": own.get("keepalives_idle", 30),
+        "keepalives_interval": own.get("keepalives_interval", 10),
+        "keepalives_count": own.get("keepalives_count", 3),
+        "tcp_user_timeout": own.get("tcp_user_timeout", timeout),
     }
     if settings.prepare_threshold is not None:
-        own = conninfo_to_dict(settings.database_url).get("options") or ""
-        timeout = max(1, round(settings.database_timeout * 500))  # milliseconds; 0 would be none at all
-        options["options"] = f"{own} -c statement_timeout={timeout}".lstrip()
+        timeouts = {
+            "lock_timeout": max(1, timeout * 8 // 10),
+            "statement_timeout": max(1, timeout * 9 // 10),
+            # A worker that is frozen within a write must not keep the learner's row locked.
+            "idle_in_transaction_session_timeout": timeout,
+        }
+        given = " ".join(f"-c {name}={value}" for name, value in timeouts.items())
+        options["options"] = f"{own.get('options') or ''} {given}".lstrip()
     return options
 
 
 def check(settings: Settings) -> None:
     """Raise NotReadyError unless the database answers, has every migration, and takes every statement of sql/."""
     try:
-        with Connection.connect(settings.database_url, **connect_options(settings)) as connection:
+        with psycopg.Connection.connect(settings.database_url, **connect_options(settings)) as connection:
             applied = applied_migrations(connection)
             pending = [name for name in known_migrations() if name not in applied]
             if pending:
@@ -106,7 +162,7 @@ def check(settings: Settings) -> None:
         raise NotReadyError(f"DATABASE_URL: {error.diag.message_primary}") from None
 
 
-def _check_session_table(connection: Connection[Any], session_table: str) -> None:
+def _check_session_table(connection: psycopg.Connection[Any], session_table: str) -> None:
     try:
         # Run and not only prepared: the role may lack the right to read the site's table.
         run(connection, session_statement(session_table), session_token="")
@@ -121,7 +177,7 @@ def known_migrations() -> list[str]:
     return [path.stem for path in sorted((ROOT / "migrations").glob("*.sql")) if ".rollback" not in path.name]
 
 
-def applied_migrations(connection: Connection[Any]) -> dict[str, datetime]:
+def applied_migrations(connection: psycopg.Connection[Any]) -> dict[str, datetime]:
     """Name the migrations that the database has, each with when it was applied, in UTC."""
     try:
         return {row["migration_id"]: row["applied_at_utc"] for row in run(connection, "applied_migrations")}
@@ -134,24 +190,27 @@ def session_statement(session_table: str) -> Statement:
     return load(SQL / "session.sql", session_table)
 
 
-def open_pool(settings: Settings) -> ConnectionPool[Connection[DictRow]]:
+def open_pool(settings: Settings) -> Pool:
     """Open a pool, one connection for each thread that a worker has.
 
     Only after the worker's fork: a pool's threads and sockets do not survive one.
     """
-    return ConnectionPool(
+    return Pool(
         settings.database_url,
+        connection_class=Connection,
         kwargs=connect_options(settings),
         configure=_configure,
         min_size=1,
         max_size=settings.web_threads,
-        timeout=settings.database_timeout / 2,
+        # The requests themselves ask for connections again; the pool, left to try, would wait longer each time, and a
+        # database that is back would go unnoticed for minutes.
+        reconnect_timeout=0,
         name="progress",
         open=True,
     )
 
 
-def _configure(connection: Connection[Any]) -> None:
+def _configure(connection: psycopg.Connection[Any]) -> None:
     # A write's later statements must see what its lock waited for, whatever default the database was given.
     connection.isolation_level = IsolationLevel.READ_COMMITTED
     # An answer is JSON made by PostgreSQL and passed on as it is: to parse it here and dump it again cost ten times
@@ -159,7 +218,7 @@ def _configure(connection: Connection[Any]) -> None:
     connection.adapters.register_loader("json", TextLoader)
 
 
-def run(connection: Connection[Any], name: str | Statement, /, **parameters: str | None) -> Cursor[Any]:
+def run(connection: psycopg.Connection[Any], name: str | Statement, /, **parameters: str | None) -> Cursor[Any]:
     """Execute a statement, or that of sql/<name>.sql, on a connection whose cursors are RawCursor.
 
     Parameters are text (None: null); the statement casts each.
@@ -168,37 +227,103 @@ def run(connection: Connection[Any], name: str | Statement, /, **parameters: str
     return connection.execute(statement.query, [parameters[key] for key in statement.parameters])
 
 
-def find(name: str | Statement, **parameters: str | None) -> DictRow | None:
-    """Run one statement in a transaction of its own, in one trip, and return its row if there is one."""
-    with _pool().connection() as connection:
-        row: DictRow | None = run(connection, name, **parameters).fetchone()
-        return row
+def read(name: str | Statement, **parameters: str | None) -> DictRow | None:
+    """Run one statement that changes nothing, in one trip; return its first row, None if it has none.
+
+    It is run once more where its connection turns out to be broken.
+    """
+    return _use(_label(name), lambda connection: run(connection, name, **parameters).fetchone(), again=True)
 
 
-def read(name: str, **parameters: str | None) -> DictRow:
-    """Run one statement that returns one row, in one trip."""
-    with _pool().connection() as connection:
-        return one(run(connection, name, **parameters))
+def write(name: str, **parameters: str | None) -> DictRow | None:
+    """Run one statement in a transaction of its own, in one trip; return its first row, None if it has none."""
+    return _use(_label(name), lambda connection: run(connection, name, **parameters).fetchone(), again=False)
 
 
-def one(cursor: Cursor[Any]) -> DictRow:
-    """Fetch the row of a statement that returns one, whatever is in the tables."""
-    row: DictRow | None = cursor.fetchone()
+def transaction(*calls: tuple[str, dict[str, str | None]]) -> list[DictRow | None]:
+    """Run statements, each with its parameters, in one transaction and one trip: they are sent together.
+
+    Returns the first row of each, None where it has none.
+    """
+
+    def work(connection: Connection) -> list[DictRow | None]:
+        cursors: list[Cursor[Any]] = []
+        try:
+            with connection.pipeline(), connection.transaction():
+                cursors += [run(connection, name, **parameters) for name, parameters in calls]
+        except Error:
+            # Sent together, they fail together: the one that failed is the first without a result.
+            done = sum(cursor.pgresult is not None for cursor in cursors)
+            g.statement = calls[min(done, len(calls) - 1)][0]
+            raise
+        return [cursor.fetchone() for cursor in cursors]
+
+    return _use("+".join(name for name, _ in calls), work, again=False)
+
+
+def applied() -> set[str]:
+    """Name the migrations that the database has, by a connection of the pool."""
+    return _use("applied_migrations", lambda connection: set(applied_migrations(connection)), again=True)
+
+
+def one(row: DictRow | None) -> DictRow:
+    """Return the row of a statement that returns one, whatever is in the tables."""
     if row is None:
         raise LookupError("a statement that returns one row returned none")
     return row
 
 
-@contextmanager
-def transaction() -> Iterator[Connection[DictRow]]:
-    """Run statements in one transaction and one trip: they are sent together, and committed at the end of the block.
+def _label(name: str | Statement) -> str:
+    return name if isinstance(name, str) else name.name
 
-    Fetch from their cursors only after the block: a fetch inside it would wait for the server in between.
+
+def _use(label: str, work: Callable[[Connection], T], again: bool) -> T:
+    """Do work on a connection of the pool, within the request's DATABASE_TIMEOUT.
+
+    What the server rolled back for the sake of another transaction is tried again. What met a broken connection is
+    tried on a fresh one, once, if it may be done `again`: nobody can tell whether a write on it was committed.
     """
-    with _pool().connection() as connection, connection.pipeline(), connection.transaction():
-        yield connection
+    pool: Pool = current_app.extensions["pool"]
+    conflicts = 0
+    while True:
+        connection = _take(pool)
+        g.statement = label
+        started = perf_counter()
+        try:
+            return work(connection)
+        except (SerializationFailure, DeadlockDetected):
+            conflicts += 1
+            if conflicts > CONFLICTS:
+                raise
+        except (OperationalError, InterfaceError):
+            if connection.broken:
+                # The pool's others are most likely broken too. Those that are not are replaced all the same.
+                pool.drain()
+            if not (connection.broken and again):
+                raise
+            again = False
+        finally:
+            g.setdefault("statements", []).append((label, perf_counter() - started))
+            pool.putconn(connection)
 
 
-def _pool() -> ConnectionPool[Connection[DictRow]]:
-    pool: ConnectionPool[Connection[DictRow]] = current_app.extensions["pool"]
-    return pool
+def _take(pool: Pool) -> Connection:
+    """Take a connection from the pool; raise PoolTimeout if there is none by the request's deadline.
+
+    And sooner while the database refuses connections: with every thread waiting nobody would be told anything.
+    """
+    if "deadline" not in g:
+        g.deadline = monotonic() + current_app.extensions["settings"].database_timeout
+    while True:
+        now = monotonic()
+        # The first who asks after a refusal has the pool try again, and finds what the attempt brought a moment later.
+        patience = PATIENCE if now - pool.failed_at > PATIENCE else PATIENCE / 10
+        try:
+            connection = pool.getconn(timeout=min(patience, g.deadline - now))
+        except PoolTimeout:
+            if monotonic() >= g.deadline or monotonic() - pool.failed_at <= PATIENCE + patience:
+                raise
+        else:
+            connection.deadline = g.deadline
+            g.backend_pid = connection.pgconn.backend_pid
+            return connection

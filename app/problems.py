@@ -5,7 +5,7 @@ import traceback
 from typing import Any
 
 import psycopg
-from flask import Flask, Response, current_app, request
+from flask import Flask, Response, g, request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from werkzeug.http import HTTP_STATUS_CODES
 from werkzeug.routing.exceptions import WebsocketMismatch
@@ -67,6 +67,7 @@ def init_app(app: Flask) -> None:
 
 def respond(problem: Problem) -> Response:
     """Make the response of a problem. Its type is about:blank, as `code` says it all; so its title is the status's."""
+    g.code = problem.code
     document = {
         "type": "about:blank",
         "title": HTTP_STATUS_CODES[problem.status],
@@ -100,18 +101,15 @@ def unavailable(error: Exception) -> Response:
     # OperationalError is psycopg's name for the SQLSTATE classes 08, 40, 53, 54, 55, 57 and 58, for a pool without a
     # free connection and for a connection that broke; InterfaceError for one that broke earlier. The text of an error
     # may hold values of rows, so it is not logged.
-    _log(f"unavailable: {type(error).__name__} {getattr(error, 'sqlstate', None) or ''}".rstrip())
+    g.error = f"{type(error).__name__} {getattr(error, 'sqlstate', None) or ''}".rstrip()
     return respond(Problem("unavailable", headers={"Retry-After": RETRY_AFTER}))
 
 
 def _internal_error(error: Exception) -> Response:
     if isinstance(error, psycopg.Error):
-        frames = "".join(traceback.format_tb(error.__traceback__))
-        _log(f"internal_error: {type(error).__name__} {error.sqlstate or ''}\n{frames}")
+        g.error = f"{type(error).__name__} {error.sqlstate or ''}".rstrip()
+        g.traceback = "".join(traceback.format_tb(error.__traceback__))
     else:
-        _log(f"internal_error: {''.join(traceback.format_exception(error))}")
+        g.error = type(error).__name__
+        g.traceback = "".join(traceback.format_exception(error))
     return respond(Problem("internal_error"))
-
-
-def _log(text: str) -> None:
-    current_app.logger.error("%s %s: %s", request.method, request.url_rule or "no route", text)

@@ -69,18 +69,20 @@ def unmark(lesson_id: str) -> Response:
 
 
 def _read(name: str, **parameters: str) -> Any:
-    row = database.read(name, user_id=g.user_id, **parameters)
+    row = database.one(database.read(name, user_id=g.user_id, **parameters))
     if row["access"] is None:
         raise Problem("not_enrolled")
     return row["answer"]
 
 
 def _write(name: str, lesson_id: str, **parameters: str | None) -> Response:
+    learner = {"user_id": g.user_id}
     # Three statements, since one that waited for the lock keeps the view of the data it had before the wait.
-    with database.transaction() as connection:
-        database.run(connection, "lock", user_id=g.user_id)
-        write = database.run(connection, name, user_id=g.user_id, lesson_id=lesson_id, **parameters)
-        lesson = database.run(connection, "lesson", user_id=g.user_id, lesson_id=lesson_id)
+    _, write, lesson = database.transaction(
+        ("lock", learner),
+        (name, {**learner, "lesson_id": lesson_id, **parameters}),
+        ("lesson", {**learner, "lesson_id": lesson_id}),
+    )
     outcome = database.one(write)
     if outcome["access"] is None:
         raise Problem("not_enrolled")

@@ -57,6 +57,8 @@ class Settings:
     allowed_origins: frozenset[str]
     rate_limit_writes: RateLimitItem | None
     rate_limit_storage_uri: str | None
+    metrics: bool
+    log_level: str
     host: str
     port: int
     web_concurrency: int
@@ -93,6 +95,8 @@ def from_environ(environ: Mapping[str, str] = os.environ) -> Settings:
         # Not as if it were unset: empty turns the limit off.
         rate_limit_writes=read("RATE_LIMIT_WRITES", _limit, "" if "RATE_LIMIT_WRITES" in environ else "10 per minute"),
         rate_limit_storage_uri=read("RATE_LIMIT_STORAGE_URI", _storage_uri),
+        metrics=read("METRICS", _on_or_off, "off"),
+        log_level=read("LOG_LEVEL", _log_level, "info"),
         host=read("HOST", _host, "127.0.0.1"),
         port=read("PORT", _whole_number(0, 65535), "8000"),
         web_concurrency=read("WEB_CONCURRENCY", _whole_number(1, 1000), str(os.cpu_count() or 1)),
@@ -151,6 +155,18 @@ def _storage_uri(text: str) -> str | None:
     if scheme not in ("redis", "rediss") or not host:
         raise ValueError("is not a URL like redis://host:6379/0; leave it empty to count in the database")
     return text
+
+
+def _on_or_off(text: str) -> bool:
+    if text not in ("on", "off"):
+        raise ValueError(f"{text!r} is neither on nor off")
+    return text == "on"
+
+
+def _log_level(text: str) -> str:
+    if text.lower() not in ("debug", "info", "warning", "error"):
+        raise ValueError(f"{text!r} is none of debug, info, warning, error")
+    return text.lower()
 
 
 def _is_port(text: str) -> bool:

@@ -4,6 +4,7 @@ What gunicorn's master imported itself, its workers would inherit, and a reload 
 """
 
 import json
+import math
 import sys
 
 from app import database
@@ -23,6 +24,10 @@ def main() -> None:
         "workers": settings.web_concurrency,
         "threads": settings.web_threads,
         "forwarded_allow_ips": settings.forwarded_allow_ips,
+        "loglevel": settings.log_level,
+        # What is running when the service is told to stop is answered; DATABASE_TIMEOUT bounds it.
+        "graceful_timeout": math.ceil(settings.database_timeout) + 10,
+        "metrics": settings.metrics,
     }
     json.dump(gunicorn, sys.stdout)
 

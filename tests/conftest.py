@@ -1,6 +1,7 @@
 """One PostgreSQL for the session, migrated by the real migrations; every table emptied before each test."""
 
 import itertools
+import json
 import os
 import shutil
 import socket
@@ -8,12 +9,11 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 import psycopg
@@ -29,6 +29,8 @@ from tests import contract
 from tests.world import SECRET
 
 ROOT = Path(__file__).parent.parent
+# The role that the service runs as; the tests themselves are the owner.
+SERVICE = "progress_service"
 MODES = ["force_generic_plan", "force_custom_plan"]
 
 
@@ -108,13 +110,24 @@ def database_url(new_database: Callable[[], str]) -> str:
     url = new_database()
     migrate = [sys.executable, "-m", "app.cli", "migrate"]
     subprocess.run(migrate, cwd=ROOT, env=os.environ | {"DATABASE_URL": url}, check=True, stdout=subprocess.DEVNULL)
+    grant(url)
     return url
+
+
+def grant(url: str) -> None:
+    """Give the service's role what it needs, as the operator does."""
+    command = [str(bindir() / "psql"), "-Xq", "-v", f"role={SERVICE}", "-f", "deploy/grants.sql", url]
+    subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+
+
+def as_service(url: str) -> str:
+    return url.replace("//postgres@", f"//{SERVICE}@")
 
 
 @pytest.fixture(scope="session")
 def environ(database_url: str) -> dict[str, str]:
-    """What the service of the tests is configured with, and nothing else."""
-    return {"DATABASE_URL": database_url, "AUTH_JWT_SECRET": SECRET, "RATE_LIMIT_WRITES": ""}
+    """What the service of the tests is configured with, and nothing else: its role can do no more than it must."""
+    return {"DATABASE_URL": as_service(database_url), "AUTH_JWT_SECRET": SECRET, "RATE_LIMIT_WRITES": ""}
 
 
 @pytest.fixture(scope="session")
@@ -178,25 +191,43 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+class Gunicorn(NamedTuple):
+    """A running service: where it answers, its master, and the file that its standard output goes to."""
+
+    url: str
+    process: subprocess.Popen[bytes]
+    output: Path
+
+    def workers(self) -> set[int]:
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text()
+        return {int(pid) for pid in children.split()}
+
+    def lines(self) -> list[dict[str, Any]]:
+        """What it has logged, a line each."""
+        return [json.loads(line) for line in self.output.read_text().splitlines()]
+
+
 @contextmanager
-def running_gunicorn(environ: dict[str, str]) -> Iterator[str]:
-    """A real gunicorn; yields its URL once it answers."""
+def running_gunicorn(environ: dict[str, str], folder: Path = ROOT) -> Iterator[Gunicorn]:
+    """A real gunicorn that serves the checkout in `folder`, once it answers."""
     port = free_port()
     command = [sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py", "--log-level", "warning", "wsgi:app"]
-    with subprocess.Popen(command, cwd=ROOT, env={"PATH": "/usr/bin:/bin", "PORT": str(port), **environ}) as process:
+    environ = {"PATH": "/usr/bin:/bin", "PORT": str(port), **environ}
+    with (
+        tempfile.NamedTemporaryFile(prefix="gunicorn-") as output,
+        subprocess.Popen(command, cwd=folder, env=environ, stdout=output) as process,
+    ):
         try:
             deadline = time.monotonic() + 20
             while True:
                 try:
-                    urllib.request.urlopen(f"http://127.0.0.1:{port}/")
-                except urllib.error.HTTPError as error:
-                    error.close()
+                    urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz").close()
                     break
                 except OSError:
                     assert process.poll() is None, "gunicorn did not start"
                     assert time.monotonic() < deadline, "gunicorn does not answer"
                     time.sleep(0.05)
-            yield f"http://127.0.0.1:{port}"
+            yield Gunicorn(f"http://127.0.0.1:{port}", process, Path(output.name))
         finally:
             process.terminate()
 
@@ -205,4 +236,4 @@ def running_gunicorn(environ: dict[str, str]) -> Iterator[str]:
 def gunicorn(environ: dict[str, str]) -> Iterator[Callable[..., str]]:
     """Start a gunicorn with settings of its own; returns its URL."""
     with ExitStack() as stack:
-        yield lambda **settings: stack.enter_context(running_gunicorn(environ | settings))
+        yield lambda **settings: stack.enter_context(running_gunicorn(environ | settings)).url

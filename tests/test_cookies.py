@@ -13,11 +13,13 @@ import psycopg
 import pytest
 from joserfc import jwe
 
-from app import create_app
+from app import create_app, database
 from app.database import SQL, NotReadyError
 from app.demo.postgres import bindir
+from app.logs import JsonFormatter
 from app.sessions import cookies
 from app.settings import SettingsError, from_environ
+from tests.conftest import SERVICE, as_service
 from tests.test_statements import header
 from tests.world import (
     LEARNER,
@@ -299,12 +301,13 @@ def test_the_reason_is_logged_without_the_session_itself(make_api, world, caplog
     with caplog.at_level("INFO"):
         api.get(GET, headers=expired)
         api.get(GET, headers={"Authorization": f"Bearer {forged}"})
-    assert caplog.messages == [
-        "unauthenticated by cookie: The session has expired.",
-        "unauthenticated by token: The token is not valid.",
+    lines = [JsonFormatter().format(record) for record in caplog.records]
+    assert [json.loads(line)["error"] for line in lines] == [
+        "cookie: The session has expired.",
+        "token: The token is not valid.",
     ]
     for secret in (expired["Cookie"].partition("=")[2], forged, SECRET):
-        assert secret not in caplog.text
+        assert secret not in "".join(lines)
 
 
 # Database sessions
@@ -318,6 +321,9 @@ def sessions(db):
     def make(statement: str) -> None:
         db.execute(statement)
         made.append(statement)
+        # As a site does for the service's role.
+        table = statement.removeprefix("create table ").partition(" (")[0]
+        db.execute(f"grant select on {table} to {SERVICE}".encode())
 
     yield make
     db.execute('drop view if exists live; drop table if exists "Session", sessions; drop schema if exists auth cascade')
@@ -337,7 +343,9 @@ def test_a_database_session_lasts_until_it_expires_in_utc(make_api, world, sessi
     for session, end in (("live", "5 seconds"), ("past", "-1 milliseconds"), ("other", "1 hour")):
         user = STRANGER if session == "other" else LEARNER
         world.execute("insert into sessions values (%s, %s, now() + %s)", [session, user, end])
-    api = make_api(AUTH_SESSION_TABLE="sessions", DATABASE_URL=f"{database_url}&options=-c%20timezone%3D{zone}")
+    api = make_api(
+        AUTH_SESSION_TABLE="sessions", DATABASE_URL=f"{as_service(database_url)}&options=-c%20timezone%3D{zone}"
+    )
     statuses = {name: api.get(GET, headers={"Cookie": f"{V5}={name}"}).status_code for name in ("live", "past", "none")}
     assert statuses == {"live": 200, "past": 401, "none": 401}
     assert api.get(GET, headers={"Cookie": f"{V5}=other"}).status_code == 403
@@ -347,11 +355,11 @@ def test_a_database_session_lasts_until_it_expires_in_utc(make_api, world, sessi
     "table", ["sessions", "Sessions", '"Session"', "auth.sessions", 'auth."Odd ""name"" % :x"', "live"]
 )
 def test_the_table_may_have_any_name_and_be_a_view(make_api, world, sessions, table):
-    world.execute("create schema auth")
+    world.execute(f"create schema auth; grant usage on schema auth to {SERVICE}")
     name = table.replace("live", "sessions")
     sessions(f"create table {name} ({COLUMNS['timestamptz and uuid']})")
     if table == "live":
-        world.execute("create view live as select * from sessions")
+        world.execute(f"create view live as select * from sessions; grant select on live to {SERVICE}")
     world.execute(f"insert into {name} values ('t', '{LEARNER}', 'infinity')".encode())
     assert make_api(AUTH_SESSION_TABLE=table).get(GET, headers={"Cookie": f"{V5}=t"}).status_code == 200
 
@@ -376,7 +384,7 @@ def test_a_table_or_a_column_that_is_missing_stops_the_start(environ, db, sessio
     if columns:
         sessions(f"create table sessions ({columns})")
     with pytest.raises(NotReadyError) as error:
-        create_app(from_environ(environ | {"AUTH_SESSION_TABLE": "sessions"}))
+        database.check(from_environ(environ | {"AUTH_SESSION_TABLE": "sessions"}))
     assert str(error.value) == f"AUTH_SESSION_TABLE: {message}"
 
 

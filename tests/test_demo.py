@@ -26,7 +26,7 @@ FIRST = "97bf898a-36fc-47fc-b870-01fc0c7fe554"
 
 def copy_of_the_checkout(folder: Path) -> Path:
     folder.mkdir(parents=True)
-    for name in ("app", "sql", "migrations"):
+    for name in ("app", "sql", "migrations", "deploy"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("wsgi.py", "gunicorn.conf.py"):
         shutil.copy(ROOT / name, folder)

@@ -13,6 +13,7 @@ from flask.testing import FlaskClient
 from psycopg.conninfo import conninfo_to_dict
 
 from app import database
+from tests.conftest import as_service
 from tests.world import (
     FREE_LEARNER,
     LEARNER,
@@ -429,7 +430,7 @@ def test_what_nobody_expected_is_an_internal_error_that_tells_nothing(api, world
 
 
 def test_a_broken_statement_is_an_internal_error_and_the_next_request_is_fine(api, world, monkeypatch):
-    broken = database.Statement(b"select nothing from nowhere", ())
+    broken = database.Statement("broken", b"select nothing from nowhere", ())
     for name in ("summary", "mark"):
         monkeypatch.setitem(database.STATEMENTS, name, broken)
     assert_problem(api.get("/api/progress/summary", headers=bearer()), "internal_error")
@@ -522,6 +523,6 @@ def test_a_write_that_loses_its_connection_is_unavailable_and_not_done(api, worl
 
 
 def test_a_database_that_takes_no_writes_is_unavailable_to_them(make_api, world, database_url):
-    api = make_api(DATABASE_URL=f"{database_url}&options=-c%20default_transaction_read_only%3Don")
+    api = make_api(DATABASE_URL=f"{as_service(database_url)}&options=-c%20default_transaction_read_only%3Don")
     assert api.get("/api/progress/summary", headers=bearer()).status_code == 200
     assert_problem(mark(api, 2), "unavailable")

@@ -44,7 +44,7 @@ def a_minute(new_database) -> Iterator[dict[str, Any]]:
     with closing(psycopg.connect(environ["DATABASE_URL"], autocommit=True)) as connection:
         add_user(connection)
         add_module(connection, 1, 0x11)
-    with running_gunicorn({**environ, "WEB_CONCURRENCY": "2"}) as url:
+    with running_gunicorn({**environ, "WEB_CONCURRENCY": "2"}) as (url, _, _):
         yield {"url": url, "writes": [write(url) for _ in range(10)], "refused": write(url)}
 
 

@@ -55,7 +55,9 @@ def execute(url: str, query: str) -> None:
 
 def schema(url: str) -> str:
     """The whole schema, as pg_dump writes it, but for the keys that it draws at random."""
-    dump = subprocess.run([bindir() / "pg_dump", "--schema-only", url], check=True, capture_output=True, text=True)
+    dump = subprocess.run(
+        [bindir() / "pg_dump", "--schema-only", "--no-acl", url], check=True, capture_output=True, text=True
+    )
     return re.sub(r"^\\(un)?restrict .*\n", "", dump.stdout, flags=re.M)
 
 

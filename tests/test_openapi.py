@@ -36,10 +36,10 @@ def test_the_document_is_served_without_a_session_to_be_cached(api):
     assert api.get("/openapi.yaml", headers={"If-None-Match": response.headers["ETag"]}).status_code == 304
 
 
-def test_every_route_is_documented_and_every_documented_call_is_a_route(apps):
+def test_every_route_is_documented_and_every_documented_call_is_a_route(make_api):
     routes = {
         (rule.rule.replace("<lesson_id>", "{lessonId}").replace("<module_id>", "{moduleId}"), method.lower())
-        for rule in apps["force_custom_plan"].url_map.iter_rules()
+        for rule in make_api(METRICS="on").application.url_map.iter_rules()
         for method in (rule.methods or set()) - {"HEAD"}
     }
     assert routes == {(path, method) for path, method, _ in OPERATIONS.values()}
@@ -128,8 +128,11 @@ def test_every_example_of_a_problem_is_the_problem(api, make_api, curriculum, db
         patch.setattr(database, "read", lambda *_, **__: 1 / 0)
         calls.append(("InternalError", "internal_error", api.get("/api/progress/summary", headers=bearer())))
     with monkeypatch.context() as patch:
-        patch.setitem(database.STATEMENTS, "summary", database.Statement(TIMED_OUT, ()))
+        patch.setitem(database.STATEMENTS, "summary", database.Statement("summary", TIMED_OUT, ()))
         calls.append(("Unavailable", "unavailable", api.get("/api/progress/summary", headers=bearer())))
+    unready = make_api()
+    unready.application.extensions["migrations"].append("0099_example")
+    calls.append(("NotReady", "unavailable", unready.get("/readyz")))
     limited = make_api(RATE_LIMIT_WRITES="10 per minute")
     for _ in range(10):
         limited.delete(FIRST, headers=bearer())

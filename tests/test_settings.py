@@ -12,7 +12,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, rsa
 
-from app import create_app
+from app import database
 from app.database import NotReadyError
 from app.settings import SettingsError, from_environ
 from tests.world import SECRET
@@ -53,6 +53,8 @@ def test_what_is_not_set_has_the_contracts_default():
         "auth_jwt_audience": None,
         "auth_jwt_issuer": None,
         "auth_user_id_claim": "sub",
+        "metrics": False,
+        "log_level": "info",
         "host": "127.0.0.1",
         "port": 8000,
         "web_concurrency": os.cpu_count(),
@@ -90,6 +92,9 @@ def test_an_empty_value_is_as_none(empty):
         ("HOST", "::", "::"),
         ("PORT", "0", 0),
         ("PORT", "65535", 65535),
+        ("METRICS", "on", True),
+        ("METRICS", "off", False),
+        ("LOG_LEVEL", "WARNING", "warning"),
         ("WEB_CONCURRENCY", "1", 1),
         ("WEB_THREADS", "8", 8),
         ("FORWARDED_ALLOW_IPS", "*", "*"),
@@ -280,7 +285,7 @@ def test_a_role_without_rights_does_not_start_the_service(environ, database_url)
         connection.execute("create role nobody_s_role login")
     url = database_url.replace("postgres@", "nobody_s_role@")
     with pytest.raises(NotReadyError, match=r"^DATABASE_URL: permission denied for table _yoyo_migration$"):
-        create_app(from_environ(environ | {"DATABASE_URL": url}))
+        database.check(from_environ(environ | {"DATABASE_URL": url}))
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import psycopg
 import pytest
 from psycopg.pq import ExecStatus
 
-from app import create_app, database
+from app import database
 from app.database import STATEMENTS
 from app.demo.postgres import bindir
 from app.settings import from_environ
@@ -113,7 +113,7 @@ def test_a_file_that_does_not_prepare_stops_the_start_in_one_line(environ, monke
     broken.write_text("-- A comment.\nselect nonsense\nfrom lessons;\n")
     monkeypatch.setitem(STATEMENTS, "broken", database.load(broken))
     with pytest.raises(database.NotReadyError) as error:
-        create_app(from_environ(environ))
+        database.check(from_environ(environ))
     assert re.fullmatch(r'sql/broken\.sql does not prepare: .*column "nonsense" does not exist.*', str(error.value))
     assert "LINE 2" in str(error.value)
 

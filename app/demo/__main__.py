@@ -11,7 +11,6 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
 from datetime import UTC, datetime
 from pathlib import Path
@@ -156,7 +155,16 @@ def _task(environ: dict[str, str], *command: str) -> None:
 
 def _serve(environ: dict[str, str], url: str, demo: bool) -> int:
     """Run gunicorn until it ends or a signal comes; return the exit status."""
-    command = [sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py", "--log-level", "warning", "wsgi:app"]
+    command = [
+        sys.executable,
+        "-m",
+        "gunicorn",
+        "-c",
+        "gunicorn.conf.py",
+        "--log-level",
+        "warning",
+        "app.demo.wsgi:app",
+    ]
     terminal = os.isatty(0)
     gunicorn = subprocess.Popen(command, cwd=ROOT, env=environ, start_new_session=True)
     try:
@@ -179,9 +187,7 @@ def _serve(environ: dict[str, str], url: str, demo: bool) -> int:
 
 def _answers(url: str) -> bool:
     try:
-        urllib.request.urlopen(url, timeout=5)  # noqa: S310 - the URL is ours
-    except urllib.error.HTTPError:
-        return True
+        urllib.request.urlopen(f"{url}/healthz", timeout=5).close()  # noqa: S310 - the URL is ours
     except OSError:
         return False
     return True

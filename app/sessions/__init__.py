@@ -35,8 +35,8 @@ def authenticate() -> None:
         if not USER_ID.fullmatch(user_id):
             raise InvalidTokenError("The session's user id is not a UUID.")
     except InvalidTokenError as error:
-        # For the operator; it says nothing of the token itself.
-        current_app.logger.info("unauthenticated by %s: %s", "cookie" if by_cookie else "token", error)
+        # For the operator's log; it says nothing of the token itself.
+        g.error = f"{'cookie' if by_cookie else 'token'}: {error}"
         raise Problem(
             "unauthenticated",
             f"{error} Sign in again.",
@@ -61,7 +61,7 @@ def _from_cookie(name: str, value: str, settings: Settings) -> str:
     if parts == 3:  # of a site that overrides Auth.js' encoding
         return bearer.verify(value, settings)
     if parts == 1 and value and "\0" not in value and settings.auth_session_table:
-        row = database.find(current_app.extensions["session_statement"], session_token=value)
+        row = database.read(current_app.extensions["session_statement"], session_token=value)
         if row:
             return str(row["user_id"])
     raise InvalidTokenError("The session is not valid.")

@@ -11,6 +11,9 @@ NEEDED = {
     "/usr/bin/redis-server": "redis-server",
     "/usr/bin/node": "nodejs",
     "/usr/bin/npm": "npm",
+    "/usr/sbin/nginx": "nginx",
+    "/usr/sbin/pgbouncer": "pgbouncer",
+    "/usr/bin/systemd-analyze": "systemd",
 }
 CREATECLUSTER = Path("/etc/postgresql-common/createcluster.conf")
 

@@ -1,0 +1,38 @@
+"""For those who watch the service, without a session: is the process alive, and can it serve?"""
+
+from time import monotonic
+
+from flask import Blueprint, Response, current_app, g
+
+from app import database
+from app.problems import RETRY_AFTER, Problem
+
+blueprint = Blueprint("health", __name__)
+
+# Seconds. A probe must not stand in the queue of the requests for long.
+READY_WITHIN = 1.0
+
+
+@blueprint.get("/healthz")
+def healthz() -> Response:
+    """The process answers."""
+    return _ok()
+
+
+@blueprint.get("/readyz")
+def readyz() -> Response:
+    """The database answers and has every migration that this code was started with; else 503 `unavailable`."""
+    g.deadline = monotonic() + min(READY_WITHIN, current_app.extensions["settings"].database_timeout)
+    applied = database.applied()
+    pending = [name for name in current_app.extensions["migrations"] if name not in applied]
+    if pending:
+        raise Problem(
+            "unavailable",
+            f"Pending migrations: {', '.join(pending)}. Apply them with: make migrate",
+            {"Retry-After": RETRY_AFTER},
+        )
+    return _ok()
+
+
+def _ok() -> Response:
+    return Response('{"status": "ok"}\n', mimetype="application/json")

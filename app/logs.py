@@ -1,0 +1,88 @@
+"""What the service says: a line for each request, in the same form as whatever else is logged, on standard output."""
+
+import json
+import logging
+import re
+import sys
+import uuid
+from datetime import UTC, datetime
+from time import perf_counter
+from typing import Any
+
+from flask import Flask, Response, g, request
+
+REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}", re.ASCII)
+
+_requests = logging.getLogger("progress.requests")
+
+
+class JsonFormatter(logging.Formatter):
+    """A line of JSON: time, level, and the fields of a request or the message."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line; it is ASCII, so that nothing in it can break or fake another."""
+        time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        line: dict[str, Any] = {"time": time, "level": record.levelname.lower()}
+        line |= getattr(record, "fields", None) or {"message": record.getMessage()}
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(line)
+
+
+class ReadableFormatter(logging.Formatter):
+    """A line for people: `14:03:07 GET /api/progress/summary 200 3 ms`, and what went wrong."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line, and a traceback below it where there is one."""
+        time = datetime.fromtimestamp(record.created).astimezone().strftime("%H:%M:%S")
+        fields = getattr(record, "fields", None)
+        if fields is None:
+            return f"{time} {super().format(record)}"
+        words = [time, fields["method"], fields["route"], fields["status"], f"{fields['duration_ms']:.0f} ms"]
+        words += [fields[name] for name in ("code", "error") if name in fields]
+        return " ".join(str(word) for word in words) + (f"\n{fields['traceback']}" if "traceback" in fields else "")
+
+
+def configure(level: str, formatter: logging.Formatter) -> None:
+    """Send everything of `level` and above to standard output, in the process that serves."""
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(formatter)
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    if level != "debug":
+        logging.getLogger("psycopg.pool").setLevel("WARNING")  # it says more of each request than the request itself
+
+
+def init_app(app: Flask) -> None:
+    """Give every request of `app` an id, which is answered and logged, and a line when it has been answered.
+
+    The line has no path, for the ids in it; no header and no body, for what they may hold.
+    """
+    app.before_request(_begin)
+    app.after_request(_end)
+
+
+def _begin() -> None:
+    g.started = perf_counter()
+    given = request.headers.get("X-Request-Id", "")
+    g.request_id = given if REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+
+
+def _end(response: Response) -> Response:
+    response.headers["X-Request-Id"] = g.request_id
+    level = logging.ERROR if response.status_code >= 500 else logging.INFO
+    if _requests.isEnabledFor(level):
+        fields = {
+            "method": request.method,
+            "route": request.url_rule.rule if request.url_rule else None,
+            "status": response.status_code,
+            "duration_ms": round((perf_counter() - g.started) * 1000, 2),
+            "request_id": g.request_id,
+        }
+        # error and traceback: of a failure, or why a session was refused. The backend's pid is %p in PostgreSQL's log.
+        fields |= {
+            name: g.get(name) for name in ("user_id", "code", "error", "traceback", "backend_pid") if g.get(name)
+        }
+        if response.status_code >= 500 and "statement" in g:
+            fields["statement"] = g.statement
+        _requests.log(level, "request", extra={"fields": fields})
+    return response

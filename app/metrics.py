@@ -1,0 +1,72 @@
+"""GET /metrics for Prometheus, where METRICS=on: what all workers of this service have done."""
+
+import os
+from time import perf_counter
+
+import prometheus_client
+from flask import Blueprint, Flask, Response, current_app, g, request
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, multiprocess
+
+blueprint = Blueprint("metrics", __name__)
+
+# Around what the contract promises of the slowest one in twenty: 100 ms, and 150 ms of writes.
+REQUEST_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.125, 0.15, 0.2, 0.3, 0.5, 1, 2.5, 5, 10)
+STATEMENT_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.15, 0.3, 0.5, 1, 2.5, 5)
+
+REQUESTS = Counter("progress_requests", "Requests answered.", ["endpoint", "status"])
+DURATION = Histogram(
+    "progress_request_duration_seconds",
+    "Time from a request's headers to its answer.",
+    ["endpoint"],
+    buckets=REQUEST_BUCKETS,
+)
+RATE_LIMITED = Counter("progress_rate_limited_writes", "Marks and unmarks refused by the write limit.")
+STATEMENT = Histogram(
+    "progress_statement_duration_seconds",
+    "One trip to the database, by the files of sql/ that were sent; a+b+c is one transaction.",
+    ["statement"],
+    buckets=STATEMENT_BUCKETS,
+)
+POOL_SIZE = Gauge("progress_pool_connections", "Connections to the database.", multiprocess_mode="livesum")
+POOL_WAITING = Gauge("progress_pool_waiting", "Requests that wait for a connection.", multiprocess_mode="livesum")
+POOL_TIMEOUTS = Counter("progress_pool_timeouts", "Requests that got no connection in time.")
+
+
+def init_app(app: Flask) -> None:
+    """Count every request of `app`, and serve the counts."""
+    app.register_blueprint(blueprint)
+    app.before_request(_look_at_the_pool)
+    app.after_request(_count)
+
+
+@blueprint.get("/metrics")
+def exposition() -> Response:
+    """The metrics of all workers, in Prometheus' text format."""
+    registry = prometheus_client.REGISTRY
+    if "PROMETHEUS_MULTIPROC_DIR" in os.environ:  # set by gunicorn.conf.py
+        registry = CollectorRegistry()
+        multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    return Response(
+        prometheus_client.generate_latest(registry), headers={"Content-Type": prometheus_client.CONTENT_TYPE_LATEST}
+    )
+
+
+def _look_at_the_pool() -> None:
+    # At the beginning and the end of each request: the last to come sees those who wait before it.
+    stats = current_app.extensions["pool"].get_stats()
+    POOL_SIZE.set(stats["pool_size"])
+    POOL_WAITING.set(stats["requests_waiting"])
+
+
+def _count(response: Response) -> Response:
+    endpoint = (request.endpoint or "none").rpartition(".")[2]
+    REQUESTS.labels(endpoint, response.status_code).inc()
+    DURATION.labels(endpoint).observe(perf_counter() - g.started)
+    for statement, seconds in g.get("statements", ()):
+        STATEMENT.labels(statement).observe(seconds)
+    if response.status_code == 429:
+        RATE_LIMITED.inc()
+    if g.get("error") == "PoolTimeout":
+        POOL_TIMEOUTS.inc()
+    _look_at_the_pool()
+    return response

@@ -1,0 +1,48 @@
+-- The role that the service runs as: it can do what the statements in sql/ do, and nothing else. It cannot read e-mail
+-- addresses or names, write the catalog or anybody's access, nor create, alter or drop anything.
+--
+-- The owner of the tables runs it after each `make migrate`, as often as they like, with a role of any name:
+--
+--   psql "$DATABASE_URL" -v role=progress -f deploy/grants.sql
+--
+-- A role that is not there is created, without a password. One who may not create roles has that done first. Where
+-- AUTH_SESSION_TABLE is set, the site grants `select` on that table itself.
+
+\set ON_ERROR_STOP on
+
+begin;
+
+select format('create role %I login', :'role')
+where not exists (select from pg_roles where rolname = :'role')
+\gexec
+
+select current_schema() as schema
+\gset
+
+grant usage on schema :"schema" to :"role";
+
+-- From nothing each time, so that what an older version needed is taken back.
+revoke all on users, modules, lessons, lesson_prerequisites, subscriptions, enrollments, progress, rate_limits,
+_yoyo_migration from :"role";
+
+grant select on modules, lessons, lesson_prerequisites, subscriptions, enrollments to :"role";
+
+-- lock.sql: `for no key update` asks for the right to update some column. No statement updates an id, and a foreign key
+-- holds most of them in place.
+grant select (id), update (id) on users to :"role";
+
+grant select, delete on progress to :"role";
+grant insert (user_id, lesson_id, completed_at, updated_at), update (updated_at) on progress to :"role";
+
+grant select, insert, update, delete on rate_limits to :"role";
+
+-- The check at the start, and /readyz.
+grant select on _yoyo_migration to :"role";
+
+-- For DATABASE_TIMEOUT=5; change them with it. A connection of the service's brings its own, but through a PgBouncer
+-- it cannot: there these hold.
+alter role :"role" set lock_timeout = '4s';
+alter role :"role" set statement_timeout = '4500ms';
+alter role :"role" set idle_in_transaction_session_timeout = '5s';
+
+commit;

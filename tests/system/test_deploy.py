@@ -1,0 +1,268 @@
+"""What deploy/ ships, with the real programs: nginx before gunicorn, systemd's own check, a PgBouncer between."""
+
+import http.client
+import json
+import os
+import re
+import shutil
+import socket
+import ssl
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+import psycopg
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from psycopg.conninfo import conninfo_to_dict
+
+from app.demo.postgres import owner, unprivileged
+from tests.conftest import ROOT, SERVICE, free_port, running_gunicorn
+from tests.load import Load, fill, in_table
+from tests.world import SECRET, add_module, add_user, bearer, cookie, lesson_path
+
+SUMMARY = "/api/progress/summary"
+
+
+class Site(NamedTuple):
+    """A site behind the shipped nginx configuration, and how to speak to it."""
+
+    port: int
+    tls: ssl.SSLContext
+
+    def connect(self) -> ssl.SSLSocket:
+        return self.tls.wrap_socket(
+            socket.create_connection(("127.0.0.1", self.port), timeout=20), server_hostname="www.example.org"
+        )
+
+    def call(self, method: str, path: str, headers: dict[str, str] | None = None, body: bytes | None = None) -> Any:
+        """The status, the headers and the document of an answer."""
+        connection = http.client.HTTPConnection("www.example.org", self.port)
+        connection.sock = self.connect()
+        with closing(connection):
+            connection.request(method, path, body=body, headers=headers or {})
+            response = connection.getresponse()
+            return response.status, response.headers, json.loads(response.read() or b"null")
+
+
+def certificate(folder: Path) -> Path:
+    """A certificate of the site's, signed by itself, and its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "www.example.org")])
+    now = datetime.now(UTC)
+    signed = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("www.example.org")]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    (folder / "fullchain.pem").write_bytes(signed.public_bytes(serialization.Encoding.PEM))
+    (folder / "privkey.pem").write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+    return folder / "fullchain.pem"
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A folder that servers which are not root may work in."""
+    made = Path(tempfile.mkdtemp(prefix="progress-"))
+    made.chmod(0o777)
+    yield made
+    shutil.rmtree(made)
+
+
+@pytest.fixture
+def nginx(folder):
+    """Start nginx with the shipped site in front of a service; what is one machine's own is put in its place."""
+    with ExitStack() as stack:
+
+        def start(service: str, **changes: str) -> Site:
+            port = free_port()
+            site = (ROOT / "deploy" / "nginx.conf").read_text()
+            replaced = {
+                "listen 443 ssl;": f"listen 127.0.0.1:{port} ssl;",
+                "listen [::]:443 ssl;": "",
+                "/etc/letsencrypt/live/www.example.org": str(folder),
+                "server 127.0.0.1:8000;": f"server {urlsplit(service).netloc};",
+            }
+            for old, new in (replaced | changes).items():
+                assert old in site
+                site = site.replace(old, new)
+            (folder / "site.conf").write_text(site)
+            paths = "".join(
+                f"{name}_temp_path {folder}/{name};" for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+            )
+            (folder / "nginx.conf").write_text(
+                f"daemon off; pid {folder}/pid; error_log stderr;"
+                f"events {{}} http {{ access_log off; {paths} include {folder}/site.conf; }}"
+            )
+            tls = ssl.create_default_context(cafile=certificate(folder))
+            command = ["nginx", "-e", "stderr", "-c", str(folder / "nginx.conf")]
+            subprocess.run([*command, "-t"], check=True)
+            process = stack.enter_context(subprocess.Popen(command))
+            stack.callback(process.terminate)
+            deadline = time.monotonic() + 10
+            while True:
+                try:
+                    socket.create_connection(("127.0.0.1", port)).close()
+                    return Site(port, tls)
+                except OSError:
+                    assert time.monotonic() < deadline
+                    time.sleep(0.05)
+
+        yield start
+
+
+@pytest.fixture
+def world(db: psycopg.Connection) -> None:
+    add_user(db)
+    add_module(db, 1, 2)
+
+
+def chunked(session: dict[str, str]) -> str:
+    name, _, value = session["Cookie"].partition("=")
+    parts = [value[at : at + 3933] for at in range(0, len(value), 3933)]
+    assert len(parts) == 3
+    return "; ".join(f"{name}.{number}={part}" for number, part in enumerate(parts))
+
+
+def test_a_good_client_is_answered_beside_idle_and_half_sent_ones(nginx, gunicorn, world):
+    site = nginx(gunicorn(WEB_CONCURRENCY="2", WEB_THREADS="4"))
+    with ExitStack() as stack:
+        for _ in range(50):
+            stack.enter_context(site.connect())
+        for number in range(8):
+            half = stack.enter_context(site.connect())
+            head = f"POST {lesson_path(2)} HTTP/1.1\r\nHost: www.example.org\r\n"
+            if number % 2:
+                head += f"Authorization: {bearer()['Authorization']}\r\nContent-Type: application/json\r\n"
+                head += "Content-Length: 1000\r\n\r\n{"
+            half.sendall(head.encode())
+        for _ in range(20):
+            started = time.monotonic()
+            assert site.call("GET", SUMMARY, bearer())[0] == 200
+            assert site.call("POST", lesson_path(2), bearer())[0] == 200
+            assert time.monotonic() - started < 2
+
+
+def test_who_sends_half_a_request_is_let_go(nginx, gunicorn):
+    site = nginx(gunicorn(WEB_CONCURRENCY="1"), **{"_timeout 10s": "_timeout 1s"})
+    for half in (
+        b"GET / HTTP/1.1\r\nHost: x",
+        b"POST /api/progress/x HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{",
+    ):
+        with site.connect() as client:
+            client.sendall(half)
+            assert b"200" not in client.recv(1000)
+
+
+def test_a_session_in_three_chunks_passes(nginx, gunicorn, world):
+    site = nginx(gunicorn(WEB_CONCURRENCY="1", AUTH_SECRET=SECRET))
+    long = chunked(cookie(picture="x" * 7000))
+    own = {"Cookie": long, "Origin": f"https://www.example.org:{site.port}"}
+    assert site.call("GET", SUMMARY, {"Cookie": long})[0] == 200
+    assert site.call("POST", lesson_path(2), own)[0] == 200
+    foreign = site.call("POST", lesson_path(2), own | {"Origin": "https://www.example.org"})
+    assert (foreign[0], foreign[2]["code"]) == (403, "cross_site_request")
+
+
+def test_what_the_service_answers_comes_as_it_was(nginx, gunicorn, world):
+    site = nginx(gunicorn(WEB_CONCURRENCY="1"))
+    headers = bearer() | {"Idempotency-Key": "a", "X-Request-Id": "mine"}
+    status, answered, _ = site.call("GET", SUMMARY, headers)
+    assert (status, answered["X-Request-Id"], answered["Cache-Control"]) == (200, "mine", "private, no-cache")
+    assert site.call("GET", SUMMARY, headers | {"If-None-Match": answered["ETag"]})[0] == 304
+    assert site.call("POST", lesson_path(2), headers)[1]["Idempotency-Key"] == "a"
+    too_large = [site.call("POST", lesson_path(2), headers, b" " * size) for size in (16385, 2**20 + 1)]
+    assert [(status, document["code"]) for status, _, document in too_large] == [(413, "body_too_large")] * 2
+
+
+def test_the_metrics_are_closed(nginx, gunicorn):
+    service = gunicorn(WEB_CONCURRENCY="1", METRICS="on")
+    status, headers, document = nginx(service).call("GET", "/metrics")
+    assert (status, headers["Content-Type"], document["code"]) == (404, "application/problem+json", "not_found")
+
+
+def assert_unavailable(answer: Any, status: int) -> None:
+    assert (answer[0], answer[2]["status"], answer[2]["code"]) == (status, status, "unavailable")
+    assert answer[1]["Content-Type"] == "application/problem+json"
+    assert int(answer[1]["Retry-After"]) >= 1
+
+
+def test_a_service_that_is_not_there_or_hangs_is_a_problem_document(nginx):
+    with socket.create_server(("127.0.0.1", 0)) as hanging:
+        site = nginx(
+            f"http://127.0.0.1:{hanging.getsockname()[1]}", **{"proxy_read_timeout 15s": "proxy_read_timeout 1s"}
+        )
+        assert_unavailable(site.call("GET", SUMMARY), 504)
+    assert_unavailable(site.call("POST", lesson_path(2)), 502)
+
+
+def test_the_unit_is_one_that_systemd_takes(folder):
+    unit = (ROOT / "deploy" / "progress.service").read_text().replace("/opt/progress-tracking", str(ROOT))
+    (folder / "progress.service").write_text(unit)
+    verified = subprocess.run(
+        ["systemd-analyze", "verify", str(folder / "progress.service")], capture_output=True, text=True
+    )
+    said = [line for line in verified.stderr.splitlines() if "progress.service" in line]
+    assert (verified.returncode, said) == (0, [])
+    timeout = re.search(r"^TimeoutStopSec=(\d+)$", unit, re.M)
+    assert timeout
+    assert int(timeout[1]) > 5 + 10  # DATABASE_TIMEOUT, and what gunicorn adds to it
+
+
+def test_systemd_is_told_when_the_service_is_ready(folder, environ):
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notified:
+        notified.bind(str(folder / "notify"))
+        notified.settimeout(20)
+        with running_gunicorn(environ | {"WEB_CONCURRENCY": "1", "NOTIFY_SOCKET": str(folder / "notify")}):
+            assert b"READY=1" in notified.recv(1000)
+
+
+def test_behind_a_pgbouncer_in_transaction_mode(folder, environ, db):
+    fill(db)
+    parts = conninfo_to_dict(environ["DATABASE_URL"])
+    port = free_port()
+    (folder / "pgbouncer.ini").write_text(
+        "[databases]\n"
+        f"progress = host={parts['host']} port={parts['port']} dbname={parts['dbname']} user={SERVICE}\n"
+        "[pgbouncer]\n"
+        f"listen_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\nauth_type = any\n"
+        "pool_mode = transaction\ndefault_pool_size = 3\n"
+    )
+    user = owner(ROOT)
+    if user:
+        os.chown(folder, *user)
+    with subprocess.Popen([*unprivileged(ROOT), "pgbouncer", "-q", str(folder / "pgbouncer.ini")]) as pgbouncer:
+        try:
+            url = f"postgresql://{SERVICE}@127.0.0.1:{port}/progress"
+            settings = {"DATABASE_URL": url, "PREPARE_THRESHOLD": "off", "WEB_CONCURRENCY": "2"}
+            deadline = time.monotonic() + 10
+            while True:
+                try:
+                    psycopg.connect(url).close()
+                    break
+                except psycopg.OperationalError:
+                    assert time.monotonic() < deadline
+                    time.sleep(0.05)
+            with running_gunicorn(environ | settings) as service, Load(service.url) as load:
+                load.wait_for_more(300)
+            assert {(answer.status, answer.error) for answer in load.answers} == {(200, None)}
+            assert load.marked() <= in_table(db)
+        finally:
+            pgbouncer.terminate()

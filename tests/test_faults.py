@@ -1,0 +1,263 @@
+"""Under load: the database is taken away, workers are killed, replaced and told to stop. No answered mark is lost."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing
+
+import psycopg
+import pytest
+
+from tests.conftest import (
+    ROOT,
+    SERVICE,
+    Gunicorn,
+    Postgresql,
+    as_service,
+    grant,
+    running_gunicorn,
+)
+from tests.load import Answer, Load, fill, in_table
+from tests.test_demo import copy_of_the_checkout
+from tests.world import LEARNER, SECRET, add_module, add_user, assert_problem, bearer, get, mark, ok, uuid4
+
+
+@pytest.fixture(scope="module")
+def own_postgres() -> Iterator[Postgresql]:
+    """A server that may be killed, migrated."""
+    with Postgresql() as server:
+        environ = os.environ | {"DATABASE_URL": server.url()}
+        subprocess.run(
+            [sys.executable, "-m", "app.cli", "migrate"], cwd=ROOT, env=environ, check=True, stdout=subprocess.DEVNULL
+        )
+        grant(server.url())
+        yield server
+
+
+@pytest.fixture
+def own_db(own_postgres: Postgresql) -> Iterator[Postgresql]:
+    with closing(psycopg.connect(own_postgres.url(), autocommit=True)) as db:
+        db.execute("delete from progress; delete from users; delete from lessons; delete from modules")
+        fill(db)
+    return own_postgres
+
+
+@pytest.fixture
+def service(own_db: Postgresql) -> Iterator[Gunicorn]:
+    environ = {"DATABASE_URL": as_service(own_db.url()), "AUTH_JWT_SECRET": SECRET, "RATE_LIMIT_WRITES": ""}
+    with running_gunicorn(environ | {"WEB_CONCURRENCY": "2", "WEB_THREADS": "4"}) as running:
+        yield running
+
+
+def assert_nothing_lost(load: Load, postgres: Postgresql) -> None:
+    with closing(psycopg.connect(postgres.url(), autocommit=True)) as db:
+        assert load.marked() - in_table(db) == set()
+    assert load.marked()
+
+
+def assert_answered_or_unavailable(answers: list[Answer]) -> None:
+    for answer in answers:
+        assert answer.status in (200, 503), answer
+        if answer.status == 503:
+            assert answer.document["code"] == "unavailable"
+            assert int(answer.retry_after or 0) >= 1
+        assert answer.seconds < 6  # DATABASE_TIMEOUT, and this machine's share
+
+
+def assert_answered_or_cut_off(answers: list[Answer]) -> None:
+    """A connection that is refused, or ends before any byte of an answer; what has begun is finished."""
+    for answer in answers:
+        assert answer.status == 200 or isinstance(answer.error, ConnectionError), answer
+
+
+def test_postgresql_is_stopped_at_once_and_started_again(service, own_db):
+    workers = service.workers()
+    with Load(service.url) as load:
+        load.wait_for_more()
+        own_db.terminate(signal.SIGQUIT)
+        load.wait_for(lambda answers: {answer.method for answer in answers if answer.status == 503} == {"POST", "GET"})
+        own_db.start()
+        back = time.monotonic()
+        load.wait_for_more(1)
+        assert time.monotonic() - back < 2
+        load.wait_for(lambda answers: len(answers) > 100 and {answer.status for answer in answers[-50:]} == {200})
+    assert_answered_or_unavailable(load.answers)
+    assert_nothing_lost(load, own_db)
+    assert service.workers() == workers
+    assert service.process.poll() is None
+
+
+def test_a_worker_is_killed(service, own_db):
+    workers = service.workers()
+    with Load(service.url) as load:
+        load.wait_for_more()
+        victim = min(workers)
+        os.kill(victim, signal.SIGKILL)
+        load.wait_for(lambda _: len(service.workers()) == 2 and victim not in service.workers())
+        load.wait_for_more(200)
+    assert_answered_or_cut_off(load.answers)
+    assert_nothing_lost(load, own_db)
+
+
+def backends(postgres: Postgresql) -> list[int]:
+    with closing(psycopg.connect(postgres.url(), autocommit=True)) as db:
+        rows = db.execute(
+            "select pid from pg_stat_activity where application_name = 'progress-tracking' order by pid"
+        ).fetchall()
+        return [pid for (pid,) in rows]
+
+
+def test_a_backend_of_postgresql_is_killed(service, own_db):
+    workers = service.workers()
+    with Load(service.url) as load:
+        load.wait_for_more()
+        os.kill(backends(own_db)[0], signal.SIGKILL)  # which has PostgreSQL end all the others, and recover
+        load.wait_for(lambda answers: any(answer.status == 503 for answer in answers))
+        load.wait_for(lambda answers: len(answers) > 100 and {answer.status for answer in answers[-50:]} == {200})
+    assert_answered_or_unavailable(load.answers)
+    assert_nothing_lost(load, own_db)
+    assert service.workers() == workers
+
+
+def test_connections_that_are_ended_cost_a_write_each_at_most_and_no_read(service, own_db):
+    with Load(service.url) as load:
+        load.wait_for_more()
+        ended = backends(own_db)
+        with closing(psycopg.connect(own_db.url(), autocommit=True)) as db:
+            db.execute("select pg_terminate_backend(pid) from unnest(%s::int[]) as pid", [ended])
+        load.wait_for_more(300)
+    assert_answered_or_unavailable(load.answers)
+    failed = [answer.method for answer in load.answers if answer.status == 503]
+    assert set(failed) <= {"POST"}
+    assert len(failed) <= len(ended)
+    assert_nothing_lost(load, own_db)
+
+
+@pytest.mark.parametrize("keep_alive", [False, True])
+def test_a_reload_fails_no_request(service, own_db, keep_alive):
+    workers = service.workers()
+    with Load(service.url, keep_alive) as load:
+        load.wait_for_more()
+        service.process.send_signal(signal.SIGHUP)
+        load.wait_for(lambda _: len(service.workers()) == 2 and not service.workers() & workers)
+        load.wait_for_more()
+    assert {(answer.status, answer.error) for answer in load.answers} == {(200, None)}
+    assert_nothing_lost(load, own_db)
+
+
+@pytest.mark.parametrize("keep_alive", [False, True])
+def test_a_stop_fails_only_what_it_has_not_begun_to_answer(service, own_db, keep_alive):
+    with Load(service.url, keep_alive) as load:
+        load.wait_for_more()
+        service.process.terminate()
+        assert service.process.wait(20) == 0
+    assert_answered_or_cut_off(load.answers)
+    assert_nothing_lost(load, own_db)
+
+
+def test_a_reload_that_could_not_be_a_start_is_refused_and_the_service_goes_on(tmp_path, own_db, capfd):
+    checkout = copy_of_the_checkout(tmp_path / "checkout")
+    environ = {"DATABASE_URL": as_service(own_db.url()), "AUTH_JWT_SECRET": SECRET, "WEB_CONCURRENCY": "1"}
+    with running_gunicorn(environ | {"DATABASE_TIMEOUT": "0.5", "RATE_LIMIT_WRITES": ""}, checkout) as service:
+        workers = service.workers()
+        (checkout / "migrations" / "0099_next.sql").write_text("select 1;\n")
+        with Load(service.url) as load:
+            load.wait_for_more()
+            service.process.send_signal(signal.SIGHUP)
+            said = ""
+            while "not reloaded" not in said:
+                said += capfd.readouterr().err
+            load.wait_for_more()
+        assert "pending migrations: 0099_next; apply them with: make migrate" in said
+        assert {(answer.status, answer.error) for answer in load.answers} == {(200, None)}
+        assert service.workers() == workers
+        service.process.kill()  # gunicorn itself would wait a while for workers that were not asked to go
+
+
+def test_a_worker_that_is_replaced_while_the_database_is_away_comes_up(service, own_db):
+    own_db.terminate(signal.SIGQUIT)
+    try:
+        victim = min(service.workers())
+        os.kill(victim, signal.SIGKILL)
+        deadline = time.monotonic() + 20
+        while len(service.workers()) != 2 or victim in service.workers():
+            assert time.monotonic() < deadline
+            assert service.process.poll() is None
+            time.sleep(0.02)
+    finally:
+        own_db.start()
+    with Load(service.url) as load:
+        load.wait_for_more()
+
+
+def test_a_server_that_is_frozen_costs_the_timeout_and_no_more(make_api, own_db):
+    api = make_api(DATABASE_URL=as_service(own_db.url()), DATABASE_TIMEOUT="0.4", WEB_THREADS="1")
+    headers = bearer(uuid4(0xC0))
+    assert api.get("/api/progress/summary", headers=headers).status_code == 200
+    (backend,) = backends(own_db)
+    os.kill(backend, signal.SIGSTOP)
+    try:
+        started = time.monotonic()
+        assert_problem(api.get("/api/progress/summary", headers=headers), "unavailable")
+        assert time.monotonic() - started < 2
+        # On a connection of its own: the other is given up.
+        assert api.delete(f"/api/progress/lessons/{uuid4(0x1000)}", headers=headers).status_code == 200
+    finally:
+        os.kill(backend, signal.SIGCONT)
+    assert api.get("/api/progress/summary", headers=headers).status_code == 200
+
+
+def test_a_lock_that_somebody_else_holds_costs_the_timeout_and_not_the_connection(make_api, db, database_url):
+    add_user(db)
+    add_module(db, 1, 2)
+    api = make_api(DATABASE_TIMEOUT="0.5", WEB_THREADS="1")
+    get(api, "summary")
+    pool = api.application.extensions["pool"]
+    with pool.connection() as connection:
+        before = connection.info.backend_pid
+    with psycopg.connect(database_url) as other:
+        other.execute("select from users for update")
+        started = time.monotonic()
+        answer = mark(api, 2)
+        assert_problem(answer, "unavailable")
+        assert time.monotonic() - started < 2
+    with pool.connection() as connection:
+        assert connection.info.backend_pid == before
+    assert ok(mark(api, 2))["completed"] is True
+
+
+def test_a_deadlock_is_tried_again_and_not_shown(api, db, database_url):
+    add_user(db)
+    add_module(db, 1, 2)
+    answers = []
+    with psycopg.connect(database_url) as other:
+        other.execute("set deadlock_timeout = '1h'")  # so that the service's transaction is the one that is ended
+        other.execute("select from lessons for update")
+        thread = threading.Thread(target=lambda: answers.append(mark(api, 2)))
+        thread.start()
+        while not db.execute("select from pg_locks where not granted").rowcount:
+            assert thread.is_alive()
+        other.execute("select from users for update")
+    thread.join()
+    assert ok(answers[0])["completed"] is True
+
+
+def test_out_of_connections_is_unavailable_at_once_and_over_when_there_are_some(make_api, db, database_url):
+    add_user(db)
+    api = make_api(WEB_THREADS="1")
+    db.execute(f"alter role {SERVICE} connection limit 0")
+    try:
+        api.application.extensions["pool"].drain()
+        started = time.monotonic()
+        answers = [api.get("/api/progress/summary", headers=bearer(LEARNER)) for _ in range(3)]
+        assert [answer.status_code for answer in answers] == [503, 503, 503]
+        assert time.monotonic() - started < 3  # of 15
+    finally:
+        db.execute(f"alter role {SERVICE} connection limit -1")
+    back = time.monotonic()
+    while api.get("/api/progress/summary", headers=bearer(LEARNER)).status_code != 200:
+        assert time.monotonic() - back < 2

@@ -1,0 +1,298 @@
+"""What operators see: health, metrics, logs; and what the service's role may do."""
+
+import json
+import re
+import urllib.request
+from contextlib import closing
+
+import psycopg
+import pytest
+
+from app.logs import JsonFormatter, ReadableFormatter
+from tests.conftest import as_service, running_gunicorn
+from tests.world import (
+    LEARNER,
+    SECRET,
+    add_module,
+    add_user,
+    assert_problem,
+    bearer,
+    cookie,
+    lesson_path,
+    mark,
+    token,
+    unmark,
+    uuid4,
+)
+
+SUMMARY = "/api/progress/summary"
+
+
+def records(caplog):
+    return [json.loads(JsonFormatter().format(record)) for record in caplog.records]
+
+
+# Health
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/readyz"])
+def test_health_needs_no_session(api, path):
+    answer = api.get(path)
+    assert (answer.status_code, answer.content_type, answer.json) == (200, "application/json", {"status": "ok"})
+    assert not {"Cache-Control", "Vary", "ETag"} & set(answer.headers.keys())
+    assert (api.head(path).status_code, api.head(path).data) == (200, b"")
+    assert api.post(path).status_code == 405
+
+
+def test_without_a_free_connection_it_is_alive_and_not_ready(make_api, db):
+    api = make_api(DATABASE_TIMEOUT="0.2", WEB_THREADS="1")
+    with api.application.extensions["pool"].connection():
+        assert api.get("/healthz").status_code == 200
+        answer = api.get("/readyz")
+    assert (answer.status_code, answer.json["code"], answer.headers["Retry-After"]) == (503, "unavailable", "2")
+    assert api.get("/readyz").status_code == 200
+
+
+def test_it_is_not_ready_while_a_migration_is_pending(make_api, db):
+    api = make_api()
+    api.application.extensions["migrations"].append("0099_next")
+    assert api.get("/readyz").json["detail"] == "Pending migrations: 0099_next. Apply them with: make migrate"
+
+
+def test_it_is_ready_on_a_newer_schema(make_api, db):
+    api = make_api()
+    api.application.extensions["migrations"].pop()
+    assert api.get("/readyz").status_code == 200
+
+
+# Logs
+
+
+def test_a_request_is_one_line(api, db, caplog):
+    add_user(db)
+    with caplog.at_level("INFO"):
+        answer = api.get(f"/api/progress/modules/{uuid4(7)}?token=se-cret", headers=bearer())
+    (line,) = records(caplog)
+    assert re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{3}Z", line.pop("time"))
+    assert 0 < line.pop("duration_ms") < 10_000
+    pids = [pid for (pid,) in db.execute("select pid from pg_stat_activity where pid <> pg_backend_pid()").fetchall()]
+    assert line.pop("backend_pid") in pids
+    assert line == {
+        "level": "info",
+        "method": "GET",
+        "route": "/api/progress/modules/<module_id>",
+        "status": 404,
+        "request_id": answer.headers["X-Request-Id"],
+        "user_id": LEARNER,
+        "code": "module_not_found",
+    }
+
+
+def test_the_statement_that_failed_is_in_the_line(make_api, db, database_url, caplog):
+    add_user(db)
+    add_module(db, 1, 2)
+    api = make_api(DATABASE_TIMEOUT="0.3")
+    with psycopg.connect(database_url) as other, caplog.at_level("INFO", "progress.requests"):
+        other.execute("select from users for update")
+        mark(api, 2)
+        other.rollback()
+        other.execute("lock table progress in access exclusive mode")
+        unmark(api, 2)
+        api.get(SUMMARY, headers=bearer())
+    seen = [(line["level"], line["status"], line["error"], line["statement"]) for line in records(caplog)]
+    assert seen == [
+        ("error", 503, "LockNotAvailable 55P03", "lock"),
+        ("error", 503, "LockNotAvailable 55P03", "unmark"),
+        ("error", 503, "LockNotAvailable 55P03", "summary"),
+    ]
+
+
+def test_a_failure_of_the_service_is_one_line_with_its_traceback(api, db, monkeypatch, caplog):
+    from app import database
+
+    monkeypatch.setattr(database, "run", lambda *_, **__: 1 / 0)
+    with caplog.at_level("INFO"):
+        assert_problem(api.get(SUMMARY, headers=bearer()), "internal_error")
+    (line,) = records(caplog)
+    assert (line["level"], line["status"], line["error"]) == ("error", 500, "ZeroDivisionError")
+    assert line["traceback"].startswith("Traceback (most recent call last):")
+
+
+@pytest.mark.parametrize("given", ["a", "01J-x_y.z:1/2+3=@", "a" * 128])
+def test_a_sane_request_id_is_taken(api, given, caplog):
+    with caplog.at_level("INFO"):
+        assert api.get("/nowhere", headers={"X-Request-Id": given}).headers["X-Request-Id"] == given
+    assert records(caplog)[0]["request_id"] == given
+
+
+@pytest.mark.parametrize("given", ["", "a b", "a" * 129, "é", "a\tb", '{"a": 1}', "<script>"])
+def test_any_other_is_not(api, given):
+    made = api.get("/nowhere", headers={"X-Request-Id": given}).headers["X-Request-Id"]
+    assert re.fullmatch("[0-9a-f]{32}", made)
+
+
+def test_no_line_has_a_secret_whatever_comes_and_each_is_one(environ, db):
+    add_user(db)
+    add_module(db, 1, 2)
+    session = cookie()
+    secrets = [token(), token(exp=1), session["Cookie"].partition("=")[2], SECRET, "ada@example.org", "se-cret"]
+    settings = {"WEB_CONCURRENCY": "1", "AUTH_SECRET": SECRET}
+    with running_gunicorn(environ | settings) as service:
+        calls = [
+            ("GET", SUMMARY, {"Authorization": f"Bearer {secrets[0]}"}),
+            ("GET", f"{SUMMARY}?email=ada@example.org", {"Authorization": f"Bearer {secrets[1]}"}),
+            ("GET", SUMMARY, session),
+            ("GET", "/se-cret/ada@example.org", {"X-Request-Id": "se-cret ada@example.org"}),
+            ("POST", lesson_path(2), {"Authorization": f"Bearer {secrets[0]}", "Idempotency-Key": "se-cret"}),
+            ("POST", "/api/progress/lessons/se-cret", {"Authorization": f"Bearer {secrets[0]}"}),
+            ("PURGE", "/", {}),
+        ]
+        for method, path, headers in calls:
+            request = urllib.request.Request(service.url + path, method=method, headers=headers)
+            try:
+                urllib.request.urlopen(request).close()
+            except urllib.error.HTTPError as error:
+                error.close()
+        lines = service.lines()
+    statuses = [line["status"] for line in lines if line["route"] != "/healthz"]
+    assert statuses == [200, 401, 200, 404, 200, 400, 404]
+    for secret in secrets:
+        assert secret not in json.dumps(lines)
+
+
+@pytest.mark.parametrize(("level", "statuses"), [("debug", {200, 404}), ("info", {200, 404}), ("error", set())])
+def test_the_log_level_decides_what_is_said(environ, db, level, statuses):
+    with running_gunicorn(environ | {"WEB_CONCURRENCY": "1", "LOG_LEVEL": level}) as service:
+        with pytest.raises(urllib.error.HTTPError, match="404") as error:
+            urllib.request.urlopen(f"{service.url}/nowhere")
+        error.value.close()
+        assert {line["status"] for line in service.lines() if "status" in line} == statuses
+
+
+def test_people_get_a_line_that_they_can_read(api, caplog):
+    with caplog.at_level("INFO"):
+        api.get(SUMMARY)
+    line = ReadableFormatter().format(caplog.records[0])
+    assert re.fullmatch(r"[0-9:]{8} GET /api/progress/summary 401 [0-9]+ ms unauthenticated", line)
+
+
+# Metrics
+
+
+def metrics(url: str) -> dict[str, float]:
+    with urllib.request.urlopen(f"{url}/metrics") as response:
+        assert response.headers["Content-Type"].startswith("text/plain; version=")
+        lines = response.read().decode().splitlines()
+    return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines if line[0] != "#")}
+
+
+def test_metrics_are_of_all_workers_together(environ, db):
+    add_user(db)
+    add_module(db, 1, 2)
+    settings = {"WEB_CONCURRENCY": "2", "METRICS": "on", "RATE_LIMIT_WRITES": "1 per minute"}
+    with running_gunicorn(environ | settings) as service:
+
+        def call(method, path):
+            request = urllib.request.Request(service.url + path, method=method, headers=bearer())
+            try:
+                urllib.request.urlopen(request).close()
+            except urllib.error.HTTPError as error:
+                error.close()
+
+        for _ in range(40):  # more than one worker would answer
+            call("GET", SUMMARY)
+        for _ in range(3):
+            call("POST", lesson_path(2))
+        call("GET", "/nowhere")
+        seen = metrics(service.url)
+    assert seen['progress_requests_total{endpoint="summary",status="200"}'] == 40
+    assert seen['progress_requests_total{endpoint="mark",status="429"}'] == 2
+    assert seen['progress_requests_total{endpoint="none",status="404"}'] == 1
+    assert seen["progress_rate_limited_writes_total"] == 2
+    for bound in ("0.1", "0.15"):
+        assert f'progress_request_duration_seconds_bucket{{endpoint="mark",le="{bound}"}}' in seen
+    assert seen['progress_request_duration_seconds_count{endpoint="summary"}'] == 40
+    assert seen['progress_statement_duration_seconds_count{statement="summary"}'] == 40
+    assert seen['progress_statement_duration_seconds_count{statement="lock+mark+lesson"}'] == 1
+    assert seen['progress_statement_duration_seconds_count{statement="limit_hit"}'] == 3
+    assert 1 <= seen["progress_pool_connections"] <= 8
+    assert seen["progress_pool_waiting"] == 0
+    assert seen["progress_pool_timeouts_total"] == 0
+
+
+def test_a_request_without_a_connection_in_time_is_counted(make_api, db):
+    api = make_api(METRICS="on", DATABASE_TIMEOUT="0.1", WEB_THREADS="1")
+
+    def timeouts():
+        return float(re.findall(r"^progress_pool_timeouts_total (\S+)$", api.get("/metrics").text, re.M)[0])
+
+    before = timeouts()
+    with api.application.extensions["pool"].connection():
+        assert_problem(api.get(SUMMARY, headers=bearer()), "unavailable")
+    assert timeouts() == before + 1
+
+
+def test_there_are_no_metrics_unless_they_are_on(api):
+    assert_problem(api.get("/metrics"), "not_found")
+
+
+# The service's role
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "select email from users",
+        "select name from users",
+        "select * from users",
+        "update users set email = ''",
+        "insert into users (id) values (gen_random_uuid())",
+        "delete from users",
+        *(f"delete from {name}" for name in ("modules", "lessons", "lesson_prerequisites")),
+        *(f"delete from {name}" for name in ("subscriptions", "enrollments")),
+        "update lessons set published = true",
+        "insert into modules (id, title, position) values (gen_random_uuid(), '', 1)",
+        "update subscriptions set status = 'active'",
+        "insert into enrollments (user_id) select id from users",
+        "update progress set completed_at = now()",
+        "update progress set user_id = gen_random_uuid()",
+        "truncate progress",
+        "truncate rate_limits",
+        "drop table rate_limits",
+        "alter table progress add column x integer",
+        "create table x (y integer)",
+        "create function x() returns integer language sql as 'select 1'",
+        "delete from _yoyo_migration",
+        "begin; lock table users",
+        "set role postgres",
+        "copy progress to program 'true'",
+        "alter role current_user superuser",
+    ],
+)
+def test_the_role_may_do_nothing_that_no_statement_does(environ, db, statement):
+    with (
+        closing(psycopg.connect(environ["DATABASE_URL"], autocommit=True)) as service,
+        pytest.raises(psycopg.errors.InsufficientPrivilege),
+    ):
+        service.execute(statement)
+
+
+TIMEOUTS = """
+    select
+        current_setting('lock_timeout') as a,
+        current_setting('statement_timeout') as b,
+        current_setting('idle_in_transaction_session_timeout') as c
+"""
+
+
+def test_the_role_brings_timeouts_for_connections_that_cannot(environ, database_url):
+    with closing(psycopg.connect(as_service(database_url), autocommit=True)) as service:
+        shown = service.execute(TIMEOUTS).fetchone()
+    assert shown == ("4s", "4500ms", "5s")
+
+
+def test_a_connection_of_the_services_brings_its_own(make_api, db):
+    api = make_api(DATABASE_TIMEOUT="2")
+    with api.application.extensions["pool"].connection() as connection:
+        shown = connection.execute(TIMEOUTS).fetchone()
+    assert list(shown.values()) == ["1600ms", "1800ms", "2s"]
