@@ -11,7 +11,7 @@ $(foreach name,USER FILE DRY_RUN CONFIRM EMAIL NAME UNTIL HOURS,\
 		$(eval unexport $(name))))
 
 .PHONY: help install run test test-system lint format migrate rollback migration-status migrate-unlock load-catalog \
-	add-user grant-free revoke-free access token lock
+	add-user grant-free revoke-free access stripe-sync stripe-event token lock
 
 
 help:  ## print this list
@@ -69,6 +69,12 @@ revoke-free: install  ## take the free path from USER=<uuid>
 
 access: install  ## say what access USER=<uuid> has, and why
 	@$(RUN) app.cli access
+
+stripe-sync: install  ## fetch every subscription from Stripe by STRIPE_API_KEY, and mend what differs
+	@$(RUN) app.cli stripe-sync
+
+stripe-event: install  ## send the event of Stripe's in FILE=... to the service of `make run`, signed
+	@$(RUN) app.demo.stripe_event
 
 token: install  ## sign a token for USER=<uuid> with AUTH_JWT_SECRET [HOURS=12]
 	@$(RUN) app.cli token

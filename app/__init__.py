@@ -39,6 +39,11 @@ def create_app(settings: Settings | None = None) -> Flask:
     origins.init_app(app)
     answers.init_app(app)
     app.register_blueprint(progress.blueprint)
+    if settings.stripe_webhook_secrets:
+        # Stripe's library takes longer to import than everything else.
+        from app import stripe
+
+        app.register_blueprint(stripe.blueprint)
     limits.init_app(app)
     app.register_blueprint(openapi.blueprint)
     app.register_blueprint(health.blueprint)

@@ -22,7 +22,7 @@ def init_app(app: Flask) -> None:
 
 
 def _add_headers(response: Response) -> Response:
-    if request.blueprint in ("openapi", "health", "metrics"):  # nobody's own (contract §3)
+    if request.blueprint in ("openapi", "health", "metrics", "stripe"):  # nobody's own (contract §3)
         return response
     response.headers["Cache-Control"] = "private, no-cache"
     response.headers["Vary"] = ", ".join(("Authorization", "Cookie", *response.vary))

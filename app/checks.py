@@ -49,16 +49,16 @@ def idempotency_key() -> None:
         raise Problem("invalid_idempotency_key")
 
 
-def body() -> bytes | None:
-    """Read the request's body; None if it has no end. Raise Problem body_too_large for one over LARGEST_BODY."""
+def body(largest: int = LARGEST_BODY, detail: str | None = None) -> bytes | None:
+    """Read the request's body; None if it has no end. Raise Problem body_too_large for one over `largest` bytes."""
     try:
         data = request.get_data()
     except RequestEntityTooLarge:
-        raise Problem("body_too_large") from None
+        raise Problem("body_too_large", detail) from None
     except Exception:  # the server's own kinds, for a body that is cut off or wrongly chunked: all the caller's doing
         return None
-    if len(data) > LARGEST_BODY:
-        raise Problem("body_too_large")
+    if len(data) > largest:
+        raise Problem("body_too_large", detail)
     return data
 
 

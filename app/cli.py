@@ -195,6 +195,32 @@ def access(user_id: str) -> None:
     _show_access(user_id)
 
 
+@cli.command()
+@click.option("--api-base", envvar="STRIPE_API_BASE", hidden=True)
+def stripe_sync(api_base: str | None) -> None:
+    """Fetch every subscription from Stripe, and mend what differs."""
+    import stripe  # it takes longer to import than all else, and no other task needs it
+
+    from app.stripe import sync
+
+    api_key = os.environ.get("STRIPE_API_KEY", "").strip()
+    if not api_key:
+        raise click.ClickException("STRIPE_API_KEY: is not set; it lets this read the subscriptions at Stripe")
+    try:
+        grace = settings.duration(os.environ.get("SUBSCRIPTION_GRACE", "").strip() or settings.GRACE)
+    except ValueError as error:
+        raise click.ClickException(f"SUBSCRIPTION_GRACE: {error}") from None
+    metadata = os.environ.get("STRIPE_USER_ID_METADATA", "").strip() or settings.USER_ID_METADATA
+    with _connect() as connection:
+        try:
+            for line in sync(connection, api_key, metadata, grace, api_base):
+                click.echo(line)
+        except stripe.AuthenticationError:
+            raise click.ClickException("STRIPE_API_KEY: Stripe refuses it") from None
+        except stripe.StripeError as error:
+            raise click.ClickException(f"Stripe: {' '.join(str(error).split())}") from None
+
+
 def _show_access(user_id: str) -> None:
     with _connect() as connection:
         row: dict[str, Any] | None = database.run(connection, "admin/access", user_id=user_id).fetchone()
@@ -210,6 +236,10 @@ def _show_access(user_id: str) -> None:
         click.echo("free path: not enrolled")
     else:
         click.echo(f"free path: enrolled, {'until ' + row['expires_at'] if row['expires_at'] else 'for ever'}")
+    if row["stripe"] is not None:
+        end = row["stripe_period_end"] or "at no known time"
+        said = f"{row['stripe']} is {row['stripe_status']}, period ends {end}"
+        click.echo(f"Stripe said last, at {row['stripe_said_at']}: {said}")
 
 
 def _end(text: str) -> str:

@@ -261,6 +261,16 @@ def transaction(*calls: tuple[str, dict[str, str | None]]) -> list[DictRow | Non
     return _use("+".join(name for name, _ in calls), work, again=False)
 
 
+def transact(label: str, work: Callable[[Connection], T]) -> T:
+    """Do work in one transaction, a trip for each of its statements: for what decides between them."""
+
+    def within(connection: Connection) -> T:
+        with connection.transaction():
+            return work(connection)
+
+    return _use(label, within, again=False)
+
+
 def applied() -> set[str]:
     """Name the migrations that the database has, by a connection of the pool."""
     return _use("applied_migrations", lambda connection: set(applied_migrations(connection)), again=True)

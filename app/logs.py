@@ -82,6 +82,8 @@ def _end(response: Response) -> Response:
         fields |= {
             name: g.get(name) for name in ("user_id", "code", "error", "traceback", "backend_pid") if g.get(name)
         }
+        if "stripe" in g:
+            fields["stripe"] = g.stripe
         if response.status_code >= 500 and "statement" in g:
             fields["statement"] = g.statement
         _requests.log(level, "request", extra={"fields": fields})

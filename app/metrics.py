@@ -27,6 +27,7 @@ STATEMENT = Histogram(
     ["statement"],
     buckets=STATEMENT_BUCKETS,
 )
+STRIPE = Counter("progress_stripe_events", "Events of Stripe's webhook, by what came of them.", ["outcome"])
 POOL_SIZE = Gauge("progress_pool_connections", "Connections to the database.", multiprocess_mode="livesum")
 POOL_WAITING = Gauge("progress_pool_waiting", "Requests that wait for a connection.", multiprocess_mode="livesum")
 POOL_TIMEOUTS = Counter("progress_pool_timeouts", "Requests that got no connection in time.")
@@ -66,6 +67,8 @@ def _count(response: Response) -> Response:
         STATEMENT.labels(statement).observe(seconds)
     if response.status_code == 429:
         RATE_LIMITED.inc()
+    if "outcome" in g.get("stripe", ()):
+        STRIPE.labels(g.stripe["outcome"]).inc()
     if g.get("error") == "PoolTimeout":
         POOL_TIMEOUTS.inc()
     _look_at_the_pool()

@@ -30,6 +30,11 @@ CODES = {
     "module_not_found": (404, "There is no module with this id that has lessons for this learner."),
     "lesson_not_available": (400, "This lesson is unpublished, or not part of what this learner has access to."),
     "lesson_locked": (409, "Complete the lessons in prerequisites first."),
+    "invalid_signature": (
+        400,
+        "The Stripe-Signature header is missing, too old, or not made with the secret of this endpoint"
+        " (STRIPE_WEBHOOK_SECRET).",
+    ),
     "not_found": (404, "There is nothing at this path. All calls are under /api/progress."),
     "method_not_allowed": (405, "Use one of the methods in the Allow header."),
     "internal_error": (500, "The service failed. Try again; if it stays, tell those who run it."),

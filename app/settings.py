@@ -23,6 +23,8 @@ T = TypeVar("T")
 
 PublicKey = RSAPublicKey | EllipticCurvePublicKey | Ed25519PublicKey
 
+GRACE = "1 hour"
+USER_ID_METADATA = "userId"
 ALGORITHMS = ("HS256", "RS256", "ES256", "EdDSA")
 
 
@@ -57,6 +59,9 @@ class Settings:
     allowed_origins: frozenset[str]
     rate_limit_writes: RateLimitItem | None
     rate_limit_storage_uri: str | None
+    stripe_webhook_secrets: tuple[str, ...]
+    stripe_user_id_metadata: str
+    subscription_grace: int
     metrics: bool
     log_level: str
     host: str
@@ -80,7 +85,7 @@ def from_environ(environ: Mapping[str, str] = os.environ) -> Settings:
         database_url=read("DATABASE_URL", database_url),
         database_timeout=read("DATABASE_TIMEOUT", _seconds, "5"),
         prepare_threshold=read("PREPARE_THRESHOLD", _prepare_threshold, "5"),
-        auth_secrets=read("AUTH_SECRET", _auth_secrets),
+        auth_secrets=read("AUTH_SECRET", _comma_separated_secrets),
         auth_cookie_name=read("AUTH_COOKIE_NAME", _cookie_name),
         auth_session_table=read("AUTH_SESSION_TABLE", _table),
         auth_jwt_keys=_permitted(
@@ -95,6 +100,9 @@ def from_environ(environ: Mapping[str, str] = os.environ) -> Settings:
         # Not as if it were unset: empty turns the limit off.
         rate_limit_writes=read("RATE_LIMIT_WRITES", _limit, "" if "RATE_LIMIT_WRITES" in environ else "10 per minute"),
         rate_limit_storage_uri=read("RATE_LIMIT_STORAGE_URI", _storage_uri),
+        stripe_webhook_secrets=read("STRIPE_WEBHOOK_SECRET", _comma_separated_secrets),
+        stripe_user_id_metadata=read("STRIPE_USER_ID_METADATA", str, USER_ID_METADATA),
+        subscription_grace=read("SUBSCRIPTION_GRACE", duration, GRACE),
         metrics=read("METRICS", _on_or_off, "off"),
         log_level=read("LOG_LEVEL", _log_level, "info"),
         host=read("HOST", _host, "127.0.0.1"),
@@ -155,6 +163,17 @@ def _storage_uri(text: str) -> str | None:
     if scheme not in ("redis", "rediss") or not host:
         raise ValueError("is not a URL like redis://host:6379/0; leave it empty to count in the database")
     return text
+
+
+def duration(text: str) -> int:
+    """Return the seconds of `90 seconds`, `30 minutes`, `1 hour`, `2 days` or `0`."""
+    if text == "0":
+        return 0
+    found = re.fullmatch(r"([0-9]{1,6}) (second|minute|hour|day)s?", text, re.ASCII)
+    seconds = int(found[1]) * {"second": 1, "minute": 60, "hour": 3600, "day": 86400}[found[2]] if found else -1
+    if not 0 <= seconds <= 366 * 86400:
+        raise ValueError(f"{text!r} is not a time such as '1 hour', '30 minutes', '2 days' or '0', a year at most")
+    return seconds
 
 
 def _on_or_off(text: str) -> bool:
@@ -220,7 +239,7 @@ def _list(text: str) -> list[str]:
     return [entry.strip() for entry in text.split(",")] if text else []
 
 
-def _auth_secrets(text: str) -> tuple[str, ...]:
+def _comma_separated_secrets(text: str) -> tuple[str, ...]:
     secrets = _list(text)
     if not all(secrets):
         raise ValueError("has an empty secret between its commas")

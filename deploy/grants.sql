@@ -1,5 +1,5 @@
 -- The role that the service runs as: it can do what the statements in sql/ do, and nothing else. It cannot read e-mail
--- addresses or names, write the catalog or anybody's access, nor create, alter or drop anything.
+-- addresses or names, write the catalog or the free path, nor create, alter or drop anything.
 --
 -- The owner of the tables runs it after each `make migrate`, as often as they like, with a role of any name:
 --
@@ -23,7 +23,7 @@ grant usage on schema :"schema" to :"role";
 
 -- From nothing each time, so that what an older version needed is taken back.
 revoke all on users, modules, lessons, lesson_prerequisites, subscriptions, enrollments, progress, rate_limits,
-_yoyo_migration from :"role";
+stripe_customers, stripe_subscriptions, _yoyo_migration from :"role";
 
 grant select on modules, lessons, lesson_prerequisites, subscriptions, enrollments to :"role";
 
@@ -35,6 +35,11 @@ grant select, delete on progress to :"role";
 grant insert (user_id, lesson_id, completed_at, updated_at), update (updated_at) on progress to :"role";
 
 grant select, insert, update, delete on rate_limits to :"role";
+
+-- Stripe's webhook: its mirror, and the copy of it that decides who has full access.
+grant select, insert, update on stripe_customers, stripe_subscriptions to :"role";
+grant insert (user_id, stripe_subscription_id, status, current_period_end), delete on subscriptions to :"role";
+grant update (stripe_subscription_id, status, current_period_end) on subscriptions to :"role";
 
 -- The check at the start, and /readyz.
 grant select on _yoyo_migration to :"role";

@@ -44,7 +44,7 @@ def test_the_settings_table_is_what_the_code_reads_and_assumes():
         documented |= dict(
             zip(re.findall(r"`(\w+)`", names), re.findall(r"`([^`]+)`", defaults) or [""] * 2, strict=False)
         )
-    beside = {"PG_BINDIR"}  # read by what only make run and make test use
+    beside = {"PG_BINDIR", "STRIPE_API_KEY"}  # read by make run and make test, and by make stripe-sync
     assert set(documented) == set(read) | beside
     for name, default in documented.items():
         value = getattr(assumed, name.lower(), None)
@@ -52,6 +52,9 @@ def test_the_settings_table_is_what_the_code_reads_and_assumes():
             value = ",".join(settings.ALGORITHMS)
         elif name == "RATE_LIMIT_WRITES":
             value = str(value).replace("per 1 ", "per ")
+        elif name == "SUBSCRIPTION_GRACE":
+            assert value == settings.duration(settings.GRACE)
+            value = settings.GRACE
         elif name == "WEB_CONCURRENCY":
             assert value == os.cpu_count()
             value = None
@@ -119,8 +122,8 @@ def test_every_setting_that_is_read_is_documented():
         for name in re.findall(r"environ(?:\.get\(|\[)\"([A-Z_]+)\"", source.read_text())
         if not name.startswith("PIP_")
     }
-    # Of the request; of the machine: who called sudo; and gunicorn.conf.py's own word to a library.
-    assert names - {"PATH_INFO", "SUDO_UID", "PROMETHEUS_MULTIPROC_DIR"} <= {
+    # Of the request; of make; of the machine: who called sudo; and gunicorn.conf.py's own word to a library.
+    assert names - {"PATH_INFO", "FILE", "SUDO_UID", "PROMETHEUS_MULTIPROC_DIR"} <= {
         name for row in table(README, "Settings") for name in re.findall(r"`(\w+)`", row[0])
     }
 
@@ -132,7 +135,7 @@ def shell_blocks(text: str) -> list[str]:
 @pytest.fixture(scope="module")
 def blocks() -> dict[str, list[str]]:
     found = {"README.md": shell_blocks(README), "sql/README.md": shell_blocks(DBAS)}
-    assert {name: len(texts) for name, texts in found.items()} == {"README.md": 9, "sql/README.md": 3}
+    assert {name: len(texts) for name, texts in found.items()} == {"README.md": 10, "sql/README.md": 3}
     return found
 
 
@@ -148,7 +151,7 @@ def checkout(folder: Path) -> Path:  # noqa: F811
 
 
 def test_the_shell_blocks_run_as_they_stand(checkout, blocks):
-    start, test, learners, venv, owner, production, dump, restore, by_hand = blocks["README.md"]
+    start, test, learners, events, venv, owner, production, dump, restore, by_hand = blocks["README.md"]
     assert (start, test) == ("make run\n", "make test\n")  # the second is what runs this
     environ = {"PATH": f"{postgres.bindir()}:{os.environ['PATH']}", "HOME": "/nonexistent", "PORT": str(free_port())}
     environ |= {"WEB_CONCURRENCY": "1"}
@@ -173,6 +176,7 @@ def test_the_shell_blocks_run_as_they_stand(checkout, blocks):
         assert url
         environ["DATABASE_URL"] = url[0]
         assert "free access" in run(learners)
+        assert run(events) == '{"outcome": "applied"}\n' * 2
         # Unset variables are an error in all of these; each answers with the demo learner's row.
         for block in [by_hand, *blocks["sql/README.md"]]:
             if "pg_stat_statements" not in block:

@@ -8,6 +8,7 @@ import psycopg
 import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator
 from psycopg.rows import dict_row
+from stripe import WebhookSignature
 
 from app import catalog, database
 from app.problems import CODES
@@ -39,7 +40,7 @@ def test_the_document_is_served_without_a_session_to_be_cached(api):
 def test_every_route_is_documented_and_every_documented_call_is_a_route(make_api):
     routes = {
         (rule.rule.replace("<lesson_id>", "{lessonId}").replace("<module_id>", "{moduleId}"), method.lower())
-        for rule in make_api(METRICS="on").application.url_map.iter_rules()
+        for rule in make_api(METRICS="on", STRIPE_WEBHOOK_SECRET="whsec_1").application.url_map.iter_rules()
         for method in (rule.methods or set()) - {"HEAD"}
     }
     assert routes == {(path, method) for path, method, _ in OPERATIONS.values()}
@@ -130,6 +131,14 @@ def test_every_example_of_a_problem_is_the_problem(api, make_api, curriculum, db
     with monkeypatch.context() as patch:
         patch.setitem(database.STATEMENTS, "summary", database.Statement("summary", TIMED_OUT, ()))
         calls.append(("Unavailable", "unavailable", api.get("/api/progress/summary", headers=bearer())))
+    stripe = make_api(STRIPE_WEBHOOK_SECRET="whsec_1", DATABASE_TIMEOUT="0.2", WEB_THREADS="1")
+    webhook = "/api/stripe/webhook"
+    calls.append(("InvalidSignature", "invalid_signature", stripe.post(webhook, data="{}")))
+    calls.append(("EventTooLarge", "body_too_large", stripe.post(webhook, data=b" " * (512 * 1024 + 1))))
+    with stripe.application.extensions["pool"].connection():
+        event = (ROOT / "app" / "demo" / "stripe" / "active.json").read_text()
+        headers = {"Stripe-Signature": WebhookSignature.generate_signature_header(event, "whsec_1")}
+        calls.append(("EventNotTaken", "unavailable", stripe.post(webhook, data=event, headers=headers)))
     unready = make_api()
     unready.application.extensions["migrations"].append("0099_example")
     calls.append(("NotReady", "unavailable", unready.get("/readyz")))

@@ -53,6 +53,9 @@ def test_what_is_not_set_has_the_contracts_default():
         "auth_jwt_audience": None,
         "auth_jwt_issuer": None,
         "auth_user_id_claim": "sub",
+        "stripe_webhook_secrets": (),
+        "stripe_user_id_metadata": "userId",
+        "subscription_grace": 3600,
         "metrics": False,
         "log_level": "info",
         "host": "127.0.0.1",
@@ -92,6 +95,10 @@ def test_an_empty_value_is_as_none(empty):
         ("HOST", "::", "::"),
         ("PORT", "0", 0),
         ("PORT", "65535", 65535),
+        ("SUBSCRIPTION_GRACE", "0", 0),
+        ("SUBSCRIPTION_GRACE", "90 seconds", 90),
+        ("SUBSCRIPTION_GRACE", "30 minutes", 1800),
+        ("SUBSCRIPTION_GRACE", "2 days", 172800),
         ("METRICS", "on", True),
         ("METRICS", "off", False),
         ("LOG_LEVEL", "WARNING", "warning"),
@@ -217,6 +224,13 @@ WRONG: list[tuple[str, Any]] = [
     ("AUTH_JWT_ALGORITHMS", {"AUTH_JWT_PUBLIC_KEY": KEYS["ES256"], "AUTH_JWT_ALGORITHMS": "ES256"}),
     *(("HOST", {"HOST": text}) for text in ("a b", "256.1.1.1", "http://localhost", "[::1]", "x" * 300)),
     *(("PORT", {"PORT": text}) for text in ("-1", "65536", "http", "80.0", "0x50", "8000 8001", "\u0668", "1\n2")),
+    *(
+        ("SUBSCRIPTION_GRACE", {"SUBSCRIPTION_GRACE": text})
+        for text in ("1", "-1 hour", "1 week", "one hour", "1h", "367 days", "999999 days", "1  hour")
+    ),
+    *(("STRIPE_WEBHOOK_SECRET", {"STRIPE_WEBHOOK_SECRET": text}) for text in ("a,", ",", "a,,b")),
+    *(("METRICS", {"METRICS": text}) for text in ("yes", "1", "ON")),
+    *(("LOG_LEVEL", {"LOG_LEVEL": text}) for text in ("verbose", "1")),
     *(("WEB_CONCURRENCY", {"WEB_CONCURRENCY": text}) for text in ("0", "-1", "many", "1.5", "1001")),
     *(("WEB_THREADS", {"WEB_THREADS": text}) for text in ("0", "-4", "four", "4.0", "1001")),
     *(

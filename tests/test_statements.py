@@ -29,6 +29,17 @@ VALUES = {
     "key": "a key",
     "amount": "10",
     "window": "60",
+    "customer_id": "cus_1",
+    "stripe_subscription_id": "sub_1",
+    "claimed_user_id": LEARNER,
+    "status": "active",
+    "current_period_end": "1924992000",
+    "event_id": "evt_1",
+    "event_type": "updated",
+    "event_created": "1795478400",
+    "object": "{}",
+    "previous_attributes": "{}",
+    "grace": "3600",
     "catalog": '{"modules": [], "lessons": [], "prerequisites": []}',
 }
 

@@ -53,7 +53,7 @@ def main() -> None:
             if demo:
                 _say("starting PostgreSQL in .local/postgres")
                 server, environ["DATABASE_URL"] = postgres.start(LOCAL / "postgres")
-                for name in ("AUTH_JWT_SECRET", "AUTH_SECRET"):
+                for name in ("AUTH_JWT_SECRET", "AUTH_SECRET", "STRIPE_WEBHOOK_SECRET"):
                     environ[name] = os.environ.get(name, "").strip() or _secret()
                 _fill(environ)
             status = _serve(environ, url, demo)
@@ -141,6 +141,9 @@ def _fill(environ: dict[str, str]) -> None:
             " on conflict (user_id) do update set current_period_end = excluded.current_period_end",
             [FULL],
         )
+        # Who has no access has none at each start, whatever Stripe was made to say before.
+        connection.execute("delete from stripe_subscriptions where claimed_user_id = %s", [NONE])
+        connection.execute("delete from subscriptions where user_id = %s", [NONE])
         connection.execute("insert into enrollments (user_id) values (%s) on conflict do nothing", [FREE])
 
 
@@ -233,6 +236,11 @@ curl -X DELETE -H "Authorization: Bearer $FULL" {url}/api/progress/lessons/97bf8
 # only free lessons; and 403 not_enrolled
 curl -H "Authorization: Bearer $FREE" {url}/api/progress/outline
 curl -H "Authorization: Bearer $NONE" {url}/api/progress/summary
+
+# sell the third learner full access, as Stripe would say it; and take it back
+make stripe-event FILE=app/demo/stripe/active.json
+curl -H "Authorization: Bearer $NONE" {url}/api/progress/summary
+make stripe-event FILE=app/demo/stripe/deleted.json
 
 # a browser's session: the cookie that Auth.js v5 would set for the first learner
 COOKIE='{_cookie(settings, now, expires)}'

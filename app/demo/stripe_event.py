@@ -1,0 +1,38 @@
+"""`make stripe-event FILE=…`: send an event to the service of `make run`, signed as Stripe signs."""
+
+import os
+import sys
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import stripe
+
+from app.demo.__main__ import LOCAL
+
+
+def main() -> None:
+    """Send the file, print the service's answer, and exit with 1 unless it is 200."""
+    file = os.environ.get("FILE", "")
+    try:
+        payload = Path(file).read_text("utf-8")
+        url = (LOCAL / "run.lock").read_text()
+        secret = os.environ.get("STRIPE_WEBHOOK_SECRET", "").split(",")[0].strip() or (LOCAL / "secret").read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        sys.exit(f"FILE={file} cannot be read, or `make run` never ran here: {error}")
+    request = urllib.request.Request(  # noqa: S310 - the URL is ours
+        f"{url}/api/stripe/webhook",
+        payload.encode(),
+        {"Stripe-Signature": stripe.WebhookSignature.generate_signature_header(payload, secret)},
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=20) as response:  # noqa: S310
+            print(response.read().decode().strip())
+    except urllib.error.HTTPError as error:
+        sys.exit(error.read().decode().strip())
+    except OSError as error:
+        sys.exit(f"nothing answers at {url}: {error}; start it with: make run")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,37 @@
+-- What Stripe says of its subscriptions: a row for each, since a learner may have two, and what Stripe says last of the
+-- old one must not close the new one. The best of a learner's is copied into subscriptions.
+
+-- Which learner a customer of Stripe's is, as a checkout said. The learner need not be in users yet.
+create table if not exists stripe_customers (
+    customer_id text primary key,
+    claimed_user_id uuid not null,
+    -- The same, once they are in users; with them it goes.
+    user_id uuid references users (id) on delete cascade,
+    event_created timestamptz not null,
+    created_at timestamptz not null default now()
+);
+
+create index if not exists stripe_customers_user_id_idx on stripe_customers (user_id);
+
+create table if not exists stripe_subscriptions (
+    stripe_subscription_id text primary key,
+    customer_id text not null,
+    -- The learner that the subscription itself names, in its metadata.
+    claimed_user_id uuid,
+    -- Whose it is: who is claimed, or else the customer's, once they are in users.
+    user_id uuid references users (id) on delete cascade,
+    status text not null,
+    current_period_end timestamptz,
+    -- Of the event that said so. The last two tell which of two events of one second came after the other.
+    event_id text not null,
+    event_type text not null,
+    event_created timestamptz not null,
+    object json not null,
+    previous_attributes json not null,
+    created_at timestamptz not null default now(),
+    updated_at timestamptz not null default now()
+);
+
+create index if not exists stripe_subscriptions_customer_id_idx on stripe_subscriptions (customer_id);
+
+create index if not exists stripe_subscriptions_user_id_idx on stripe_subscriptions (user_id);

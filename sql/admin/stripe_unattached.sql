@@ -1,0 +1,10 @@
+-- The customers of Stripe's whose subscriptions nobody in users is known to own.
+--
+-- Parameters: none
+-- Returns: a row per customer
+--   customer_id  text  Stripe's id of the customer
+
+select distinct customer_id
+from stripe_subscriptions
+where user_id is null
+order by customer_id;

@@ -1,0 +1,47 @@
+-- Gives the subscriptions of one customer to the learner whose they are: whom the subscription claims, or else the
+-- customer's, if they are in users. Names everybody whose access may have changed by that.
+--
+-- Parameters:
+--   customer_id  text  Stripe's id of the customer
+-- Returns: a row per learner, by id
+--   user_id  uuid  whose one of them was, or is
+
+with owned as (
+    select
+        subscription.stripe_subscription_id,
+        subscription.user_id as before,
+        learner.id as after
+    from stripe_subscriptions as subscription
+    left join stripe_customers as customer on subscription.customer_id = customer.customer_id
+    left join users as learner
+        on coalesce(subscription.claimed_user_id, customer.claimed_user_id) = learner.id
+    where subscription.customer_id = :'customer_id'::text
+),
+
+attached as (
+    update stripe_subscriptions
+    set user_id = owned.after
+    from owned
+    where
+        stripe_subscriptions.stripe_subscription_id = owned.stripe_subscription_id
+        and stripe_subscriptions.user_id is distinct from owned.after
+),
+
+tied as (
+    update stripe_customers
+    set user_id = learner.id
+    from users as learner
+    where
+        stripe_customers.customer_id = :'customer_id'::text
+        and stripe_customers.claimed_user_id = learner.id
+        and stripe_customers.user_id is distinct from learner.id
+)
+
+select before as user_id
+from owned
+where before is not null
+union
+select after
+from owned
+where after is not null
+order by user_id;

@@ -1,0 +1,844 @@
+"""Stripe's webhook and its mirror: in whatever order the events come, the right people can learn."""
+
+import copy
+import http.server
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from typing import Any, ClassVar
+from urllib.parse import parse_qs, urlsplit
+
+import psycopg
+import pytest
+import stripe
+from flask.testing import FlaskClient
+
+from tests.conftest import ROOT, SERVICE, running_gunicorn
+from tests.world import (
+    FREE_LEARNER,
+    LEARNER,
+    add_module,
+    add_user,
+    assert_problem,
+    bearer,
+    completions,
+    get,
+    mark,
+    ok,
+    uuid4,
+)
+
+WEBHOOK = "/api/stripe/webhook"
+SECRET = "whsec_of_the_tests"
+EARLIER_SECRET = "whsec_from_before_the_rotation"
+CUSTOMER = "cus_QXg1o8vEkE0"
+OLD, NEW = "sub_1PgcOldA", "sub_1PgcNewB"
+T0 = 1_900_000_000  # 2030-03-17, so that whatever ends a day later is still to come
+DAY = 86400
+SHAPES = ["2024-06-20", "2025-03-31.basil"]
+
+
+def subscription(
+    status: str = "active",
+    name: str = NEW,
+    end: int | None = T0 + 30 * DAY,
+    version: str = SHAPES[1],
+    metadata: dict[str, str] | None = None,
+    **more: Any,
+) -> dict[str, Any]:
+    """A subscription as Stripe's API has it in a version; since basil the period's end is on the items."""
+    basil = version == SHAPES[1]
+    items = [
+        {
+            "id": f"si_{number}",
+            "object": "subscription_item",
+            **({"current_period_end": None if end is None else end - number * DAY} if basil else {}),
+            "price": {"id": "price_1", "object": "price", "recurring": {"interval": "month"}, "unit_amount": 1900},
+            "quantity": 1,
+            "subscription": name,
+        }
+        for number in range(2)
+    ]
+    return {
+        "id": name,
+        "object": "subscription",
+        "cancel_at_period_end": False,
+        "customer": CUSTOMER,
+        **({} if basil else {"current_period_end": end, "current_period_start": T0}),
+        "default_payment_method": None,
+        "items": {"object": "list", "data": items, "has_more": False, "url": "/v1/subscription_items"},
+        "metadata": {"userId": LEARNER} if metadata is None else metadata,
+        "pause_collection": None,
+        "status": status,
+        **more,
+    }
+
+
+NUMBERS = itertools.count(1)
+
+
+def event(
+    what: str, document: dict[str, Any], created: int = T0, previous: dict[str, Any] | None = None, **more: Any
+) -> dict[str, Any]:
+    kind = what if "." in what else f"customer.subscription.{what}"
+    data: dict[str, Any] = {"object": copy.deepcopy(document)}
+    if previous is not None:
+        data["previous_attributes"] = previous
+    return {
+        "id": f"evt_{next(NUMBERS)}",
+        "object": "event",
+        "created": created,
+        "data": data,
+        "livemode": False,
+        "type": kind,
+        **more,
+    }
+
+
+def checkout(user_id: Any = LEARNER, created: int = T0, customer: str | None = CUSTOMER) -> dict[str, Any]:
+    document = {
+        "id": "cs_test_a1",
+        "object": "checkout.session",
+        "client_reference_id": user_id,
+        "customer": customer,
+        "mode": "subscription",
+        "payment_status": "paid",
+    }
+    return event("checkout.session.completed", document, created)
+
+
+def signed(payload: str, secret: str = SECRET, at: int | None = None) -> dict[str, str]:
+    header = stripe.WebhookSignature.generate_signature_header(payload, secret, at)
+    return {"Stripe-Signature": header, "Content-Type": "application/json; charset=utf-8"}
+
+
+def deliver(api: FlaskClient, document: Any, **options: Any) -> Any:
+    payload = document if isinstance(document, str) else json.dumps(document)
+    return api.post(WEBHOOK, data=payload.encode(), headers=signed(payload, **options))
+
+
+def outcome(api: FlaskClient, document: Any) -> str:
+    answer = deliver(api, document)
+    assert (answer.status_code, answer.content_type) == (200, "application/json")
+    assert set(answer.json) == {"outcome"}
+    return str(answer.json["outcome"])
+
+
+@pytest.fixture
+def api(make_api) -> FlaskClient:
+    api: FlaskClient = make_api(STRIPE_WEBHOOK_SECRET=f"{SECRET}, {EARLIER_SECRET}", SUBSCRIPTION_GRACE="0")
+    return api
+
+
+@pytest.fixture
+def learner(db) -> str:
+    add_module(db, 1, 2, 3)
+    return add_user(db, access=None)
+
+
+def copied(db: psycopg.Connection, user_id: str = LEARNER) -> Any:
+    """The learner's row of subscriptions, the period's end in seconds."""
+    return db.execute(
+        "select stripe_subscription_id, status, extract(epoch from current_period_end)::bigint"
+        " from subscriptions where user_id = %s",
+        [user_id],
+    ).fetchone()
+
+
+def may_learn(api: FlaskClient, user_id: str = LEARNER) -> bool:
+    return api.get("/api/progress/summary", headers=bearer(user_id)).status_code == 200
+
+
+# The door
+
+
+def test_without_a_secret_there_is_no_webhook(make_api, db):
+    assert_problem(make_api().post(WEBHOOK, data="{}"), "not_found")
+
+
+def test_both_secrets_of_a_rotation_are_good(api, learner):
+    for secret in (SECRET, EARLIER_SECRET):
+        assert deliver(api, event("updated", subscription()), secret=secret).status_code == 200
+
+
+def refused(answer: Any, code: str = "invalid_signature", status: int = 400) -> None:
+    assert (answer.status_code, answer.content_type) == (status, "application/problem+json")
+    assert answer.json["code"] == code
+    assert not {"Cache-Control", "Vary", "WWW-Authenticate"} & set(answer.headers.keys())
+
+
+PAYLOAD = json.dumps(event("updated", subscription()))
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"Stripe-Signature": ""},
+        {"Stripe-Signature": "nonsense"},
+        {"Stripe-Signature": "t=,v1="},
+        {"Stripe-Signature": f"t={'9' * 5000},v1=0"},
+        {"Stripe-Signature": f"t={int(time.time())},v1=é"},
+        {"Stripe-Signature": f"t={int(time.time())},v0=0"},
+        signed(PAYLOAD, "whsec_of_somebody_else"),
+        signed(PAYLOAD + " "),
+        signed(PAYLOAD, at=int(time.time()) - 310),
+    ],
+)
+def test_what_stripe_did_not_sign_just_now_is_refused(api, learner, db, headers):
+    refused(api.post(WEBHOOK, data=PAYLOAD, headers=headers))
+    assert copied(db) is None
+
+
+def test_a_body_that_is_not_text_is_refused(api):
+    refused(api.post(WEBHOOK, data=b"\xff\xfe", headers=signed("x")))
+    refused(api.post(WEBHOOK, data=b""))
+
+
+def test_a_body_may_have_512_kib(api, learner):
+    document = event("updated", subscription(note="x"))
+    spare = 512 * 1024 - len(json.dumps(document))
+    document["data"]["object"]["note"] = "x" * (spare + 1)
+    assert deliver(api, document).status_code == 200
+    document["data"]["object"]["note"] += "x"
+    refused(deliver(api, document), "body_too_large", 413)
+
+
+def test_it_needs_no_session_and_knows_no_write_limit(make_api, learner):
+    api = make_api(STRIPE_WEBHOOK_SECRET=SECRET, RATE_LIMIT_WRITES="1 per minute")
+    for _ in range(5):
+        answer = deliver(api, event("updated", subscription()))
+        assert answer.status_code == 200
+        assert not {"Cache-Control", "Vary"} & set(answer.headers.keys())
+    assert api.get(WEBHOOK).status_code == 405
+
+
+@pytest.mark.parametrize("kind", ["invoice.paid", "customer.created", "customer.subscription.trial_will_end", "x"])
+def test_any_other_event_is_left_alone(api, learner, db, kind):
+    assert outcome(api, event(kind, subscription()) | {"type": kind}) == "ignored"
+    assert copied(db) is None
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        "",
+        "[]",
+        "{",
+        "null",
+        "[" * 100_000,
+        '{"type": 1}',
+        {"type": "customer.subscription.updated", "id": "evt_1", "created": 1},
+        {"type": "customer.subscription.updated", "id": "evt_1", "created": 1, "data": []},
+        event("updated", subscription(), created="now"),  # type: ignore[arg-type]
+        event("updated", subscription() | {"id": None}),
+        event("updated", subscription() | {"customer": {"id": CUSTOMER}}),
+        event("updated", subscription() | {"status": "a\0b"}),
+        event("updated", subscription() | {"status": "\ud800"}),
+        event("checkout.session.completed", []),  # type: ignore[arg-type]
+    ],
+    ids=range(14),
+)
+def test_what_is_signed_but_not_as_described_is_taken_and_changes_nothing(api, learner, db, document):
+    assert outcome(api, document) == "malformed"
+    assert db.execute("select count(*) from stripe_subscriptions").fetchone() == (0,)
+
+
+def test_a_nul_or_half_a_character_in_what_is_kept_does_no_harm(api, learner, db):
+    odd = subscription(description="a\0b \ud800", metadata={"userId": LEARNER, "note": "\0"})
+    assert outcome(api, event("updated", odd)) == "applied"
+    assert outcome(api, event("updated", odd, T0, previous={"status": "trialing"})) in ("applied", "stale")
+
+
+# What Stripe says and what a learner may
+
+
+@pytest.mark.parametrize("version", SHAPES)
+def test_the_last_of_the_items_ends_the_period(api, learner, db, version):
+    assert outcome(api, event("created", subscription(version=version))) == "applied"
+    assert copied(db) == (NEW, "active", T0 + 30 * DAY)
+    assert may_learn(api)
+
+
+@pytest.mark.parametrize("version", SHAPES)
+@pytest.mark.parametrize(
+    ("status", "access"),
+    [
+        ("active", True),
+        ("trialing", True),
+        *((status, False) for status in ("past_due", "unpaid", "incomplete", "incomplete_expired", "canceled")),
+        ("paused", False),
+        ("something_new", False),
+        ("Active", False),
+    ],
+)
+def test_a_status_gives_the_access_that_the_contract_says(api, learner, db, status, access, version):
+    assert outcome(api, event("updated", subscription(status, version=version))) == "applied"
+    assert may_learn(api) is access
+    assert copied(db) == (NEW, status, T0 + 30 * DAY)
+
+
+@pytest.mark.parametrize("version", SHAPES)
+def test_a_period_without_an_end_is_no_access_and_no_error(api, learner, db, version):
+    assert outcome(api, event("updated", subscription(end=None, version=version))) == "applied"
+    assert copied(db) == (NEW, "active", None)
+    assert not may_learn(api)
+
+
+@pytest.mark.parametrize("end", [-1, 10**18, 1e300, True, "1900000000", [], {}])
+def test_an_end_that_is_no_time_is_as_none(api, learner, db, end):
+    document = subscription(version=SHAPES[0]) | {"current_period_end": end}
+    assert outcome(api, event("updated", document)) == "applied"
+    assert copied(db) == (NEW, "active", None)
+
+
+def test_pausing_collection_and_canceling_at_the_end_leave_access(api, learner):
+    for more in ({"pause_collection": {"behavior": "void"}}, {"cancel_at_period_end": True}):
+        assert outcome(api, event("updated", subscription(**more))) == "applied"
+        assert may_learn(api)
+
+
+def test_a_period_ends_at_its_millisecond(api, learner, db):
+    now = time.time()
+    for status in ("active", "trialing"):
+        deliver(api, event("updated", subscription(status, end=int(now) - 1), T0))
+        assert not may_learn(api)
+        deliver(api, event("updated", subscription(status, end=int(now) + 3600), T0 + 1))
+        assert may_learn(api)
+        db.execute("update subscriptions set current_period_end = clock_timestamp() + '300 ms'")
+        assert may_learn(api)
+        (end,) = db.execute("select extract(epoch from current_period_end)::float from subscriptions").fetchone()
+        while may_learn(api):
+            assert time.time() < end + 0.5
+        assert time.time() >= end
+        db.execute("delete from stripe_subscriptions")
+
+
+def test_grace_is_added_where_there_is_access(make_api, learner, db):
+    api = make_api(STRIPE_WEBHOOK_SECRET=SECRET, SUBSCRIPTION_GRACE="2 days")
+    deliver(api, event("updated", subscription("active"), T0))
+    assert copied(db) == (NEW, "active", T0 + 32 * DAY)
+    deliver(api, event("updated", subscription("trialing"), T0 + 1))
+    assert copied(db) == (NEW, "trialing", T0 + 32 * DAY)
+    deliver(api, event("updated", subscription("past_due"), T0 + 2))
+    assert copied(db) == (NEW, "past_due", T0 + 30 * DAY)
+
+
+def test_an_hour_of_grace_unless_another_is_set(make_api, learner, db):
+    deliver(make_api(STRIPE_WEBHOOK_SECRET=SECRET), event("updated", subscription()))
+    assert copied(db) == (NEW, "active", T0 + 30 * DAY + 3600)
+
+
+def test_progress_is_never_touched(api, learner, db):
+    deliver(api, event("updated", subscription(), T0))
+    ok(mark(api, 2))
+    ok(mark(api, 3))
+    before = completions(db)
+    deliver(api, event("deleted", subscription("canceled"), T0 + 1))
+    assert not may_learn(api)
+    assert completions(db) == before
+    deliver(api, event("created", subscription(name="sub_another"), T0 + 2))
+    assert get(api, "summary")["completedCount"] == 2
+    assert completions(db) == before
+
+
+# In which order the events come
+
+
+def six_events(version: str, number: int) -> list[dict[str, Any]]:
+    """A learner's old subscription ends while a new one begins; the new one's first two events are of one second."""
+    own: dict[str, Any] = {
+        "metadata": {"userId": uuid4(0xC0 + number)},
+        "customer": f"cus_{number}",
+        "version": version,
+    }
+    old = subscription(name=f"{OLD}{number}", end=T0 + 5 * DAY, **own)
+    new = subscription("incomplete", name=f"{NEW}{number}", **own)
+    paid = new | {"status": "active", "default_payment_method": "pm_1"}
+    return [
+        event("created", old, T0 - 25 * DAY),
+        event("updated", old | {"cancel_at_period_end": True}, T0 - 100, {"cancel_at_period_end": False}),
+        event("deleted", old | {"status": "canceled"}, T0 + 60),
+        event("created", new, T0),
+        event("updated", paid, T0, {"status": "incomplete", "default_payment_method": None}),
+        event("updated", paid | {"description": "Renewed"}, T0 + 90, {"description": None}),
+    ]
+
+
+@pytest.mark.parametrize("version", SHAPES)
+def test_all_orders_of_six_events_with_a_duplicate_each_end_in_the_same_right_state(environ, db, version):
+    learners = 6  # each goes through its share of the orders, all at the same time
+    for number in range(learners):
+        add_user(db, uuid4(0xC0 + number), access=None)
+    wrong: list[Any] = []
+    done: list[int] = []
+
+    def go_through(number: int, url: str) -> None:
+        events = six_events(version, number)
+        with psycopg.connect(environ["DATABASE_URL"].replace(SERVICE, "postgres"), autocommit=True) as own:
+            for at, order in enumerate(itertools.permutations(events)):
+                if at % learners != number:
+                    continue
+                own.execute("delete from stripe_subscriptions where customer_id = %s", [f"cus_{number}"])
+                own.execute("delete from subscriptions where user_id = %s", [uuid4(0xC0 + number)])
+                # The duplicate of another one, each time at another place.
+                delivered = list(order)
+                delivered.insert(at % 7, order[at // 7 % 6])
+                for document in delivered:
+                    payload = json.dumps(document)
+                    request = urllib.request.Request(url + WEBHOOK, payload.encode(), signed(payload))
+                    with urllib.request.urlopen(request) as response:
+                        assert json.load(response)["outcome"] in ("applied", "stale")
+                if copied(own, uuid4(0xC0 + number)) != (f"{NEW}{number}", "active", T0 + 30 * DAY):
+                    wrong.append(delivered)
+                done.append(at)
+
+    settings = {"STRIPE_WEBHOOK_SECRET": SECRET, "SUBSCRIPTION_GRACE": "0", "WEB_CONCURRENCY": "2"}
+    with running_gunicorn(environ | settings) as service:
+        threads = [threading.Thread(target=go_through, args=(number, service.url)) for number in range(learners)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert sorted(done) == list(range(720))
+    assert wrong == []
+
+
+def same_second_updates() -> list[list[dict[str, Any]]]:
+    first = subscription("incomplete")
+    paid = subscription("active")
+    with_card = paid | {"default_payment_method": "pm_1"}
+    renewed = subscription("active", end=T0 + 60 * DAY)
+    noted = {"userId": LEARNER, "a": "1"}
+    return [
+        # Paid, then a card; the other way round; a renewal, whose items say so; something in the metadata.
+        [
+            event("updated", paid, T0, {"status": "incomplete"}),
+            event("updated", with_card, T0, {"default_payment_method": None}),
+        ],
+        [
+            event("updated", first | {"default_payment_method": "pm_1"}, T0, {"default_payment_method": None}),
+            event("updated", with_card, T0, {"status": "incomplete"}),
+        ],
+        [
+            event("updated", paid, T0, {"status": "incomplete"}),
+            event("updated", renewed, T0, {"items": {"data": paid["items"]["data"]}}),
+        ],
+        [
+            event("updated", paid | {"metadata": noted}, T0, {"metadata": {"a": None}}),
+            event("updated", subscription("past_due", metadata=noted), T0, {"status": "active"}),
+        ],
+        [event("created", first, T0), event("updated", paid, T0, {"status": "incomplete"})],
+        [event("updated", paid, T0, {"status": "incomplete"}), event("deleted", subscription("canceled"), T0)],
+        [event("updated", paid, T0 + 5, {"status": "x"}), event("deleted", subscription("canceled"), T0)],
+        [event("updated", paid, T0), event("updated", subscription("incomplete_expired"), T0 - 9)],
+        [event("updated", paid, T0, {"status": "past_due"}), event("paused", subscription("paused"), T0 + 1)],
+        [event("paused", subscription("paused"), T0), event("resumed", paid, T0 + 1)],
+    ]
+
+
+@pytest.mark.parametrize("pair", same_second_updates(), ids=range(10))
+def test_of_two_events_the_later_holds_whichever_comes_first(api, learner, db, pair):
+    later = pair[1]["data"]["object"]
+    ends = [item["current_period_end"] for item in later["items"]["data"]]
+    for order in (pair, pair[::-1], [*pair, *pair], [*pair[::-1], *pair[::-1]]):
+        db.execute("delete from stripe_subscriptions; delete from subscriptions")
+        for document in order:
+            outcome(api, document)
+        assert copied(db) == (NEW, later["status"], max(ends)), order
+
+
+def test_events_that_nothing_tells_apart_end_the_same_in_every_order(api, learner, db):
+    events = [event("updated", subscription(status, end=T0 + DAY), T0) for status in ("active", "past_due", "unpaid")]
+    ends = set()
+    for order in itertools.permutations(events):
+        db.execute("delete from stripe_subscriptions; delete from subscriptions")
+        for document in order:
+            outcome(api, document)
+        ends.add(copied(db))
+    assert len(ends) == 1
+
+
+def test_the_best_of_two_subscriptions_counts(api, learner, db):
+    deliver(api, event("created", subscription("past_due", name=OLD, end=T0 + 90 * DAY)))
+    assert copied(db) == (OLD, "past_due", T0 + 90 * DAY)
+    deliver(api, event("created", subscription("active", end=T0 + DAY)))
+    assert copied(db) == (NEW, "active", T0 + DAY)
+    deliver(api, event("created", subscription("trialing", name="sub_third", end=T0 + 2 * DAY)))
+    assert copied(db) == ("sub_third", "trialing", T0 + 2 * DAY)
+    deliver(api, event("created", subscription("active", name="sub_endless", end=None)))
+    assert copied(db) == ("sub_third", "trialing", T0 + 2 * DAY)
+
+
+# Whose it is
+
+
+def test_the_metadata_may_have_another_name(make_api, learner, db):
+    api = make_api(STRIPE_WEBHOOK_SECRET=SECRET, STRIPE_USER_ID_METADATA="learner")
+    assert outcome(api, event("updated", subscription(metadata={"learner": LEARNER.upper()}))) == "applied"
+    assert may_learn(api)
+
+
+def test_without_metadata_the_customer_of_the_checkout_says_it(api, learner, db):
+    assert outcome(api, checkout()) == "applied"
+    assert outcome(api, event("created", subscription(metadata={}))) == "applied"
+    assert may_learn(api)
+
+
+def test_a_subscription_that_came_before_the_checkout_is_attached_by_it(api, learner, db):
+    assert outcome(api, event("created", subscription(metadata={}))) == "unattached"
+    assert not may_learn(api)
+    assert outcome(api, checkout()) == "applied"
+    assert may_learn(api)
+
+
+def test_metadata_comes_before_the_checkout(api, learner, db):
+    add_user(db, FREE_LEARNER, access=None)
+    deliver(api, checkout(FREE_LEARNER))
+    deliver(api, event("created", subscription()))
+    assert (may_learn(api), may_learn(api, FREE_LEARNER)) == (True, False)
+
+
+def test_of_two_checkouts_the_later_holds_whichever_comes_first(api, learner, db):
+    add_user(db, FREE_LEARNER, access=None)
+    checkouts = [checkout(FREE_LEARNER, T0), checkout(LEARNER, T0 + 1)]
+    for order in (checkouts, checkouts[::-1]):
+        db.execute("delete from stripe_subscriptions; delete from stripe_customers; delete from subscriptions")
+        deliver(api, event("created", subscription(metadata={})))
+        for document in order:
+            deliver(api, document)
+        assert (may_learn(api), may_learn(api, FREE_LEARNER)) == (True, False)
+
+
+@pytest.mark.parametrize("user_id", ["1", "{6f9619ff-8b86-4d11-b42d-00c04fc964ff}", 7, {"a": 1}, "\0"])
+def test_a_user_id_that_is_no_uuid_is_nobodys(api, learner, db, user_id, caplog):
+    with caplog.at_level("INFO", "progress.requests"):
+        assert outcome(api, event("created", subscription(metadata={"userId": user_id}))) == "unattached"
+        assert outcome(api, checkout(user_id)) == "unattached"
+    assert copied(db) is None
+    reasons = [record.__dict__["fields"]["stripe"]["reason"] for record in caplog.records]
+    assert reasons == ["the user id is not a UUID"] * 2
+
+
+@pytest.mark.parametrize("user_id", [None, ""])
+def test_a_checkout_that_names_nobody_is_left_alone(api, learner, db, user_id):
+    assert outcome(api, checkout(None)) == "ignored"
+    assert outcome(api, checkout(LEARNER, customer=None)) == "ignored"
+
+
+def test_a_learner_who_appears_later_is_attached_at_the_next_event(api, db):
+    add_module(db, 1, 2)
+    assert outcome(api, event("created", subscription())) == "unattached"
+    assert outcome(api, checkout()) == "applied"
+    add_user(db, access=None)
+    assert not may_learn(api)
+    assert outcome(api, event("updated", subscription(), T0 - 5)) == "stale"
+    assert may_learn(api)
+
+
+def test_a_subscription_that_changes_hands_leaves_the_first(api, learner, db):
+    add_user(db, FREE_LEARNER, access=None)
+    deliver(api, event("created", subscription(), T0))
+    deliver(api, event("updated", subscription(metadata={"userId": FREE_LEARNER}), T0 + 1))
+    assert (may_learn(api), may_learn(api, FREE_LEARNER)) == (False, True)
+    assert copied(db) is None
+
+
+def test_a_subscription_that_was_written_by_hand_for_another_is_taken_over(api, learner, db):
+    add_user(db, FREE_LEARNER)
+    db.execute("update subscriptions set stripe_subscription_id = %s", [NEW])
+    assert outcome(api, event("created", subscription())) == "applied"
+    assert (may_learn(api), may_learn(api, FREE_LEARNER)) == (True, False)
+
+
+def test_what_was_written_by_hand_stays_while_stripe_says_nothing_of_them(api, learner, db):
+    add_user(db, FREE_LEARNER)
+    deliver(api, event("created", subscription()))
+    assert may_learn(api, FREE_LEARNER)
+
+
+def test_with_a_user_all_that_is_theirs_goes(api, learner, db):
+    deliver(api, checkout())
+    deliver(api, event("created", subscription()))
+    db.execute("delete from users")
+    for table in ("stripe_subscriptions", "stripe_customers", "subscriptions"):
+        assert db.execute(f"select count(*) from {table}").fetchone() == (0,)
+
+
+# Faults
+
+
+def test_while_the_database_is_away_stripe_is_told_to_try_again(make_api, learner, db, database_url):
+    api = make_api(STRIPE_WEBHOOK_SECRET=SECRET, DATABASE_TIMEOUT="0.3")
+    document = event("created", subscription())
+    with psycopg.connect(database_url) as other:
+        other.execute("lock table stripe_subscriptions in access exclusive mode")
+        answer = deliver(api, document)
+    refused(answer, "unavailable", 503)
+    assert int(answer.headers["Retry-After"]) >= 1
+    assert outcome(api, document) == "applied"
+    assert may_learn(api)
+
+
+@pytest.fixture
+def post(environ, db) -> Iterator[Callable[..., Any]]:
+    """A running service of two workers; send it events at once, and learn what came of each."""
+    settings = {"STRIPE_WEBHOOK_SECRET": SECRET, "SUBSCRIPTION_GRACE": "0", "WEB_CONCURRENCY": "2"}
+    with running_gunicorn(environ | settings) as service:
+
+        def post(*documents: dict[str, Any]) -> list[str]:
+            def one(document: dict[str, Any]) -> None:
+                payload = json.dumps(document)
+                request = urllib.request.Request(service.url + WEBHOOK, payload.encode(), signed(payload))
+                try:
+                    with urllib.request.urlopen(request, timeout=20) as response:
+                        outcomes.append(json.load(response)["outcome"])
+                except OSError as error:
+                    if isinstance(error, urllib.error.HTTPError):
+                        error.close()
+                    outcomes.append(type(error).__name__)
+
+            outcomes: list[str] = []
+            threads = [threading.Thread(target=one, args=[document]) for document in documents]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            return outcomes
+
+        post.service = service  # type: ignore[attr-defined]
+        yield post
+
+
+def test_two_deliveries_at_one_moment_leave_the_right_state(post, learner, db):
+    other = "cus_other"
+    for _ in range(15):
+        db.execute("delete from stripe_subscriptions; delete from stripe_customers; delete from subscriptions")
+        events = [
+            event("created", subscription("incomplete", metadata={}), T0),
+            event("updated", subscription("active", metadata={}), T0, {"status": "incomplete"}),
+            checkout(),
+            event("deleted", subscription("canceled", name=OLD, customer=other), T0 + 1),
+            event("updated", subscription("active", name=OLD, customer=other), T0),
+        ]
+        assert set(post(*events)) <= {"applied", "stale", "unattached"}
+        assert copied(db) == (NEW, "active", T0 + 30 * DAY)
+
+
+def test_a_kill_between_leaves_the_right_state_after_redelivery(post, learner, db, database_url):
+    events = [event("created", subscription("incomplete"), T0), event("updated", subscription("active"), T0 + 1)]
+    with psycopg.connect(database_url) as other:
+        # Both stand before the learner's row, what they were told of is in their transactions, and then they die.
+        other.execute("select from users for update")
+        threads = [threading.Thread(target=post, args=[document]) for document in events]
+        for thread in threads:
+            thread.start()
+        waiting = "select count(*) from pg_stat_activity where wait_event_type = 'Lock'"
+        while db.execute(waiting).fetchone() != (2,):
+            assert any(thread.is_alive() for thread in threads)
+        for worker in post.service.workers():
+            os.kill(worker, signal.SIGKILL)
+        for thread in threads:
+            thread.join()
+    while db.execute(
+        waiting.replace("wait_event_type = 'Lock'", "state <> 'idle' and pid <> pg_backend_pid()")
+    ).fetchone() != (0,):
+        pass
+    assert db.execute("select count(*) from stripe_subscriptions").fetchone() == (0,)
+    while post(events[0]) != ["applied"]:
+        pass
+    assert post(events[1]) == ["applied"]
+    assert copied(db) == (NEW, "active", T0 + 30 * DAY)
+
+
+# make stripe-sync
+
+
+class PlayedStripe(http.server.BaseHTTPRequestHandler):
+    """Stripe's list of subscriptions, as its API documents it, in pages of two."""
+
+    subscriptions: ClassVar[list[dict[str, Any]]] = []
+    status = 200
+
+    def do_GET(self) -> None:
+        asked = parse_qs(urlsplit(self.path).query)
+        assert urlsplit(self.path).path == "/v1/subscriptions"
+        assert asked["status"] == ["all"]
+        if self.headers["Authorization"] != "Bearer rk_test_1":
+            return self._answer(
+                401, {"error": {"type": "invalid_request_error", "message": "Invalid API Key provided"}}
+            )
+        if self.status != 200:
+            return self._answer(self.status, {"error": {"type": "api_error", "message": "An error\non our side"}})
+        names = [one["id"] for one in self.subscriptions]
+        first = names.index(asked["starting_after"][0]) + 1 if "starting_after" in asked else 0
+        page = {
+            "object": "list",
+            "url": "/v1/subscriptions",
+            "has_more": first + 2 < len(names),
+            "data": self.subscriptions[first : first + 2],
+        }
+        return self._answer(200, page)
+
+    def _answer(self, status: int, document: dict[str, Any]) -> None:
+        body = json.dumps(document).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *arguments: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def sync(database_url) -> Iterator[Callable[..., tuple[int, list[str]]]]:
+    """Run `make stripe-sync`'s command against a server that plays Stripe; its status and what it said."""
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), PlayedStripe) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+
+        def run(*subscriptions: dict[str, Any], status: int = 200, **environ: str) -> tuple[int, list[str]]:
+            PlayedStripe.subscriptions, PlayedStripe.status = list(subscriptions), status
+            given = {
+                "DATABASE_URL": database_url,
+                "STRIPE_API_KEY": "rk_test_1",
+                "STRIPE_API_BASE": f"http://127.0.0.1:{server.server_port}",
+                "SUBSCRIPTION_GRACE": "0",
+            }
+            done = subprocess.run(
+                [sys.executable, "-m", "app.cli", "stripe-sync"],
+                cwd=ROOT,
+                env={"PATH": os.environ["PATH"]} | given | environ,
+                capture_output=True,
+                text=True,
+            )
+            return done.returncode, (done.stdout + done.stderr).splitlines()
+
+        yield run
+        server.shutdown()
+
+
+def stamp(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def test_a_sync_mends_what_differs_and_says_so(api, learner, db, sync):
+    add_user(db, FREE_LEARNER, access=None)
+    long_ago = 1_700_000_000
+    deliver(api, event("created", subscription(), long_ago))
+    deliver(api, event("created", subscription("active", name=OLD), long_ago))
+    deliver(api, event("created", subscription("canceled", name="sub_gone"), long_ago))
+    third = subscription(
+        "trialing", name="sub_third", metadata={"userId": FREE_LEARNER}, version=SHAPES[0], customer="cus_3"
+    )
+    nobodys = subscription(name="sub_nobodys", metadata={"userId": "7"}, customer="cus_4")
+    stripes = [
+        subscription("past_due"),
+        subscription("active", name=OLD),
+        third,
+        nobodys,
+        {"id": "sub_odd", "object": "subscription"},
+    ]
+    end = stamp(T0 + 30 * DAY)
+    status, said = sync(*stripes)
+    assert (status, said) == (
+        0,
+        [
+            f"{NEW}: active until {end}, {LEARNER} -> past_due until {end}, {LEARNER}",
+            f"sub_third: unknown -> trialing until {end}, {FREE_LEARNER}",
+            f"sub_nobodys: unknown -> active until {end}, of nobody known",
+            "sub_odd: left alone, it has no customer",
+            "fetched 4 in all",
+        ],
+    )
+    assert copied(db) == (OLD, "active", T0 + 30 * DAY)
+    assert may_learn(api, FREE_LEARNER)
+    assert sync(*stripes)[1] == ["sub_odd: left alone, it has no customer", "fetched 4 in all"]
+
+
+def test_a_sync_attaches_those_whose_learner_has_come(api, db, sync):
+    deliver(api, event("created", subscription()))
+    add_user(db, access=None)
+    assert sync() == (0, [f"{CUSTOMER}: now has its learner", "fetched 0 in all"])
+    assert copied(db) == (NEW, "active", T0 + 30 * DAY)
+
+
+def test_an_event_that_is_newer_than_what_was_fetched_holds(api, learner, db, sync):
+    deliver(api, event("updated", subscription("past_due"), int(time.time()) + 100))
+    assert sync(subscription("active"))[0] == 0
+    assert copied(db) == (NEW, "past_due", T0 + 30 * DAY)
+
+
+@pytest.mark.parametrize(
+    ("environ", "status", "line"),
+    [
+        (
+            {"STRIPE_API_KEY": ""},
+            200,
+            "Error: STRIPE_API_KEY: is not set; it lets this read the subscriptions at Stripe",
+        ),
+        ({"STRIPE_API_KEY": "rk_wrong"}, 200, "Error: STRIPE_API_KEY: Stripe refuses it"),
+        ({"SUBSCRIPTION_GRACE": "long"}, 200, "Error: SUBSCRIPTION_GRACE: 'long' is not a time such as '1 hour', "),
+        ({}, 400, "Error: Stripe: An error on our side"),
+        ({"STRIPE_API_BASE": "http://127.0.0.1:1"}, 200, "Error: Stripe: Unexpected error communicating with Stripe."),
+    ],
+)
+def test_a_sync_that_fails_is_one_line(db, sync, environ, status, line):
+    code, said = sync(status=status, **environ)
+    assert code == 1
+    assert len(said) == 1
+    assert said[0].startswith(line)
+
+
+# make access
+
+
+def test_access_tells_what_stripe_said_last(api, learner, db, database_url):
+    deliver(api, event("updated", subscription("past_due"), T0))
+    deliver(api, event("created", subscription("active", name=OLD), T0 - DAY))
+    done = subprocess.run(
+        [sys.executable, "-m", "app.cli", "access", LEARNER],
+        cwd=ROOT,
+        env={"PATH": os.environ["PATH"], "DATABASE_URL": database_url},
+        capture_output=True,
+        text=True,
+    )
+    end = stamp(T0 + 30 * DAY)
+    assert done.stdout.splitlines() == [
+        "full access: every published lesson",
+        f"subscription: active, period ends {end}",
+        "free path: not enrolled",
+        f"Stripe said last, at {stamp(T0)}: {NEW} is past_due, period ends {end}",
+    ]
+
+
+def test_what_came_of_an_event_is_logged_and_counted(make_api, learner, db, caplog):
+    api = make_api(STRIPE_WEBHOOK_SECRET=SECRET, METRICS="on")
+
+    def counted(outcome: str) -> float:
+        text = api.get("/metrics").text
+        lines = [line for line in text.splitlines() if f'events_total{{outcome="{outcome}"}}' in line]
+        return float(lines[0].rpartition(" ")[2]) if lines else 0
+
+    before = {name: counted(name) for name in ("applied", "unattached")}
+    document = event("created", subscription())
+    nobodys = event("created", subscription(name=OLD, metadata={"userId": uuid4(0xBAD)}, customer="cus_2"))
+    with caplog.at_level("INFO", "progress.requests"):
+        deliver(api, document)
+        deliver(api, nobodys)
+    fields = [record.__dict__["fields"]["stripe"] for record in caplog.records]
+    assert fields == [
+        {"event": document["id"], "type": document["type"], "outcome": "applied"},
+        {"event": nobodys["id"], "type": nobodys["type"], "outcome": "unattached"},
+    ]
+    assert {name: counted(name) - before[name] for name in before} == {"applied": 1, "unattached": 1}
