@@ -26,7 +26,7 @@ run: install  ## run the service here, with a database, a real curriculum and le
 	@$(RUN) app.demo
 
 test: install  ## run the tests, on a PostgreSQL of their own
-	@$(RUN) pytest --ignore=tests/system
+	@$(RUN) pytest -n auto --dist loadfile --ignore=tests/system
 
 test-system: install  ## run what needs more than Python; as root on Debian it installs that
 	@$(RUN) tests.system

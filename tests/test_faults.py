@@ -1,5 +1,6 @@
 """Under load: the database is taken away, workers are killed, replaced and told to stop. No answered mark is lost."""
 
+import http.client
 import os
 import signal
 import subprocess
@@ -99,7 +100,9 @@ def test_a_worker_is_killed(service, own_db):
         os.kill(victim, signal.SIGKILL)
         load.wait_for(lambda _: len(service.workers()) == 2 and victim not in service.workers())
         load.wait_for_more(200)
-    assert_answered_or_cut_off(load.answers)
+    # What the worker was at is cut off, wherever that was.
+    for answer in load.answers:
+        assert answer.status == 200 or isinstance(answer.error, (ConnectionError, http.client.IncompleteRead)), answer
     assert_nothing_lost(load, own_db)
 
 

@@ -37,7 +37,7 @@ def main() -> None:
     subprocess.run(npm, cwd=Path(__file__).parent / "authjs", check=True, stdout=subprocess.DEVNULL)
     print("the whole suite on PostgreSQL 15", flush=True)
     on_15 = {**os.environ, "PG_BINDIR": "/usr/lib/postgresql/15/bin"}
-    done = subprocess.run([sys.executable, "-m", "pytest"], env=on_15, check=False)
+    done = subprocess.run([sys.executable, "-m", "pytest", "-n", "auto", "--dist", "loadfile"], env=on_15, check=False)
     sys.exit(done.returncode)
 
 
