@@ -83,7 +83,7 @@ def subscription(
     }
 
 
-NUMBERS = itertools.count(1)
+NUMBERS = itertools.count(99_999, -1)
 
 
 def event(
@@ -94,7 +94,8 @@ def event(
     if previous is not None:
         data["previous_attributes"] = previous
     return {
-        "id": f"evt_{next(NUMBERS)}",
+        # The later the smaller: their order must not help to tell which came first.
+        "id": f"evt_{next(NUMBERS):05}",
         "object": "event",
         "created": created,
         "data": data,
@@ -632,6 +633,20 @@ def test_two_deliveries_at_one_moment_leave_the_right_state(post, learner, db):
         ]
         assert set(post(*events)) <= {"applied", "stale", "unattached"}
         assert copied(db) == (NEW, "active", T0 + 30 * DAY)
+
+
+def test_two_subscriptions_of_one_learner_at_one_moment_wait_for_each_other(post, learner, db, database_url):
+    ended = event("deleted", subscription("canceled", name=OLD, customer="cus_other"))
+    with psycopg.connect(database_url) as other:
+        other.execute("select from users for no key update")
+        threads = [threading.Thread(target=post, args=[one]) for one in (event("created", subscription()), ended)]
+        for thread in threads:
+            thread.start()
+        while db.execute("select count(*) from pg_stat_activity where wait_event_type = 'Lock'").fetchone() != (2,):
+            assert any(thread.is_alive() for thread in threads)
+    for thread in threads:
+        thread.join()
+    assert copied(db) == (NEW, "active", T0 + 30 * DAY)
 
 
 def test_a_kill_between_leaves_the_right_state_after_redelivery(post, learner, db, database_url):
