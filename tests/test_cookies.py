@@ -191,7 +191,7 @@ def test_any_of_several_secrets_decrypts(make_api, world, name):
         ({"iat": 14}, 200),
         ({"iat": 17}, 401),
         ({"exp": "soon"}, 401),
-        ({"exp": str(int(time.time()) + 999)}, 401),
+        ({"exp": "4000000000"}, 401),
         ({"exp": True}, 401),
         ({"exp": float("inf")}, 200),
         ({"exp": float("nan")}, 401),
