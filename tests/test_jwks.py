@@ -280,7 +280,10 @@ def test_it_is_fetched_in_the_background_and_again_before_it_expires(provider, m
 @pytest.fixture
 def api(make_api, provider, db: psycopg.Connection):
     add_user(db)
-    return make_api(AUTH_JWKS_URL=provider.url, AUTH_JWT_SECRET="")
+    api = make_api(AUTH_JWKS_URL=provider.url, AUTH_JWT_SECRET="")
+    # The fetch in the background must not come after what a test does.
+    wait_for(lambda: api.application.extensions["key_set"]._fetched is not None)
+    return api
 
 
 def status(api, key: Any, algorithm: str, kid: str | None, **claims: Any) -> int:
