@@ -5,12 +5,12 @@ LOCK = --upgrade --universal --python-version 3.11 --generate-hashes --no-header
 
 # What is given to make on its command line reaches a task through the environment, as it is: neither make nor a shell
 # reads a value. A login shell's own USER, or any such variable that was there before, does not.
-$(foreach name,USER FILE DRY_RUN CONFIRM EMAIL NAME UNTIL HOURS,\
+$(foreach name,USER FILE DRY_RUN CONFIRM EMAIL NAME UNTIL HOURS SIZE URL SECONDS,\
 	$(if $(filter command,$(origin $(name))),\
 		$(eval override export $(name) := $$(value $(name))),\
 		$(eval unexport $(name))))
 
-.PHONY: help install run test test-system lint format migrate rollback migration-status migrate-unlock load-catalog \
+.PHONY: help install run test test-system scale-data explain bench lint format migrate rollback migration-status migrate-unlock load-catalog \
 	add-user grant-free revoke-free access stripe-sync stripe-event token lock
 
 
@@ -30,6 +30,15 @@ test: install  ## run the tests, on a PostgreSQL of their own
 
 test-system: install  ## run what needs more than Python; as root on Debian it installs that
 	@$(RUN) tests.system
+
+scale-data: install  ## fill a database of its own: SIZE=small|middle|large [URL=...]
+	@$(RUN) tests.bench.scale
+
+explain: install  ## show how PostgreSQL runs each file of sql/ [SIZE=small|middle|large]
+	@$(RUN) tests.bench.explain
+
+bench: install  ## measure the service against a bare Flask app [SIZE=small|large SECONDS=5]
+	@$(RUN) tests.bench
 
 lint: install  ## check code, types, SQL and migrations
 	@$(RUN) ruff check .

@@ -4,6 +4,7 @@
 -- Returns: a row per migration, in the order in which they were applied
 --   migration_id    character varying            its file's name without .sql
 --   applied_at_utc  timestamp without time zone  when
+-- Buffers: 10 light, 10 heavy
 
 select
     migration_id,

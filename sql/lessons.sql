@@ -5,6 +5,7 @@
 -- Returns: one row
 --   access  text  full, free, or null: not enrolled
 --   answer  json  lessons by completedAt then id
+-- Buffers: 30 light, 40 heavy
 
 with access as (
     select
@@ -18,6 +19,15 @@ with access as (
                 where user_id = :'user_id'::uuid and (expires_at is null or expires_at > now())
             ) then 'free'
         end as level
+),
+
+-- By itself, for the planner would rather look up each lesson of the catalog in a long list of completions.
+completed as materialized (
+    select
+        lesson_id,
+        completed_at
+    from progress
+    where user_id = :'user_id'::uuid
 )
 
 select
@@ -31,19 +41,18 @@ select
                         json_build_object(
                             'lessonId', lesson.id,
                             'completedAt',
-                            to_char(progress.completed_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')
+                            to_char(completed.completed_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')
                         )
                         -- By the time that is shown: rows written by other hands may carry microseconds.
-                        order by date_trunc('milliseconds', progress.completed_at), lesson.id
+                        order by date_trunc('milliseconds', completed.completed_at), lesson.id
                     ),
                     '[]'
                 )
             )
-        from progress
-        inner join lessons as lesson on progress.lesson_id = lesson.id
+        from completed
+        inner join lessons as lesson on completed.lesson_id = lesson.id
         where
-            progress.user_id = :'user_id'::uuid
-            and lesson.published
+            lesson.published
             and (access.level = 'full' or (access.level = 'free' and lesson.is_free))
     ) as answer
 from access;

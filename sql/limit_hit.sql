@@ -8,6 +8,7 @@
 --   amount  integer  how many it takes
 -- Returns: one row, none if the window is full
 --   key  text  as given
+-- Buffers: 15 light, 10 heavy
 
 with expired as (
     delete from rate_limits

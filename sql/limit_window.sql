@@ -7,6 +7,7 @@
 -- Returns: one row
 --   age   double precision  seconds since the first hit in the window; null if there is none
 --   hits  bigint            how many there are
+-- Buffers: 10 light, 10 heavy
 
 select
     extract(epoch from now() - min(hit))::double precision as age,

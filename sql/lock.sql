@@ -5,6 +5,7 @@
 --   user_id  uuid  the learner
 -- Returns: one row, none if there is no such learner
 --   id  uuid  the learner
+-- Buffers: 10 light, 10 heavy
 
 select id
 from users

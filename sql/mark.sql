@@ -10,6 +10,7 @@
 --   known          boolean  there is such a lesson
 --   available      boolean  it is published, and the learner may take it
 --   prerequisites  text[]   what must be completed first, in catalog order; empty: it was marked
+-- Buffers: 15 light, 15 heavy
 
 with access as (
     select

@@ -7,6 +7,7 @@
 --   access  text  full, free, or null: not enrolled
 --   answer  json  moduleId, percent, completedCount, totalCount, lessons by position then id;
 --                 null: no such module, or the learner may take none of its lessons
+-- Buffers: 40 light, 55 heavy
 
 with access as (
     select
@@ -35,9 +36,10 @@ locked as materialized (
     where
         lesson_id not in (select lesson_id from completed)
         and prerequisite_id not in (select lesson_id from completed)
-        and prerequisite_id in (
+        -- The few that are not published, not the many that are: there is a hash to build of them.
+        and prerequisite_id not in (
             select id from lessons
-            where published
+            where not published
         )
 ),
 

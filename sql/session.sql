@@ -5,6 +5,7 @@
 --   session_token  text  the cookie's value
 -- Returns: one row, none if there is no such session or it has expired
 --   user_id  text  whatever the site has as a user id
+-- Buffers: 5 light, 5 heavy
 
 select "userId"::text as user_id
 from :session_table -- noqa: PRS

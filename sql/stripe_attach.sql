@@ -5,6 +5,7 @@
 --   customer_id  text  Stripe's id of the customer
 -- Returns: a row per learner, by id
 --   user_id  uuid  whose one of them was, or is
+-- Buffers: 5 light, 5 heavy
 
 with owned as (
     select

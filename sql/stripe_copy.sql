@@ -6,6 +6,7 @@
 --   user_id  uuid     the learner
 --   grace    integer  seconds that a period lasts longer while its subscription is active or trialing
 -- Returns: nothing
+-- Buffers: 5 light, 5 heavy
 
 insert into subscriptions (user_id, stripe_subscription_id, status, current_period_end)
 select

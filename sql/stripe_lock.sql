@@ -5,6 +5,7 @@
 --   customer_id  text  Stripe's id of the customer
 -- Returns: one row
 --   customer_id  text  as given
+-- Buffers: 5 light, 5 heavy
 
 select :'customer_id'::text as customer_id
 from pg_advisory_xact_lock(hashtextextended(:'customer_id'::text, 0));

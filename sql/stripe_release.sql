@@ -3,6 +3,7 @@
 -- Parameters:
 --   customer_id  text  Stripe's id of the customer
 -- Returns: nothing
+-- Buffers: 5 light, 5 heavy
 
 delete from subscriptions
 using stripe_subscriptions as owned

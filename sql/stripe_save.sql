@@ -12,6 +12,7 @@
 --   object                  json              the subscription as the event has it
 --   previous_attributes     json              what it had been before, as far as the event changed it
 -- Returns: nothing
+-- Buffers: 20 light, 15 heavy
 
 insert into stripe_subscriptions as stored (
     stripe_subscription_id,

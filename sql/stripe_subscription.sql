@@ -10,6 +10,7 @@
 --   event_created        double precision  when it was made, in seconds since 1970
 --   object               text              the subscription as the event had it, JSON
 --   previous_attributes  text              what it had been before, as far as the event changed it, JSON
+-- Buffers: 10 light, 10 heavy
 
 select
     status,

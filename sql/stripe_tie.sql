@@ -5,6 +5,7 @@
 --   claimed_user_id  uuid              the learner, who need not be in users yet
 --   event_created    double precision  when the event was made that says so, in seconds since 1970
 -- Returns: nothing
+-- Buffers: 15 light, 15 heavy
 
 insert into stripe_customers as tied (customer_id, claimed_user_id, event_created)
 values (:'customer_id'::text, :'claimed_user_id'::uuid, to_timestamp(:'event_created'::double precision))

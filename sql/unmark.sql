@@ -8,6 +8,7 @@
 --   access     text     full, free, or null: not enrolled
 --   known      boolean  there is such a lesson
 --   available  boolean  it is published, and the learner may take it
+-- Buffers: 15 light, 15 heavy
 
 with access as (
     select

@@ -303,7 +303,8 @@ def test_an_end_that_is_no_time_is_as_none(api, learner, db, end):
 
 
 def test_pausing_collection_and_canceling_at_the_end_leave_access(api, learner):
-    for at, more in enumerate(({"pause_collection": {"behavior": "void"}}, {"cancel_at_period_end": True})):
+    changes: list[dict[str, Any]] = [{"pause_collection": {"behavior": "void"}}, {"cancel_at_period_end": True}]
+    for at, more in enumerate(changes):
         assert outcome(api, event("updated", subscription(**more), T0 + at)) == "applied"
         assert may_learn(api)
 

@@ -12,6 +12,7 @@
 --   stripe_status       text     what it is
 --   stripe_period_end   text     when its period ends, in UTC
 --   stripe_said_at      text     when Stripe said so, in UTC
+-- Buffers: 15 light, 15 heavy
 
 select
     case

@@ -4,6 +4,7 @@
 --   user_id  uuid  the learner
 -- Returns: one row, none if the learner is there already
 --   id  uuid  the learner
+-- Buffers: 15 light, 15 heavy
 
 insert into users (id)
 values (:'user_id'::uuid)

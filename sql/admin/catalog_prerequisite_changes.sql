@@ -5,6 +5,7 @@
 -- Returns: one row
 --   added    bigint
 --   removed  bigint
+-- Buffers: 10 light, 10 heavy
 
 with given as (
     select

@@ -3,6 +3,7 @@
 -- Parameters:
 --   catalog  jsonb  modules, lessons and prerequisites, as app/catalog.py flattens a catalog file
 -- Returns: nothing
+-- Buffers: 5 light, 5 heavy
 
 with given as materialized (
     select

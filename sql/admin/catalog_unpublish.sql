@@ -3,6 +3,7 @@
 -- Parameters:
 --   catalog  jsonb  modules, lessons and prerequisites, as app/catalog.py flattens a catalog file
 -- Returns: nothing
+-- Buffers: 11635 light, 11620 heavy
 
 update lessons
 set published = false

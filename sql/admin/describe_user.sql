@@ -5,6 +5,7 @@
 --   name     text
 --   user_id  uuid  the learner
 -- Returns: nothing
+-- Buffers: 25 light, 25 heavy
 
 update users
 set

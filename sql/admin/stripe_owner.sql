@@ -6,6 +6,7 @@
 --   status              text                      as Stripe calls it
 --   current_period_end  timestamp with time zone  when its period ends, null if it has none
 --   user_id             uuid                      the learner whose it is, null if they are not known
+-- Buffers: 10 light, 10 heavy
 
 select
     status,

@@ -3,6 +3,7 @@
 -- Parameters: none
 -- Returns: a row per customer
 --   customer_id  text  Stripe's id of the customer
+-- Buffers: 10 light, 10 heavy
 
 select distinct customer_id
 from stripe_subscriptions

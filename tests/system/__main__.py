@@ -35,9 +35,13 @@ def main() -> None:
     # The libraries whose sessions are accepted, at the versions of their lock.
     npm = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--legacy-peer-deps", "--loglevel=error"]
     subprocess.run(npm, cwd=Path(__file__).parent / "authjs", check=True, stdout=subprocess.DEVNULL)
-    print("the whole suite on PostgreSQL 15", flush=True)
+    print("the whole suite on PostgreSQL 15, but for the plans, which another version makes differently", flush=True)
     on_15 = {**os.environ, "PG_BINDIR": "/usr/lib/postgresql/15/bin"}
-    done = subprocess.run([sys.executable, "-m", "pytest", "-n", "auto", "--dist", "loadfile"], env=on_15, check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-n", "auto", "--dist", "loadfile", "--ignore=tests/test_plans.py"],
+        env=on_15,
+        check=False,
+    )
     sys.exit(done.returncode)
 
 

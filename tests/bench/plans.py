@@ -1,0 +1,156 @@
+"""How PostgreSQL runs a statement of sql/: its plan, for one learner, under one of its two ways of planning."""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import psycopg
+
+from app.database import SQL as FOLDER
+from app.database import STATEMENTS, load
+
+MODES = ("force_generic_plan", "force_custom_plan")
+# A value for every parameter that is nobody's own.
+VALUES = {
+    "completed_at": "now",
+    "expires_at": "2030-01-01T00:00:00Z",
+    "email": "learner@example.org",
+    "name": "A learner",
+    "key": "a key",
+    "amount": "10",
+    "window": "60",
+    "customer_id": "cus_1",
+    "stripe_subscription_id": "sub_1",
+    "status": "active",
+    "current_period_end": "1924992000",
+    "event_id": "evt_1",
+    "event_type": "updated",
+    "event_created": "1795478400",
+    "object": "{}",
+    "previous_attributes": "{}",
+    "grace": "3600",
+    "session_token": "a token",
+    "catalog": '{"modules": [], "lessons": [], "prerequisites": []}',
+}
+
+
+class Learner(NamedTuple):
+    """Somebody of the scale data, and a lesson that they may take next, with its module."""
+
+    name: str
+    user_id: str
+    lesson_id: str
+    module_id: str
+
+
+class Plan(NamedTuple):
+    """What one run came to: the whole plan, the pages it touched, the rows it read in vain, its milliseconds."""
+
+    document: dict[str, Any]
+    buffers: int
+    removed: int
+    milliseconds: float
+
+    def nodes(self) -> Iterator[dict[str, Any]]:
+        """Every node of the plan, the root first."""
+        yield from _nodes(self.document)
+
+    def shape(self) -> list[str]:
+        """What tells one plan from another: the nodes, and the tables and indexes that they read."""
+        return [
+            " ".join(str(node[key]) for key in ("Node Type", "Join Type", "Relation Name", "Index Name") if key in node)
+            for node in self.nodes()
+        ]
+
+
+def lines(node: dict[str, Any], depth: int = 0) -> Iterator[str]:
+    """A plan as text: a line for each node, what it filters by below it."""
+    words = [
+        node["Node Type"],
+        *(str(node[key]) for key in ("Join Type", "Relation Name", "Index Name") if key in node),
+    ]
+    name = f"{node['Subplan Name']}: " if "Subplan Name" in node else ""
+    buffers = node["Shared Hit Blocks"] + node["Shared Read Blocks"]
+    indent = "  " * depth
+    yield (
+        f"{indent}{name}{' '.join(words)}  (rows {node['Actual Rows']} of {node['Plan Rows']} expected,"
+        f" loops {node['Actual Loops']}, buffers {buffers})"
+    )
+    for key in ("Index Cond", "Hash Cond", "Join Filter", "Filter", "Recheck Cond", "Sort Key"):
+        if key in node:
+            yield f"{indent}    {key}: {node[key]}"
+    for child in node.get("Plans", ()):
+        yield from lines(child, depth + 1)
+
+
+def _nodes(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield node
+    for child in node.get("Plans", ()):
+        yield from _nodes(child)
+
+
+def learner(connection: psycopg.Connection[Any], name: str, completions: int) -> Learner:
+    """Find the first learner with full access and so many completions, and a lesson that they may take next."""
+    user = connection.execute(
+        "select user_id::text from progress inner join subscriptions using (user_id) where status = 'active'"
+        " group by user_id having count(*) = %s order by user_id limit 1"
+        if completions
+        else "select user_id::text from subscriptions where status = 'active' and not exists"
+        " (select from progress where progress.user_id = subscriptions.user_id) order by user_id limit 1",
+        [completions] if completions else [],
+    ).fetchone()
+    assert user, f"nobody has completed {completions} lessons"
+    lesson = connection.execute(
+        "select lesson.id::text, module_id::text from lessons as lesson where published and id not in"
+        " (select lesson_id from progress where user_id = %s) and not exists"
+        " (select from lesson_prerequisites where lesson_id = lesson.id) order by id limit 1",
+        [user[0]],
+    ).fetchone()
+    assert lesson
+    return Learner(name, user[0], *lesson)
+
+
+def names() -> list[str]:
+    """Every statement of sql/ that has a plan, by its file: `lock table` has none."""
+    return sorted(set(STATEMENTS) - {"admin/catalog_lock"}, key=lambda name: ("/" in name, name))
+
+
+def explain(connection: psycopg.Connection[Any], name: str, learner: Learner, mode: str, runs: int = 1) -> Plan:
+    """Run a statement so often, warm, each time taken back, and return the fastest run. It needs autocommit."""
+    statement = STATEMENTS[name]
+    if name == "session":
+        statement = load(FOLDER / "session.sql", "pg_temp.sessions")
+        connection.execute(
+            'create temporary table if not exists sessions ("sessionToken" text primary key, "userId" uuid,'
+            ' "expires" timestamptz)'
+        )
+    values = VALUES | learner._asdict() | {"claimed_user_id": learner.user_id}
+    if name.startswith("admin/add_user"):
+        values["user_id"] = "00000000-0000-4000-8000-00000000feed"
+    given = ", ".join("'" + str(values[parameter]).replace("'", "''") + "'" for parameter in statement.parameters)
+    connection.execute(f"set plan_cache_mode = {mode}".encode())
+    connection.execute(b"prepare explained as " + statement.query)
+    run = f"execute explained{f'({given})' if given else ''}"
+    plans = []
+    try:
+        for _ in range(runs + 1):
+            with connection.transaction(force_rollback=True):
+                row = connection.execute(f"explain (analyze, buffers, format json) {run}".encode()).fetchone()
+                assert row
+                plans.append(_read(row[0][0]))
+    finally:
+        connection.execute("deallocate explained; reset plan_cache_mode")
+        if name.startswith("admin/catalog"):
+            # What was taken back is still there, and would be read by all that comes after.
+            connection.execute("vacuum modules, lessons, lesson_prerequisites")
+    return min(plans[1:], key=lambda plan: plan.milliseconds)
+
+
+def _read(document: dict[str, Any]) -> Plan:
+    root = document["Plan"]
+    removed = sum(
+        value * node.get("Actual Loops", 1)
+        for node in _nodes(root)
+        for key, value in node.items()
+        if key.startswith("Rows Removed by")
+    )
+    return Plan(root, root["Shared Hit Blocks"] + root["Shared Read Blocks"], int(removed), document["Execution Time"])

@@ -1,0 +1,136 @@
+"""`make scale-data SIZE=…`: a catalog and its learners, in a PostgreSQL of their own, kept for the next run."""
+
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import psycopg
+
+from app.demo import postgres
+
+ROOT = Path(__file__).parent.parent.parent
+STATEMENTS = Path(__file__).with_name("scale.sql")
+ROUNDS = 30
+
+
+class Size(NamedTuple):
+    """How many there are; of users, how many complete half and a tenth of the catalog."""
+
+    modules: int
+    lessons: int
+    users: int
+    halves: int
+    tenths: int
+
+
+SIZES = {
+    "small": Size(15, 300, 1_000, 3, 10),
+    "middle": Size(50, 1_000, 1_000, 3, 20),  # what the plan tests load
+    "large": Size(500, 10_000, 100_000, 26, 500),
+}
+
+
+def main() -> None:
+    """Load the data of SIZE, into URL if that is given, else into the checkout's own database for it."""
+    size = os.environ.get("SIZE", "")
+    if size not in SIZES:
+        sys.exit(f"SIZE={size} is none of {', '.join(SIZES)}")
+    url = os.environ.get("URL", "")
+    if url:
+        load(url, SIZES[size])
+        return
+    with database(size) as url:
+        print(f"{size}: {url} (while it runs)")
+
+
+@contextmanager
+def database(size: str) -> Iterator[str]:
+    """The data of a size, loaded the first time, in a server of the checkout's; yields its URL while that runs."""
+    local = ROOT / ".local"
+    local.mkdir(exist_ok=True)
+    folder = local / f"scale-{size}"
+    server, url = postgres.start(folder)
+    try:
+        load(url, SIZES[size])
+        yield url
+    finally:
+        postgres.stop(server, folder)
+
+
+def load(url: str, size: Size) -> None:
+    """Migrate a database and fill it, unless it is full already; one that holds anything else is refused."""
+    migrate = [sys.executable, "-m", "app.cli", "migrate"]
+    subprocess.run(migrate, cwd=ROOT, env=os.environ | {"DATABASE_URL": url}, check=True, stdout=subprocess.DEVNULL)
+    with psycopg.connect(url, autocommit=True) as connection:
+        found = connection.execute("select count(*) from lessons").fetchone()
+        assert found
+        if found[0] == size.lessons:
+            return
+        if found[0]:
+            sys.exit("the database holds a catalog already: give one that is empty")
+        with connection.transaction():
+            # Right by construction; checking six million references takes longer than all else.
+            connection.execute("set local session_replication_role = replica")
+            _fill(connection, size)
+        connection.execute("vacuum (analyze, freeze)")
+
+
+def _fill(connection: psycopg.Connection, size: Size) -> None:
+    started = time.monotonic()
+    text = re.sub(r"^--.*$", "", STATEMENTS.read_text(), flags=re.M)
+    for name in ("modules", "lessons", "users"):
+        text = re.sub(rf":{name}\b", str(getattr(size, name)), text)
+    for statement in filter(str.strip, text.split(";\n")):
+        connection.execute(statement.encode())
+    connection.execute(
+        f"""
+        create temporary table numbered on commit drop as
+        select
+            n,
+            pg_temp.id('user', n) as id,
+            case
+                when n >= {size.users - size.halves} then {size.lessons} / 2
+                when n >= {size.users - size.halves - size.tenths} then {size.lessons} / 10
+                when n >= {size.users} / 5 then 30
+                else 0
+            end as amount,
+            hashtext('begin' || n) & 1023 as begin
+        from generate_series(0, {size.users} - 1) as n
+        """.encode()
+    )
+    connection.execute(
+        "create temporary table ordered on commit drop as"
+        f" select n, pg_temp.id('lesson', n) as id from generate_series(0, {size.lessons} - 1) as n"
+    )
+    connection.execute("create index on ordered (n); analyze numbered; analyze ordered")
+    width = 40
+    for part in range(ROUNDS):
+        connection.execute(
+            f"""
+            insert into progress (user_id, lesson_id, completed_at)
+            select
+                learner.id,
+                lesson.id,
+                '2025-01-01Z'::timestamptz + {part} * interval '20 days' + k % 20 * interval '1 day'
+            from numbered as learner
+            cross join lateral generate_series(
+                learner.amount * {part} / {ROUNDS}, learner.amount * {part + 1} / {ROUNDS} - 1
+            ) as k
+            inner join ordered as lesson
+                on lesson.n = (learner.begin * {size.lessons} / 1024 / 20 * 20 + k) % {size.lessons}
+            order by hashint8(k::bigint * 1000003 + learner.n)
+            """.encode()
+        )
+        done = width * (part + 1) // ROUNDS
+        print(f"\r[{'#' * done}{'.' * (width - done)}] {time.monotonic() - started:.0f} s", end="", file=sys.stderr)
+    print(file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()
