@@ -37,7 +37,7 @@ scale-data: install  ## fill a database of its own: SIZE=small|middle|large [URL
 explain: install  ## show how PostgreSQL runs each file of sql/ [SIZE=small|middle|large]
 	@$(RUN) tests.bench.explain
 
-bench: install  ## measure the service against a bare Flask app [SIZE=small|large SECONDS=5]
+bench: install  ## measure the service against a bare Flask app [SIZE=small|large SECONDS=2]
 	@$(RUN) tests.bench
 
 lint: install  ## check code, types, SQL and migrations
