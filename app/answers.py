@@ -1,17 +1,20 @@
 """What every answer carries: ETag and 304, Cache-Control and Vary, the Idempotency-Key (contract §3)."""
 
 from flask import Flask, Response, request
+from werkzeug.http import generate_etag
 
 from app import checks
 
 
 def answer(document: str) -> Response:
     """Answer 200 with JSON text as it is; to a GET with an ETag, or 304 where If-None-Match has it already."""
-    response = Response(document + "\n", mimetype="application/json")
+    body = f"{document}\n".encode()
+    response = Response(body, mimetype="application/json")
     if request.method in ("GET", "HEAD"):
-        response.add_etag()
+        etag = generate_etag(body)
+        response.headers["ETag"] = f'"{etag}"'
         # Not make_conditional(): that also answers If-Match, with a 412 which has the body of a 200.
-        if request.if_none_match.contains_weak(response.get_etag()[0] or ""):
+        if "If-None-Match" in request.headers and request.if_none_match.contains_weak(etag):
             response.status_code = 304
     return response
 
@@ -25,7 +28,9 @@ def _add_headers(response: Response) -> Response:
     if request.blueprint in ("openapi", "health", "metrics", "stripe"):  # nobody's own (contract §3)
         return response
     response.headers["Cache-Control"] = "private, no-cache"
-    response.headers["Vary"] = ", ".join(("Authorization", "Cookie", *response.vary))
+    # With the Origin of allowed ones, which is the only one that may be there.
+    origin = ", Origin" if "Vary" in response.headers else ""
+    response.headers["Vary"] = f"Authorization, Cookie{origin}"
     if request.endpoint in ("progress.mark", "progress.unmark"):
         key = checks.valid_idempotency_key()
         if key:

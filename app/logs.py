@@ -13,6 +13,9 @@ from flask import Flask, Response, g, request
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}", re.ASCII)
 
+# Of g. The backend's pid is %p in PostgreSQL's log; error and traceback say why something failed, or was refused.
+FIELDS = ("user_id", "code", "error", "traceback", "stripe", "backend_pid")
+
 _requests = logging.getLogger("progress.requests")
 
 
@@ -71,20 +74,20 @@ def _end(response: Response) -> Response:
     response.headers["X-Request-Id"] = g.request_id
     level = logging.ERROR if response.status_code >= 500 else logging.INFO
     if _requests.isEnabledFor(level):
-        fields = {
+        # Not by the proxies, of which each use is a look into the context.
+        known: dict[str, Any] = vars(g._get_current_object())
+        rule = request.url_rule
+        fields: dict[str, Any] = {
             "method": request.method,
-            "route": request.url_rule.rule if request.url_rule else None,
+            "route": rule.rule if rule else None,
             "status": response.status_code,
-            "duration_ms": round((perf_counter() - g.started) * 1000, 2),
-            "request_id": g.request_id,
+            "duration_ms": round((perf_counter() - known["started"]) * 1000, 2),
+            "request_id": known["request_id"],
         }
-        # error and traceback: of a failure, or why a session was refused. The backend's pid is %p in PostgreSQL's log.
-        fields |= {
-            name: g.get(name) for name in ("user_id", "code", "error", "traceback", "backend_pid") if g.get(name)
-        }
-        if "stripe" in g:
-            fields["stripe"] = g.stripe
-        if response.status_code >= 500 and "statement" in g:
-            fields["statement"] = g.statement
+        for name in FIELDS:
+            if name in known:
+                fields[name] = known[name]
+        if response.status_code >= 500 and "statement" in known:
+            fields["statement"] = known["statement"]
         _requests.log(level, "request", extra={"fields": fields})
     return response
