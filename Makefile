@@ -88,6 +88,7 @@ stripe-event: install  ## send the event of Stripe's in FILE=... to the service 
 token: install  ## sign a token for USER=<uuid> with AUTH_JWT_SECRET [HOURS=12]
 	@$(RUN) app.cli token
 
-lock: install  ## renew requirements.txt and requirements-dev.txt from the ranges in pyproject.toml
+lock: install  ## renew the locks, requirements*.txt, from the ranges in pyproject.toml
 	@$(RUN) uv pip compile $(LOCK) pyproject.toml -o requirements.txt
 	@$(RUN) uv pip compile $(LOCK) --extra dev -c requirements.txt pyproject.toml -o requirements-dev.txt
+	@$(RUN) uv pip compile $(LOCK) --extra dev --extra system -c requirements-dev.txt pyproject.toml -o requirements-system.txt

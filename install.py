@@ -1,4 +1,4 @@
-"""What make runs first: .venv, with what requirements-dev.txt locks. Nothing but Python's standard library.
+"""What make runs first: .venv, with what the locks say. Nothing but Python's standard library.
 
 It must parse on any Python 3.6 and later, so that one that is too old is told so in one line.
 """
@@ -17,6 +17,9 @@ NEEDED = (3, 11)
 FOLDER = Path(__file__).resolve().parent
 VENV = FOLDER / ".venv"
 LOCK = FOLDER / "requirements-dev.txt"
+# What these tasks need besides is large, and nobody who only wants to see the service run should wait for it.
+SYSTEM_LOCK = FOLDER / "requirements-system.txt"
+SYSTEM_TASKS = ("test-system", "test-deep", "mutate", "audit")
 
 
 def main():
@@ -28,8 +31,8 @@ def main():
                 sys.version_info[0], sys.version_info[1], " ".join(sys.argv[1:]) or "run"
             )
         )
-    wanted = hashlib.sha256(LOCK.read_bytes() + sys.version.encode() + sys.base_prefix.encode()).hexdigest()
-    if up_to_date(wanted):
+    locks = [LOCK, SYSTEM_LOCK] if set(sys.argv[1:]) & set(SYSTEM_TASKS) else [LOCK]
+    if all(map(up_to_date, locks)):
         return
     with (FOLDER / ".venv.lock").open("w") as lock:
         try:
@@ -37,20 +40,32 @@ def main():
         except OSError:
             print("install: waiting for another make that installs into this folder", flush=True)
             fcntl.flock(lock, fcntl.LOCK_EX)
-        if not up_to_date(wanted):
-            install()
-            # Last, so that an installation that was killed is done again.
-            (VENV / "installed").write_text(wanted)
+        for each in locks:
+            if not up_to_date(each):
+                if each is LOCK:
+                    make_venv()
+                install(each)
+                # Last, so that an installation that was killed is done again.
+                stamp(each).write_text(wanted(each))
 
 
-def up_to_date(wanted):
-    """Tell whether .venv holds exactly what is wanted, on a Python that is still there."""
-    stamp = VENV / "installed"
-    return (VENV / "bin" / "python").exists() and stamp.exists() and stamp.read_text() == wanted
+def wanted(lock):
+    """Name what .venv holds once a lock is installed: the lock's text, and the Python that it is for."""
+    return hashlib.sha256(lock.read_bytes() + sys.version.encode() + sys.base_prefix.encode()).hexdigest()
 
 
-def install():
-    """Make .venv anew and install the lock into it, a line for each step; exit with one line where that fails."""
+def stamp(lock):
+    """The file that says which text of a lock is installed."""
+    return VENV / "installed-{}".format(lock.stem)
+
+
+def up_to_date(lock):
+    """Tell whether .venv holds exactly what a lock says, on a Python that is still there."""
+    return (VENV / "bin" / "python").exists() and stamp(lock).exists() and stamp(lock).read_text() == wanted(lock)
+
+
+def make_venv():
+    """Make .venv anew; exit with one line where that fails."""
     try:
         import ensurepip  # noqa: F401
         import venv
@@ -67,17 +82,21 @@ def install():
         )
     print("install: Python {} into .venv, once".format(platform.python_version()), flush=True)
     shutil.rmtree(str(VENV), ignore_errors=True)
+    try:
+        venv.create(str(VENV), with_pip=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        sys.exit("install: .venv cannot be made: {}".format(error))
+
+
+def install(lock):
+    """Install a lock into .venv, a line for each package; exit with one line where that fails."""
     environ = dict(os.environ, PIP_DISABLE_PIP_VERSION_CHECK="1")
     # pip complains at length about a home folder that it cannot write its cache to.
     home = Path(os.path.expanduser("~"))  # noqa: PTH111 - Path.home() raises where there is none
     if not os.access(str(home), os.W_OK):
         environ["PIP_NO_CACHE_DIR"] = "1"
-    try:
-        venv.create(str(VENV), with_pip=True)
-    except (OSError, subprocess.CalledProcessError) as error:
-        sys.exit("install: .venv cannot be made: {}".format(error))
     # Always `python -m`: the scripts in .venv/bin fail in a folder with a space or a long path.
-    pip = [str(VENV / "bin" / "python"), "-m", "pip", "install", "--require-hashes", "-r", str(LOCK)]
+    pip = [str(VENV / "bin" / "python"), "-m", "pip", "install", "--require-hashes", "-r", str(lock)]
     with subprocess.Popen(pip, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         last = "pip failed"
         for line in process.stdout:

@@ -16,6 +16,7 @@ from app.problems import CODES
 from tests.conftest import ROOT, free_port
 from tests.contract import DOCUMENT
 from tests.test_demo import copy_of_the_checkout, folder, wait_until_nothing_works_in  # noqa: F401
+from tests.test_locks import LOCKS
 
 README = (ROOT / "README.md").read_text()
 DBAS = (ROOT / "sql" / "README.md").read_text()
@@ -143,7 +144,7 @@ def blocks() -> dict[str, list[str]]:
 def checkout(folder: Path) -> Path:  # noqa: F811
     """A checkout with all that make wants, and what it would install."""
     checkout = copy_of_the_checkout(folder / "checkout")
-    for name in ("Makefile", "install.py", "requirements-dev.txt", "requirements.txt", "pyproject.toml"):
+    for name in ("Makefile", "install.py", "pyproject.toml", *LOCKS):
         shutil.copy(ROOT / name, checkout)
     # make ran install.py before the tests: in the same .venv it has nothing to do.
     (checkout / ".venv").symlink_to(ROOT / ".venv")

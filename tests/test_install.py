@@ -16,17 +16,18 @@ from tests.conftest import ROOT, in_memory
 
 @pytest.fixture
 def checkout() -> Iterator[Path]:
-    """A folder with install.py, and a lock of nothing but a comment: what pip makes of the real one is pip's."""
+    """A folder with install.py, and locks of nothing but a comment: what pip makes of the real ones is pip's."""
     with tempfile.TemporaryDirectory(dir=in_memory()) as folder:
         shutil.copy(ROOT / "install.py", folder)
-        Path(folder, "requirements-dev.txt").write_text("# nothing\n")
+        for lock in ("requirements-dev.txt", "requirements-system.txt"):
+            Path(folder, lock).write_text("# nothing\n")
         yield Path(folder)
 
 
-def install(checkout: Path, *, before: str = "", **environ: str) -> tuple[int, str]:
+def install(checkout: Path, *, task: str = "run", before: str = "", **environ: str) -> tuple[int, str]:
     """Run install.py; `before` is Python that makes this machine another one first."""
     script = (
-        f"{before}\nimport runpy, sys; sys.argv = ['install.py']; runpy.run_path('install.py', run_name='__main__')"
+        f"{before}\nimport runpy, sys; sys.argv[1:] = [{task!r}]; runpy.run_path('install.py', run_name='__main__')"
     )
     clean = {"PATH": os.environ["PATH"], "HOME": "/nonexistent"} | environ
     command = [sys.executable, "-c", textwrap.dedent(script)]
@@ -90,4 +91,16 @@ def test_what_was_killed_is_installed_again_and_what_pip_cannot_install_is_one_l
     assert status == 1
     assert lines[0].startswith("install: Python")
     assert lines[-1] == "install: No matching distribution found for nothing-of-this-name==1; is there a network?"
-    assert not (checkout / ".venv" / "installed").exists()
+    assert not list((checkout / ".venv").glob("installed-*"))
+
+
+def test_what_only_some_tasks_need_is_installed_by_them_alone_and_on_top(checkout):
+    assert install(checkout)[0] == 0
+    venv = checkout / ".venv"
+    assert [stamp.name for stamp in venv.glob("installed-*")] == ["installed-requirements-dev"]
+    (venv / "kept").touch()
+    assert install(checkout, task="test-system") == (0, "")
+    assert (venv / "installed-requirements-system").exists()
+    # Neither makes the other begin anew.
+    assert install(checkout, before="import subprocess; subprocess.Popen = None") == (0, "")
+    assert (venv / "kept").exists()

@@ -1,4 +1,4 @@
-"""The locks: requirements.txt and requirements-dev.txt hold what pyproject.toml asks for, each with its hashes."""
+"""The locks: each requirements*.txt holds what pyproject.toml asks for, with its hashes."""
 
 import re
 import tomllib
@@ -11,7 +11,13 @@ from tests.conftest import ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 SERVICE = PROJECT["dependencies"]
-LOCKS = {"requirements.txt": SERVICE, "requirements-dev.txt": SERVICE + PROJECT["optional-dependencies"]["dev"]}
+EXTRAS = PROJECT["optional-dependencies"]
+# From the service's own to the largest.
+LOCKS = {
+    "requirements.txt": SERVICE,
+    "requirements-dev.txt": SERVICE + EXTRAS["dev"],
+    "requirements-system.txt": SERVICE + EXTRAS["dev"] + EXTRAS["system"],
+}
 STALE = "the lock is stale; renew it with: make lock"
 
 
@@ -41,11 +47,11 @@ def test_every_package_of_a_lock_has_hashes(name):
 
 
 def test_the_tests_run_on_the_versions_that_the_service_runs_on():
-    service, development = (
-        {package: re.split(r"[ ;\\\\]", entry.split("==")[1], maxsplit=1)[0] for package, entry in locked(name).items()}
+    service, development, system = (
+        {package: re.split(r"[ ;\\]", entry.split("==")[1], maxsplit=1)[0] for package, entry in locked(name).items()}
         for name in LOCKS
     )
-    assert service.items() <= development.items()
+    assert service.items() <= development.items() <= system.items()
 
 
 def test_a_lock_names_no_place_to_fetch_from():
