@@ -1,11 +1,10 @@
 """The environment, read once into one frozen object. A missing or wrong value is one line that names it."""
 
-import base64
 import os
 import re
 import socket
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from ipaddress import ip_network
 from pathlib import Path
 from typing import TypeVar
@@ -38,8 +37,7 @@ class Key:
     """A key that verifies signed tokens, and the one algorithm that it is used with: its type's."""
 
     algorithm: str
-    # A secret as PyJWT prepares it: as text, it would be looked at each time, whether it is no public key.
-    material: jwt.PyJWK | PublicKey = field(compare=False)
+    material: str | PublicKey
 
 
 @dataclass(frozen=True)
@@ -301,8 +299,7 @@ def _secrets(text: str) -> tuple[Key, ...]:
             jwt.get_algorithm_by_name("HS256").prepare_key(secret)
     except jwt.InvalidKeyError:  # PyJWT never verifies with one, so that nobody can sign with a public key
         raise ValueError("has a key in PEM or SSH form, which is no secret; see AUTH_JWT_PUBLIC_KEY") from None
-    encoded = [base64.urlsafe_b64encode(secret.encode()).decode() for secret in secrets]
-    return tuple(Key("HS256", jwt.PyJWK({"kty": "oct", "k": text}, "HS256")) for text in encoded)
+    return tuple(Key("HS256", secret) for secret in secrets)
 
 
 def _public_keys(text: str) -> tuple[Key, ...]:

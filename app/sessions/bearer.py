@@ -62,7 +62,7 @@ def sign(user_id: str, settings: Settings, issued_at: int, expires_at: int) -> s
 
     For those who run the service; it signs for nobody itself. Raises NoSecretError.
     """
-    secret = next((key.material for key in settings.auth_jwt_keys if isinstance(key.material, jwt.PyJWK)), None)
+    secret = next((key.material for key in settings.auth_jwt_keys if isinstance(key.material, str)), None)
     if secret is None:
         raise NoSecretError
     claims = {
