@@ -32,11 +32,12 @@ values (
     clock_timestamp() + make_interval(secs => :'window'::integer)
 )
 -- The hits are in order, and no more than `amount` are kept. So the window is full while the first of the last `amount`
--- is in it; null: there are fewer. clock_timestamp() is read after the wait for the row.
+-- is in it; null: there are fewer. clock_timestamp() is read after the wait for the row, excluded was before it: a row
+-- that expired by that would be taken away with hits that still count.
 on conflict (key) do update
     set
         hits = (counted.hits || clock_timestamp())[cardinality(counted.hits) + 2 - :'amount'::integer:],
-        expires_at = excluded.expires_at
+        expires_at = clock_timestamp() + make_interval(secs => :'window'::integer)
     where coalesce(
         counted.hits[cardinality(counted.hits) + 1 - :'amount'::integer]
         <= clock_timestamp() - make_interval(secs => :'window'::integer),

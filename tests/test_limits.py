@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from datetime import timedelta
 from typing import Any
 
 import psycopg
@@ -268,6 +269,21 @@ def test_rows_that_have_expired_are_taken_away_in_passing(db):
     for _ in range(5):
         assert hit(db, "new")
     assert db.execute("select array_agg(key order by key) from rate_limits").fetchall()[0][0][:2] == ["new", "old-5"]
+
+
+def test_a_row_lasts_as_long_as_the_latest_of_its_hits_counts_however_long_that_waited(make_api, world, database_url):
+    api = make_api(RATE_LIMIT_WRITES="10 per minute", DATABASE_TIMEOUT="20")
+    assert mark(api, 1).status_code == 200
+    with closing(psycopg.connect(database_url)) as other:
+        other.execute("select from rate_limits for update")
+        with in_background(lambda: mark(api, 1)) as answers:
+            wait_until_blocked(world)
+            [(freed,)] = other.execute("select clock_timestamp()").fetchall()
+            other.rollback()
+    assert answers[0].status_code == 200
+    [(latest, expires_at)] = world.execute("select hits[cardinality(hits)], expires_at from rate_limits").fetchall()
+    assert latest > freed
+    assert expires_at >= latest + timedelta(minutes=1)
 
 
 def test_the_table_does_not_grow_with_time(db):
