@@ -2,6 +2,7 @@
 
 import json
 import multiprocessing
+import re
 import threading
 import time
 import urllib.error
@@ -13,6 +14,7 @@ import psycopg
 import pytest
 from flask.testing import FlaskClient
 
+from app.database import SQL
 from tests.world import LEARNER, add_module, add_user, bearer, complete, require, uuid4
 
 
@@ -204,7 +206,7 @@ def test_an_unmark_racing_the_mark_of_what_needs_it_leaves_only_answers_that_a_s
 
 
 def test_the_statements_of_each_call_are_fixed_in_number(make_api, environ, db, monkeypatch):
-    """No call runs a statement per lesson."""
+    """No call runs a statement per lesson, and each runs those that sql/README.md says."""
     from app import database
 
     ran: list[str] = []
@@ -220,6 +222,7 @@ def test_the_statements_of_each_call_are_fixed_in_number(make_api, environ, db, 
     add_module(db, 2, *range(0x200, 0x200 + 50))
     api = make_api()
     ran.clear()
+    dbas = (SQL / "README.md").read_text()
     expected = {
         ("GET", "summary"): ["summary"],
         ("GET", f"modules/{uuid4(1)}"): ["module"],
@@ -231,6 +234,10 @@ def test_the_statements_of_each_call_are_fixed_in_number(make_api, environ, db, 
         ("DELETE", f"lessons/{uuid4(0x100)}"): ["lock", "unmark", "lesson"],
     }
     for (method, path), statements in expected.items():
+        call = path.replace(uuid4(1), "{moduleId}").replace(uuid4(0x100), "{lessonId}")
+        documented = re.search(rf"^\| `{method} /api/progress/{re.escape(call)}` \|(.*)\|$", dbas, re.M)
+        assert documented
+        assert re.findall(r"`(\w+)\.sql`", documented[1]) == statements
         assert api.open(f"/api/progress/{path}", method=method, headers=bearer()).status_code == 200
         assert ran == statements, path
         ran.clear()

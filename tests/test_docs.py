@@ -10,12 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from app import settings
+from app import checks, settings, stripe
 from app.demo import postgres
 from app.problems import CODES
+from app.sessions import bearer
 from tests.conftest import ROOT, free_port
 from tests.contract import DOCUMENT
 from tests.test_demo import copy_of_the_checkout, folder, wait_until_nothing_works_in  # noqa: F401
+from tests.test_errors import FAULTS
 from tests.test_locks import LOCKS
 
 README = (ROOT / "README.md").read_text()
@@ -99,6 +101,46 @@ def test_every_call_and_every_code_is_documented():
     assert {code for code, _ in documented} == set(CODES)
     for code, statuses in documented:
         assert str(CODES[code][0]) in statuses, code
+
+
+def test_errors_are_told_in_the_order_in_which_they_come():
+    """tests/test_errors.py holds the service to that order."""
+    faults = [code for code in CODES if code in FAULTS]
+    assert faults == list(FAULTS)
+    told = [
+        code for row in table(README, "Calls") if re.match(r"\d", row[0]) for code in re.findall(r"`(\w+)`", row[1])
+    ]
+    written = re.search(r"the first of this order is told:(.*?)\.", DOCUMENT["info"]["description"], re.S)
+    assert written
+    ordered = re.findall(r"`(\w+)`", written[1])
+    assert told[: len(ordered)] == ordered == list(CODES)[: len(ordered)]
+    assert set(FAULTS) < set(ordered)
+
+
+LIMIT = settings.from_environ({"DATABASE_URL": "postgresql:///x", "AUTH_JWT_SECRET": "x" * 32}).rate_limit_writes
+assert LIMIT
+BODY = f"{checks.LARGEST_BODY // 1024} KiB"
+WRITES = f"{LIMIT.amount} marks and unmarks"
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("README.md", f"| over {BODY} |"),
+        ("README.md", f"more than {WRITES} in {LIMIT.get_expiry()} seconds"),
+        ("README.md", f"{bearer.LONGEST} bytes long at most; {bearer.LEEWAY} seconds of difference"),
+        ("app/openapi.yaml", f"The body is over {BODY}."),
+        ("app/openapi.yaml", f"{WRITES} in any {LIMIT.get_expiry()} seconds"),
+        ("app/openapi.yaml", f"{bearer.LONGEST} bytes at most; {bearer.LEEWAY} seconds of tolerance"),
+        ("app/openapi.yaml", f"{stripe.TOLERANCE} seconds ago at most."),
+        ("app/openapi.yaml", f"{stripe.LARGEST_BODY // 1024} KiB at most."),
+        ("app/openapi.yaml", f"The event is over {stripe.LARGEST_BODY // 1024} KiB."),
+        ("CHANGELOG.md", f"{WRITES} in any {LIMIT.get_expiry()} seconds"),
+        ("deploy/nginx.conf", f"Send a body of {BODY} at most."),
+    ],
+)
+def test_a_number_that_is_told_is_the_codes(name, told):
+    assert told in " ".join((ROOT / name).read_text().split())
 
 
 def test_every_call_names_its_statements_for_dbas():

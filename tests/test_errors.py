@@ -31,6 +31,7 @@ from tests.world import (
     module_path,
     ok,
     require,
+    token,
     unmark,
     uuid4,
 )
@@ -62,6 +63,7 @@ def once(apps, world):
 # Each fault that a mark may have, in the order of the table; each leaves the others as they were.
 FAULTS: dict[str, dict[str, Any]] = {
     "unauthenticated": {"session": None},
+    "cross_site_request": {"site": "cross-site"},
     "invalid_lesson_id": {"lesson": "bad"},
     "invalid_idempotency_key": {"key": "not one"},
     "body_too_large": {"data": b"{}" + b" " * LARGEST},
@@ -80,6 +82,7 @@ def with_faults(api, method, *faults):
     """Send a write with these faults; of two in one place the first of the table is sent."""
     request: dict[str, Any] = {
         "session": LEARNER,
+        "site": None,
         "lesson": uuid4(2),
         "key": None,
         "data": b"{}",
@@ -88,6 +91,11 @@ def with_faults(api, method, *faults):
     for fault in sorted(faults, key=list(FAULTS).index, reverse=True):
         request |= FAULTS[fault]
     headers = {} if request["session"] is None else bearer(request["session"])
+    if request["site"]:
+        # The same session by cookie, since a token is a call from nowhere: a signed JWT may be in a cookie too.
+        if headers:
+            headers = {"Cookie": f"authjs.session-token={token(request['session'])}"}
+        headers["Sec-Fetch-Site"] = request["site"]
     if request["key"]:
         headers["Idempotency-Key"] = request["key"]
     path = f"/api/progress/lessons/{request['lesson']}"
@@ -111,6 +119,16 @@ def test_all_faults_at_once_go_one_after_the_other(api, world):
         answer = with_faults(api, "POST", *faults)
         assert answer.get_json()["code"] == faults.pop(0)
     assert ok(with_faults(api, "POST"))["completed"] is True
+
+
+def test_a_full_window_is_told_before_everything_but_the_session_and_its_origin(make_api, world):
+    api = make_api(RATE_LIMIT_WRITES="1 per hour")
+    for user_id in (LEARNER, STRANGER):
+        mark(api, 2, user_id)
+    for method in ("POST", "DELETE"):
+        for fault in FAULTS:
+            first = fault if fault in ("unauthenticated", "cross_site_request") else "rate_limited"
+            assert_problem(with_faults(api, method, fault), first)
 
 
 NOT_OF_UNMARK = {"unsupported_media_type", "invalid_body", "lesson_locked"}
