@@ -8,6 +8,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import psycopg
 import pytest
@@ -362,6 +363,17 @@ def test_the_table_may_have_any_name_and_be_a_view(make_api, world, sessions, ta
         world.execute(f"create view live as select * from sessions; grant select on live to {SERVICE}")
     world.execute(f"insert into {name} values ('t', '{LEARNER}', 'infinity')".encode())
     assert make_api(AUTH_SESSION_TABLE=table).get(GET, headers={"Cookie": f"{V5}=t"}).status_code == 200
+
+
+@pytest.mark.parametrize("made", ["8f14e45f-ceea-467f-a9d6-3b0c8b1d2e4f", "q+Zx/8w==", "100%", "%2B", "ü ;,", "+"])
+def test_a_database_session_is_found_by_the_token_that_auth_js_percent_encodes(make_api, world, sessions, made):
+    sessions(f"create table sessions ({COLUMNS['timestamptz and uuid']})")
+    world.execute("insert into sessions values (%s, %s, 'infinity')", [made, LEARNER])
+    encoded = quote(made, safe="!'()*~")  # encodeURIComponent
+    api = make_api(AUTH_SESSION_TABLE="sessions")
+    assert api.get(GET, headers={"Cookie": f"{V5}={encoded}"}).status_code == 200
+    for other in (f"{encoded}%00", "%00", "%", "%FF", f"{encoded}x"):
+        assert_problem(api.get(GET, headers={"Cookie": f"{V5}={other}"}), "unauthenticated")
 
 
 @pytest.mark.parametrize("user_id", ["1", "github|7", "{6f9619ff-8b86-4d11-b42d-00c04fc964ff}", ""])
