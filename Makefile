@@ -20,7 +20,7 @@ help:  ## print this list
 install:
 	@command -v "$(PYTHON)" >/dev/null || { \
 		echo "install: there is no $(PYTHON); install Python 3.11 or newer, or name it: make PYTHON=python3.12" >&2; exit 1; }
-	@"$(PYTHON)" install.py $(firstword $(MAKECMDGOALS))
+	@"$(PYTHON)" install.py $(MAKECMDGOALS)
 
 run: install  ## run the service here, with a database, a real curriculum and learners to try (Ctrl-C stops it)
 	@$(RUN) app.demo

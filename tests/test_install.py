@@ -104,3 +104,11 @@ def test_what_only_some_tasks_need_is_installed_by_them_alone_and_on_top(checkou
     # Neither makes the other begin anew.
     assert install(checkout, before="import subprocess; subprocess.Popen = None") == (0, "")
     assert (venv / "kept").exists()
+
+
+def test_make_says_every_task_that_is_asked_for():
+    """Only then are all of them installed for, whichever comes first."""
+    command = ["make", "--no-print-directory", "-n", "lint", "test-system"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.count("install.py") == 1
+    assert " install.py lint test-system\n" in done.stdout.replace('"', "")
