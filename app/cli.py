@@ -1,6 +1,7 @@
 """The tasks that touch data, as `python -m app.cli COMMAND`: what the make targets of the same names run."""
 
 import io
+import math
 import os
 import re
 import sys
@@ -254,17 +255,21 @@ def _end(text: str) -> str:
 
 @cli.command()
 @USER
-@click.option("--hours", default=12.0, envvar="HOURS", show_default=True)
-def token(user_id: str, hours: float) -> None:
+@click.option("--hours", default="12", envvar="HOURS", show_default=True)
+def token(user_id: str, hours: str) -> None:
     """Sign a token for a learner with the first secret of AUTH_JWT_SECRET."""
     try:
         configured = settings.from_environ()
     except settings.SettingsError as error:
         raise click.ClickException(str(error)) from None
-    if not 0 < hours <= LONGEST_TOKEN:
-        raise click.ClickException(f"HOURS={hours:g} is not a number of hours above 0, at most {LONGEST_TOKEN}: a year")
+    try:
+        seconds = float(hours) * 3600
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds <= LONGEST_TOKEN * 3600:
+        raise click.ClickException(f"HOURS={hours} is not a number of hours above 0, at most {LONGEST_TOKEN}: a year")
     now = int(time.time())
-    expires = now + round(hours * 3600)
+    expires = now + math.ceil(seconds)
     try:
         click.echo(bearer.sign(user_id, configured, now, expires))
     except bearer.NoSecretError:

@@ -284,15 +284,10 @@ def test_a_token_is_signed_with_the_first_of_the_secrets(database_url):
     assert bearer.verify(signed, from_environ({"DATABASE_URL": database_url, "AUTH_JWT_SECRET": newest})) == LEARNER
 
 
-@pytest.mark.parametrize("hours", ["0", "-1", "nan", "inf", "8785", "1e+300"])
+@pytest.mark.parametrize("hours", ["0", "-1", "nan", "inf", "8785", "1e+300", "1e400", "x", "12h", "1_0 0"])
 def test_hours_are_above_0_and_at_most_a_year(database_url, hours):
     refused = f"Error: HOURS={hours} is not a number of hours above 0, at most 8784: a year\n"
     assert run(database_url, "token", USER=LEARNER, HOURS=hours, AUTH_JWT_SECRET=SECRET) == (1, "", refused)
-
-
-def test_hours_that_are_no_number_are_refused_in_one_line(database_url):
-    refused = (1, "", "Error: Invalid value for '--hours': 'x' is not a valid float.\n")
-    assert run(database_url, "token", USER=LEARNER, HOURS="x", AUTH_JWT_SECRET=SECRET) == refused
 
 
 def test_a_setting_that_is_wrong_is_named_in_one_line(database_url):
