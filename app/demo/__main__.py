@@ -233,16 +233,16 @@ curl -X POST -H "Authorization: Bearer $FULL" {url}/api/progress/lessons/97bf898
 # take it back
 curl -X DELETE -H "Authorization: Bearer $FULL" {url}/api/progress/lessons/97bf898a-36fc-47fc-b870-01fc0c7fe554
 
-# only free lessons; and 403 not_enrolled
+# only free lessons, and 403 not_enrolled
 curl -H "Authorization: Bearer $FREE" {url}/api/progress/outline
 curl -H "Authorization: Bearer $NONE" {url}/api/progress/summary
 
-# sell the third learner full access, as Stripe would say it; and take it back
+# sell the third learner full access, as Stripe would say it, and take it back
 make stripe-event FILE=app/demo/stripe/active.json
 curl -H "Authorization: Bearer $NONE" {url}/api/progress/summary
 make stripe-event FILE=app/demo/stripe/deleted.json
 
-# a browser's session: the cookie that Auth.js v5 would set for the first learner
+# the session of a browser: the cookie that Auth.js v5 would set for the first learner
 COOKIE='{_cookie(settings, now, expires)}'
 curl -H "Cookie: $COOKIE" {url}/api/progress/summary
 
