@@ -1,11 +1,12 @@
 """Clients that write as fast as they can, and what may be said of the answers they got."""
 
 import json
+import math
 import multiprocessing
 import time
 import urllib.error
 import urllib.request
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from tests.world import LEARNER, bearer, uuid4
 
@@ -33,8 +34,19 @@ def write(url: str, user_id: str = LEARNER) -> Write:
             return Write(started, time.time(), error.code, error.headers["Retry-After"])
 
 
-def _keep_writing(url: str, until: float) -> list[Write]:
+_all_are_there: Any = None
+
+
+def _wait_for(barrier: Any) -> None:
+    global _all_are_there
+    _all_are_there = barrier
+
+
+def _keep_writing(url: str, seconds: float) -> list[Write]:
     writes = []
+    # A process takes its time to come up, and it must not come out of that of the writes.
+    _all_are_there.wait()
+    until = time.time() + seconds
     while time.time() < until:
         writes.append(write(url))
     return writes
@@ -42,10 +54,24 @@ def _keep_writing(url: str, until: float) -> list[Write]:
 
 def hammer(urls: list[str], seconds: float) -> list[Write]:
     """Eight processes, spread over the URLs, that write for one learner until the time is over."""
-    until = time.time() + seconds
-    with multiprocessing.get_context("spawn").Pool(8) as pool:
-        parts = pool.starmap(_keep_writing, [(urls[number % len(urls)], until) for number in range(8)])
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(8, _wait_for, [context.Barrier(8)]) as pool:
+        parts = pool.starmap(_keep_writing, [(urls[number % len(urls)], seconds) for number in range(8)])
     return sorted(write for part in parts for write in part)
+
+
+def assert_retry_after(url: str, window: int, first: Write, refused: Write) -> None:
+    """Hold the Retry-After of a write that was refused against the window that `first` began: to the second."""
+    assert refused.status == 429
+    seconds = int(refused.retry_after or 0)
+    # Nobody here can tell when exactly the service looked at its clock.
+    least, most = refused.started - first.ended, refused.ended - first.started
+    assert math.ceil(window - most) <= seconds <= math.ceil(window - least)
+    time.sleep(max(0, refused.ended + seconds - 1 - time.time()))
+    early = write(url)
+    assert early.status == 429 or early.ended >= first.started + window
+    time.sleep(max(0, refused.ended + seconds - time.time()))
+    assert write(url).status == 200
 
 
 def assert_exact(writes: list[Write], amount: int, window: float) -> None:
