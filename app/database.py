@@ -12,7 +12,7 @@ from flask import current_app, g
 from psycopg import Cursor, Error, InterfaceError, IsolationLevel, OperationalError, RawCursor
 from psycopg.abc import PQGen
 from psycopg.conninfo import conninfo_to_dict
-from psycopg.errors import DeadlockDetected, SerializationFailure, UndefinedTable
+from psycopg.errors import DeadlockDetected, ForeignKeyViolation, SerializationFailure, UndefinedTable
 from psycopg.pq import ExecStatus
 from psycopg.rows import DictRow, dict_row
 from psycopg.types.string import TextLoader
@@ -24,7 +24,10 @@ T = TypeVar("T")
 
 ROOT = Path(__file__).parent.parent
 
-# How often a request is tried again that the server rolled back for the sake of another transaction.
+# What the server rolls back for the sake of another transaction. A foreign key, too: no statement writes one without
+# having seen the row, so that somebody has deleted that since.
+CONFLICT = (SerializationFailure, DeadlockDetected, ForeignKeyViolation)
+# How often a request is tried again for one.
 CONFLICTS = 3
 # Seconds that a request waits for a connection while none comes free and none can be made.
 PATIENCE = 0.25
@@ -252,13 +255,15 @@ def transaction(*calls: tuple[str, dict[str, str | None]]) -> list[DictRow | Non
             # Not connection.transaction(), which waits at each of its ends: a fifth of what a write costs Python.
             with connection.pipeline():
                 connection.execute(b"begin isolation level read committed", prepare=False)
-                cursors += [run(connection, name, **parameters) for name, parameters in calls]
+                for name, parameters in calls:
+                    cursors.append(run(connection, name, **parameters))
                 connection.execute(b"commit", prepare=False)
         except BaseException:
-            # Sent together, they fail together: the one that failed is the first without a result.
-            done = sum(cursor.pgresult is not None for cursor in cursors)
-            g.statement = calls[min(done, len(calls) - 1)][0]
             if not connection.closed:
+                # Sent together, they fail together: the one that failed is the first without a result. It may have
+                # failed before the last were sent.
+                done = sum(cursor.pgresult is not None for cursor in cursors)
+                g.statement = [*(name for name, _ in calls), "commit"][done]
                 connection.rollback()
             raise
         return [cursor.fetchone() for cursor in cursors]
@@ -308,7 +313,7 @@ def _use(label: str, work: Callable[[Connection], T], again: bool) -> T:
         started = perf_counter()
         try:
             return work(connection)
-        except (SerializationFailure, DeadlockDetected):
+        except CONFLICT:
             conflicts += 1
             if conflicts > CONFLICTS:
                 raise

@@ -52,7 +52,9 @@ def configure(level: str, formatter: logging.Formatter) -> None:
     handler.setFormatter(formatter)
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     if level != "debug":
-        logging.getLogger("psycopg.pool").setLevel("WARNING")  # it says more of each request than the request itself
+        # They say more of each request than the request itself; of one that failed, what its own line has.
+        logging.getLogger("psycopg").setLevel("ERROR")
+        logging.getLogger("psycopg.pool").setLevel("WARNING")
 
 
 def init_app(app: Flask) -> None:

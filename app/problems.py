@@ -43,6 +43,16 @@ CODES = {
 
 RETRY_AFTER = "2"
 
+UNAVAILABLE = (
+    psycopg.OperationalError,
+    psycopg.InterfaceError,
+    # A standby, after a failover that the connections have not followed yet.
+    psycopg.errors.ReadOnlySqlTransaction,
+    # A worker that was frozen within a transaction, and found it ended.
+    psycopg.errors.IdleInTransactionSessionTimeout,
+    psycopg.errors.TransactionTimeout,
+)
+
 
 class Problem(Exception):  # noqa: N818 - the RFC's word
     """An error answer. `code` is a key of CODES; `members` are added to the document, `headers` to the response."""
@@ -62,10 +72,8 @@ def init_app(app: Flask) -> None:
     """Answer whatever fails in `app`, on known and unknown paths, with a problem document."""
     app.register_error_handler(Problem, respond)
     app.register_error_handler(HTTPException, _http_exception)
-    app.register_error_handler(psycopg.OperationalError, unavailable)
-    app.register_error_handler(psycopg.InterfaceError, unavailable)
-    # A standby, after a failover that the connections have not followed yet.
-    app.register_error_handler(psycopg.errors.ReadOnlySqlTransaction, unavailable)
+    for error in UNAVAILABLE:
+        app.register_error_handler(error, unavailable)
     app.register_error_handler(Exception, _internal_error)
     app.before_request(_double_slash)
 
@@ -105,7 +113,8 @@ def unavailable(error: Exception) -> Response:
     """Answer 503 for a failure of what the service stands on: its database, or the storage of the write limit."""
     # OperationalError is psycopg's name for the SQLSTATE classes 08, 40, 53, 54, 55, 57 and 58, for a pool without a
     # free connection and for a connection that broke; InterfaceError for one that broke earlier. The text of an error
-    # may hold values of rows, so it is not logged.
+    # may hold values of rows, so it is not logged. limits hands on in an error of its own what its storage met.
+    error = getattr(error, "storage_error", error)
     g.error = f"{type(error).__name__} {getattr(error, 'sqlstate', None) or ''}".rstrip()
     return respond(Problem("unavailable", headers={"Retry-After": RETRY_AFTER}))
 

@@ -2,17 +2,22 @@
 
 import http.client
 import os
+import select
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 
 import psycopg
 import pytest
+from flask import g
+from flask.testing import FlaskClient
+from psycopg.pq import TransactionStatus
 
+from app import database
 from tests.conftest import (
     ROOT,
     SERVICE,
@@ -24,7 +29,19 @@ from tests.conftest import (
 )
 from tests.load import Answer, Load, fill, in_table
 from tests.test_demo import copy_of_the_checkout
-from tests.world import LEARNER, SECRET, add_module, add_user, assert_problem, bearer, get, mark, ok, uuid4
+from tests.world import (
+    LEARNER,
+    SECRET,
+    add_module,
+    add_user,
+    assert_problem,
+    bearer,
+    completions,
+    get,
+    mark,
+    ok,
+    uuid4,
+)
 
 
 @pytest.fixture(scope="module")
@@ -197,7 +214,8 @@ def test_a_worker_that_is_replaced_while_the_database_is_away_comes_up(service, 
         load.wait_for_more()
 
 
-def test_a_server_that_is_frozen_costs_the_timeout_and_no_more(make_api, own_db):
+@pytest.mark.parametrize("method", ["GET", "DELETE"])
+def test_a_server_that_is_frozen_costs_the_timeout_and_no_more(make_api, own_db, method):
     api = make_api(DATABASE_URL=as_service(own_db.url()), DATABASE_TIMEOUT="0.4", WEB_THREADS="1")
     headers = bearer(uuid4(0xC0))
     assert api.get("/api/progress/summary", headers=headers).status_code == 200
@@ -205,7 +223,8 @@ def test_a_server_that_is_frozen_costs_the_timeout_and_no_more(make_api, own_db)
     os.kill(backend, signal.SIGSTOP)
     try:
         started = time.monotonic()
-        assert_problem(api.get("/api/progress/summary", headers=headers), "unavailable")
+        path = f"/api/progress/lessons/{uuid4(0x1000)}" if method == "DELETE" else "/api/progress/summary"
+        assert_problem(api.open(path, method=method, headers=headers), "unavailable")
         assert time.monotonic() - started < 2
         # On a connection of its own: the other is given up.
         assert api.delete(f"/api/progress/lessons/{uuid4(0x1000)}", headers=headers).status_code == 200
@@ -247,6 +266,147 @@ def test_a_deadlock_is_tried_again_and_not_shown(api, db, database_url):
         other.execute("select from users for update")
     thread.join()
     assert ok(answers[0])["completed"] is True
+
+
+def test_a_lesson_that_is_deleted_while_it_is_marked_is_not_found(api, db, database_url):
+    add_user(db)
+    add_module(db, 1, 2)
+    answers = []
+    with psycopg.connect(database_url) as other:
+        other.execute("delete from lessons")
+        thread = threading.Thread(target=lambda: answers.append(mark(api, 2)))
+        thread.start()
+        while not db.execute("select from pg_locks where not granted").rowcount:
+            assert thread.is_alive()
+    thread.join()
+    assert_problem(answers[0], "lesson_not_found")
+
+
+# What a write does: lock, mark, lesson, commit, sent together
+
+WRITE: list[tuple[str, dict[str, str | None]]] = [
+    ("lock", {"user_id": LEARNER}),
+    ("mark", {"user_id": LEARNER, "lesson_id": uuid4(2), "completed_at": None}),
+    ("lesson", {"user_id": LEARNER, "lesson_id": uuid4(2)}),
+]
+
+
+def assert_clean(api: FlaskClient, db: psycopg.Connection) -> None:
+    """Nothing of a write is there, and the connection that it was on takes the next one."""
+    assert completions(db) == []
+    (connection,) = api.application.extensions["pool"]._pool
+    assert connection.info.transaction_status == TransactionStatus.IDLE
+    assert ok(mark(api, 2))["completed"] is True
+
+
+@pytest.mark.parametrize("soon", [False, True])
+@pytest.mark.parametrize("place", range(3))
+def test_a_statement_that_fails_takes_the_whole_write_with_it_and_is_named(make_api, db, monkeypatch, place, soon):
+    add_user(db)
+    add_module(db, 1, 2)
+    api = make_api(WEB_THREADS="1")
+    calls = [(name, {**given, "user_id": "odd"} if at == place else given) for at, (name, given) in enumerate(WRITE)]
+    run = database.run
+
+    def told_soon(connection, name, **parameters):
+        """As `run`; what has failed is known before anything else is sent."""
+        cursor = run(connection, name, **parameters)
+        if parameters["user_id"] == "odd":
+            select.select([connection.pgconn.socket], [], [])
+        return cursor
+
+    if soon:
+        monkeypatch.setattr(database, "run", told_soon)
+    for _ in range(10):  # they are prepared after a few
+        with api.application.app_context():
+            with pytest.raises(psycopg.errors.InvalidTextRepresentation):
+                database.transaction(*calls)
+            assert g.statement == WRITE[place][0]
+    monkeypatch.undo()
+    assert_clean(api, db)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, RuntimeError])
+@pytest.mark.parametrize("place", range(3))
+def test_who_is_interrupted_in_a_write_leaves_nothing_of_it(make_api, db, monkeypatch, error, place):
+    add_user(db)
+    add_module(db, 1, 2)
+    api = make_api(WEB_THREADS="1")
+    run = database.run
+
+    def interrupted(connection, name, **parameters):
+        if name == WRITE[place][0]:
+            raise error
+        return run(connection, name, **parameters)
+
+    monkeypatch.setattr(database, "run", interrupted)
+    with api.application.app_context(), pytest.raises(error):
+        database.transaction(*WRITE)
+    monkeypatch.undo()
+    assert_clean(api, db)
+
+
+@pytest.fixture
+def at_commit(db) -> Iterator[Callable[[str], None]]:
+    """Have the commit of every write do something; a trigger of the site's own might."""
+
+    def do(statement: str) -> None:
+        db.execute(
+            f"create function at_commit() returns trigger language plpgsql as 'begin {statement}; return null; end';"
+            " create constraint trigger at_commit after insert on progress deferrable initially deferred"
+            " for each row execute function at_commit()"
+        )
+
+    yield do
+    db.execute("drop trigger if exists at_commit on progress; drop function if exists at_commit")
+
+
+@pytest.mark.parametrize(
+    ("statement", "code", "error"),
+    [
+        ("raise exception using errcode = ''check_violation''", "internal_error", "CheckViolation 23514"),
+        ("raise exception using errcode = ''query_canceled''", "unavailable", "QueryCanceled 57014"),
+        # After four attempts.
+        ("raise exception using errcode = ''serialization_failure''", "unavailable", "SerializationFailure 40001"),
+    ],
+)
+def test_a_commit_that_fails_is_no_success(make_api, db, at_commit, caplog, statement, code, error):
+    add_user(db)
+    add_module(db, 1, 2)
+    api = make_api(WEB_THREADS="1")
+    at_commit(statement)
+    with caplog.at_level("INFO", "progress.requests"):
+        assert_problem(mark(api, 2), code)
+    fields = caplog.records[-1].__dict__["fields"]
+    assert (fields["error"], fields["statement"]) == (error, "commit")
+    db.execute("drop trigger at_commit on progress")
+    assert_clean(api, db)
+
+
+def test_a_connection_that_is_lost_in_a_commit_is_no_success(make_api, db, at_commit, caplog):
+    add_user(db)
+    add_module(db, 1, 2)
+    api = make_api(WEB_THREADS="1")
+    at_commit("perform pg_terminate_backend(pg_backend_pid())")
+    with caplog.at_level("INFO", "progress.requests"):
+        assert_problem(mark(api, 2), "unavailable")
+    assert caplog.records[-1].__dict__["fields"]["statement"] == "lock+mark+lesson"
+    assert completions(db) == []
+    db.execute("drop trigger at_commit on progress")
+    assert ok(mark(api, 2))["completed"] is True
+
+
+def test_a_commit_that_takes_too_long_is_no_success_even_if_it_is_done_then(make_api, db, at_commit):
+    add_user(db)
+    add_module(db, 1, 2)
+    api = make_api(DATABASE_TIMEOUT="0.3")
+    at_commit("perform pg_sleep(0.6)")
+    started = time.monotonic()
+    assert_problem(mark(api, 2), "unavailable")
+    assert time.monotonic() - started < 0.6
+    while not completions(db):
+        assert time.monotonic() - started < 5
+    assert ok(mark(api, 2))["completed"] is True
 
 
 def test_out_of_connections_is_unavailable_at_once_and_over_when_there_are_some(make_api, db, database_url):

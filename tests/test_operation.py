@@ -1,15 +1,22 @@
 """What operators see: health, metrics, logs; and what the service's role may do."""
 
+import contextlib
+import io
 import json
+import logging
 import re
+import select
 import urllib.request
+from collections.abc import Callable, Iterator
 from contextlib import closing
+from typing import Any
 
 import psycopg
 import pytest
 
+from app import database, logs
 from app.logs import JsonFormatter, ReadableFormatter
-from tests.conftest import as_service, running_gunicorn
+from tests.conftest import SERVICE, as_service, grant, running_gunicorn
 from tests.world import (
     LEARNER,
     SECRET,
@@ -91,7 +98,7 @@ def test_a_request_is_one_line(api, db, caplog):
 def test_the_statement_that_failed_is_in_the_line(make_api, db, database_url, caplog):
     add_user(db)
     add_module(db, 1, 2)
-    api = make_api(DATABASE_TIMEOUT="0.3")
+    api = make_api(DATABASE_TIMEOUT="0.3", RATE_LIMIT_WRITES="10 per minute")
     with psycopg.connect(database_url) as other, caplog.at_level("INFO", "progress.requests"):
         other.execute("select from users for update")
         mark(api, 2)
@@ -99,17 +106,52 @@ def test_the_statement_that_failed_is_in_the_line(make_api, db, database_url, ca
         other.execute("lock table progress in access exclusive mode")
         unmark(api, 2)
         api.get(SUMMARY, headers=bearer())
+        other.execute("lock table rate_limits in access exclusive mode")
+        unmark(api, 2)
     seen = [(line["level"], line["status"], line["error"], line["statement"]) for line in records(caplog)]
     assert seen == [
         ("error", 503, "LockNotAvailable 55P03", "lock"),
         ("error", 503, "LockNotAvailable 55P03", "unmark"),
         ("error", 503, "LockNotAvailable 55P03", "summary"),
+        ("error", 503, "LockNotAvailable 55P03", "limit_hit"),
     ]
 
 
-def test_a_failure_of_the_service_is_one_line_with_its_traceback(api, db, monkeypatch, caplog):
-    from app import database
+@pytest.fixture
+def stdout() -> Iterator[Callable[[], list[dict[str, Any]]]]:
+    """What is logged as the service logs, a line each."""
+    loggers = [logging.getLogger(name) for name in ("", "psycopg", "psycopg.pool")]
+    levels, handlers = [logger.level for logger in loggers], loggers[0].handlers[:]
+    written = io.StringIO()
+    with contextlib.redirect_stdout(written):
+        logs.configure("info", JsonFormatter())
+    yield lambda: [json.loads(line) for line in written.getvalue().splitlines()]
+    loggers[0].handlers[:] = handlers
+    for logger, level in zip(loggers, levels, strict=True):
+        logger.setLevel(level)
 
+
+def test_a_write_that_fails_before_all_of_it_was_sent_is_one_line_too(make_api, db, database_url, monkeypatch, stdout):
+    add_user(db)
+    add_module(db, 1, 2)
+    run = database.run
+
+    def told_soon(connection, name, **parameters):
+        cursor = run(connection, name, **parameters)
+        select.select([connection.pgconn.socket], [], [])
+        return cursor
+
+    monkeypatch.setattr(database, "run", told_soon)
+    db.execute(f"revoke update (id) on users from {SERVICE}")
+    try:
+        assert_problem(mark(make_api(), 2), "internal_error")
+    finally:
+        grant(database_url)
+    (line,) = stdout()
+    assert (line["status"], line["error"], line["statement"]) == (500, "InsufficientPrivilege 42501", "lock")
+
+
+def test_a_failure_of_the_service_is_one_line_with_its_traceback(api, db, monkeypatch, caplog):
     monkeypatch.setattr(database, "run", lambda *_, **__: 1 / 0)
     with caplog.at_level("INFO"):
         assert_problem(api.get(SUMMARY, headers=bearer()), "internal_error")
@@ -220,8 +262,9 @@ def test_metrics_are_of_all_workers_together(environ, db):
     assert seen["progress_pool_timeouts_total"] == 0
 
 
-def test_a_request_without_a_connection_in_time_is_counted(make_api, db):
-    api = make_api(METRICS="on", DATABASE_TIMEOUT="0.1", WEB_THREADS="1")
+@pytest.mark.parametrize("limit", ["", "10 per minute"])  # which has a connection first
+def test_a_request_without_a_connection_in_time_is_counted(make_api, db, limit):
+    api = make_api(METRICS="on", DATABASE_TIMEOUT="0.1", WEB_THREADS="1", RATE_LIMIT_WRITES=limit)
 
     def timeouts():
         return float(re.findall(r"^progress_pool_timeouts_total (\S+)$", api.get("/metrics").text, re.M)[0])
@@ -229,7 +272,8 @@ def test_a_request_without_a_connection_in_time_is_counted(make_api, db):
     before = timeouts()
     with api.application.extensions["pool"].connection():
         assert_problem(api.get(SUMMARY, headers=bearer()), "unavailable")
-    assert timeouts() == before + 1
+        assert_problem(mark(api, 2), "unavailable")
+    assert timeouts() == before + 2
 
 
 def test_there_are_no_metrics_unless_they_are_on(api):

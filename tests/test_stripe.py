@@ -22,6 +22,7 @@ import pytest
 import stripe
 from flask.testing import FlaskClient
 
+import app.stripe
 from tests.conftest import ROOT, SERVICE, running_gunicorn
 from tests.world import (
     FREE_LEARNER,
@@ -589,6 +590,40 @@ def test_while_the_database_is_away_stripe_is_told_to_try_again(make_api, learne
     assert int(answer.headers["Retry-After"]) >= 1
     assert outcome(api, document) == "applied"
     assert may_learn(api)
+
+
+def test_a_transaction_that_stood_still_for_too_long_is_unavailable(make_api, learner, db, monkeypatch):
+    # Its timeout is the role's own, as behind a PgBouncer.
+    api = make_api(STRIPE_WEBHOOK_SECRET=SECRET, PREPARE_THRESHOLD="off", WEB_THREADS="1")
+    db.execute(f"alter role {SERVICE} set idle_in_transaction_session_timeout = '50ms'")
+    attach = app.stripe.attach
+
+    def late(connection, customer_id, grace):
+        gone = "select from pg_stat_activity where pid = %s"
+        while db.execute(gone, [connection.info.backend_pid]).rowcount:
+            pass
+        return attach(connection, customer_id, grace)
+
+    monkeypatch.setattr(app.stripe, "attach", late)
+    try:
+        api.application.extensions["pool"].drain()
+        refused(deliver(api, event("created", subscription())), "unavailable", 503)
+    finally:
+        db.execute(f"alter role {SERVICE} set idle_in_transaction_session_timeout = '5s'")
+        monkeypatch.undo()
+    assert outcome(api, event("created", subscription())) == "applied"
+
+
+def test_a_learner_who_is_deleted_at_the_moment_is_nobody(api, learner, db, database_url):
+    answers: list[str] = []
+    with psycopg.connect(database_url) as other:
+        other.execute("delete from users")
+        thread = threading.Thread(target=lambda: answers.append(outcome(api, event("created", subscription()))))
+        thread.start()
+        while not db.execute("select from pg_locks where not granted").rowcount:
+            assert thread.is_alive()
+    thread.join()
+    assert answers == ["unattached"]
 
 
 @pytest.fixture
