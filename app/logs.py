@@ -55,6 +55,15 @@ def configure(level: str, formatter: logging.Formatter) -> None:
         # They say more of each request than the request itself; of one that failed, what its own line has.
         logging.getLogger("psycopg").setLevel("ERROR")
         logging.getLogger("psycopg.pool").setLevel("WARNING")
+        logging.getLogger("flask-limiter").setLevel("WARNING")
+    logging.getLogger("gunicorn.error").addFilter(_cut_what_came)
+
+
+def _cut_what_came(record: logging.LogRecord) -> bool:
+    # gunicorn quotes what it could not read of a request, or its URL: there may be a token in it.
+    if str(record.msg).startswith(("Invalid request", "Error handling request")):
+        record.msg, record.args = re.split("['\"]| %s", record.msg)[0].rstrip(": "), ()
+    return True
 
 
 def init_app(app: Flask) -> None:

@@ -24,7 +24,8 @@ def main() -> None:
         "workers": settings.web_concurrency,
         "threads": settings.web_threads,
         "forwarded_allow_ips": settings.forwarded_allow_ips,
-        "loglevel": settings.log_level,
+        # Its debug lines have the paths of requests, in which anything may be.
+        "loglevel": "info" if settings.log_level == "debug" else settings.log_level,
         # What is running when the service is told to stop is answered; DATABASE_TIMEOUT bounds it.
         "graceful_timeout": math.ceil(settings.database_timeout) + 10,
         "metrics": settings.metrics,

@@ -212,7 +212,9 @@ class Gunicorn(NamedTuple):
 def running_gunicorn(environ: dict[str, str], folder: Path = ROOT) -> Iterator[Gunicorn]:
     """A real gunicorn that serves the checkout in `folder`, once it answers."""
     port = free_port()
-    command = [sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py", "--log-level", "warning", "wsgi:app"]
+    # It says more only to who asks for it.
+    level = [] if "LOG_LEVEL" in environ else ["--log-level", "warning"]
+    command = [sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py", *level, "wsgi:app"]
     environ = {"PATH": "/usr/bin:/bin", "PORT": str(port), **environ}
     with (
         tempfile.NamedTemporaryFile(prefix="gunicorn-") as output,

@@ -6,13 +6,16 @@ import json
 import logging
 import re
 import select
+import socket
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from typing import Any
+from urllib.parse import urlsplit
 
 import psycopg
 import pytest
+import stripe
 
 from app import database, logs
 from app.logs import JsonFormatter, ReadableFormatter
@@ -173,33 +176,90 @@ def test_any_other_is_not(api, given):
     assert re.fullmatch("[0-9a-f]{32}", made)
 
 
-def test_no_line_has_a_secret_whatever_comes_and_each_is_one(environ, db):
+def send(url: str, sent: bytes) -> bytes:
+    """Send bytes, which need not be HTTP; the status line that they are answered with."""
+    where = urlsplit(url)
+    with socket.create_connection((where.hostname, where.port), timeout=10) as connection:
+        connection.sendall(sent)
+        return connection.makefile("rb").readline()
+
+
+@pytest.fixture
+def telling(db) -> Iterator[None]:
+    """A trigger of the site's own that fails, and says of whom."""
+    db.execute(
+        "create function tell() returns trigger language plpgsql as $$ begin raise exception 'ada@example.org'"
+        " using detail = 'se-cret'; end $$; create trigger tell before insert on progress for each row"
+        " execute function tell()"
+    )
+    yield
+    db.execute("drop trigger tell on progress; drop function tell")
+
+
+@pytest.mark.parametrize("level", ["debug", "info"])
+def test_no_line_has_a_secret_whatever_comes_and_each_is_one(environ, db, telling, level, capfd):
     add_user(db)
     add_module(db, 1, 2)
     session = cookie()
+    event = json.dumps({"type": "invoice.paid", "id": "evt_1", "data": {"object": {"email": "ada@example.org"}}})
+    signature = stripe.WebhookSignature.generate_signature_header(event, "whsec_se-cret")
     secrets = [token(), token(exp=1), session["Cookie"].partition("=")[2], SECRET, "ada@example.org", "se-cret"]
-    settings = {"WEB_CONCURRENCY": "1", "AUTH_SECRET": SECRET}
+    secrets += [signature, signature.rpartition("=")[2]]
+    bearer_token = {"Authorization": f"Bearer {secrets[0]}"}
+    settings = {"WEB_CONCURRENCY": "1", "AUTH_SECRET": SECRET, "STRIPE_WEBHOOK_SECRET": "whsec_se-cret"}
+    settings |= {"RATE_LIMIT_WRITES": "2 per minute", "LOG_LEVEL": level}
     with running_gunicorn(environ | settings) as service:
-        calls = [
-            ("GET", SUMMARY, {"Authorization": f"Bearer {secrets[0]}"}),
+        calls: list[tuple[str, str, dict[str, str]]] = [
+            ("GET", SUMMARY, bearer_token),
             ("GET", f"{SUMMARY}?email=ada@example.org", {"Authorization": f"Bearer {secrets[1]}"}),
             ("GET", SUMMARY, session),
             ("GET", "/se-cret/ada@example.org", {"X-Request-Id": "se-cret ada@example.org"}),
-            ("POST", lesson_path(2), {"Authorization": f"Bearer {secrets[0]}", "Idempotency-Key": "se-cret"}),
-            ("POST", "/api/progress/lessons/se-cret", {"Authorization": f"Bearer {secrets[0]}"}),
+            ("POST", lesson_path(2), bearer_token | {"Idempotency-Key": "se-cret"}),
+            ("POST", "/api/progress/lessons/se-cret", bearer_token),
+            ("POST", lesson_path(2), bearer_token),
             ("PURGE", "/", {}),
+            ("POST", "/api/stripe/webhook", {"Stripe-Signature": signature}),
+            ("POST", "/api/stripe/webhook", {"Stripe-Signature": "se-cret"}),
         ]
         for method, path, headers in calls:
-            request = urllib.request.Request(service.url + path, method=method, headers=headers)
+            body = event.encode() if "stripe" in path else None
+            request = urllib.request.Request(service.url + path, body, method=method, headers=headers)
             try:
                 urllib.request.urlopen(request).close()
             except urllib.error.HTTPError as error:
                 error.close()
+        odd = [
+            b"GET /a b?token=se-cret HTTP/1.1\r\n\r\n",
+            b"GET /?token=se-cret HTTP/1.1 se-cret\r\n\r\n",
+            b"GET / HTTP/1.1\r\nHost: x\r\nBearer " + secrets[0].encode() + b"\r\n\r\n",
+            b"GET / HTTP/1.1\r\nHost: x\r\nAuthorization se-cret: x\r\n\r\n",
+            b"GET / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: se-cret\r\n\r\n",
+            b"se-cret:'x /ada@example.org HTTP/1.1\r\n\r\n",
+        ]
+        for sent in odd:
+            assert re.match(rb"HTTP/1.1 (400|501) ", send(service.url, sent)), sent
         lines = service.lines()
-    statuses = [line["status"] for line in lines if line["route"] != "/healthz"]
-    assert statuses == [200, 401, 200, 404, 200, 400, 404]
+    requests = [line for line in lines if line.get("route", "/healthz") != "/healthz"]
+    assert [line["status"] for line in requests] == [200, 401, 200, 404, 500, 400, 429, 404, 200, 400]
+    if level == "info":
+        assert [line for line in lines if "route" not in line] == []
+    said = capfd.readouterr().err
+    assert said.count("Invalid request from ip=127.0.0.1") == len(odd)
     for secret in secrets:
-        assert secret not in json.dumps(lines)
+        assert secret not in json.dumps(lines) + said
+
+
+def test_gunicorns_own_log_does_not_quote_a_request_that_it_failed_at(stdout):
+    logger = logging.getLogger("gunicorn.error")
+    logger.error("Error handling request %s %s", "GET", "/se-cret?token=se-cret")
+    logger.error("Error handling request (no URI read)")
+    logger.error("Worker (pid:%s) was sent %s!", 7, "SIGKILL")
+    said = [line["message"] for line in stdout()]
+    assert said == [
+        "Error handling request",
+        "Error handling request (no URI read)",
+        "Worker (pid:7) was sent SIGKILL!",
+    ]
 
 
 @pytest.mark.parametrize(("level", "statuses"), [("debug", {200, 404}), ("info", {200, 404}), ("error", set())])
