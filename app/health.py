@@ -2,9 +2,10 @@
 
 from time import monotonic
 
+import psycopg
 from flask import Blueprint, Response, current_app, g
 
-from app import database
+from app import database, problems
 from app.problems import RETRY_AFTER, Problem
 
 blueprint = Blueprint("health", __name__)
@@ -23,7 +24,10 @@ def healthz() -> Response:
 def readyz() -> Response:
     """The database answers and has every migration that this code was started with; else 503 `unavailable`."""
     g.deadline = monotonic() + min(READY_WITHIN, current_app.extensions["settings"].database_timeout)
-    applied = database.applied()
+    try:
+        applied = database.applied()
+    except psycopg.Error as error:  # whatever it is, a role without rights, say, nothing can be served
+        return problems.unavailable(error)
     pending = [name for name in current_app.extensions["migrations"] if name not in applied]
     if pending:
         raise Problem(

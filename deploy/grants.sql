@@ -1,12 +1,16 @@
 -- The role that the service runs as: it can do what the statements in sql/ do, and nothing else. It cannot read e-mail
--- addresses or names, write the catalog or the free path, nor create, alter or drop anything.
+-- addresses or names, write the catalog or the free path, nor create, alter or drop anything. What PUBLIC may do in the
+-- database it may too: make temporary tables, and in one that was made before PostgreSQL 15, tables in the schema public,
+-- unless the owner runs `revoke create on schema public from public`.
 --
 -- The owner of the tables runs it after each `make migrate`, as often as they like, with a role of any name:
 --
 --   psql "$DATABASE_URL" -v role=progress -f deploy/grants.sql
 --
 -- A role that is not there is created, without a password. One who may not create roles has that done first. Where
--- AUTH_SESSION_TABLE is set, the site grants `select` on that table itself.
+-- AUTH_SESSION_TABLE is set, the site grants `select` on three of its columns itself:
+--
+--   grant select ("sessionToken", "userId", expires) on sessions to progress;
 
 \set ON_ERROR_STOP on
 

@@ -139,6 +139,9 @@ def test_every_example_of_a_problem_is_the_problem(api, make_api, curriculum, db
         event = (ROOT / "app" / "demo" / "stripe" / "active.json").read_text()
         headers = {"Stripe-Signature": WebhookSignature.generate_signature_header(event, "whsec_1")}
         calls.append(("EventNotTaken", "unavailable", stripe.post(webhook, data=event, headers=headers)))
+    with monkeypatch.context() as patch:
+        patch.setattr(database, "transact", lambda *_: 1 / 0)
+        calls.append(("EventFailed", "internal_error", stripe.post(webhook, data=event, headers=headers)))
     unready = make_api()
     unready.application.extensions["migrations"].append("0099_example")
     calls.append(("NotReady", "unavailable", unready.get("/readyz")))

@@ -9,7 +9,6 @@ import select
 import socket
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import closing
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -19,7 +18,7 @@ import stripe
 
 from app import database, logs
 from app.logs import JsonFormatter, ReadableFormatter
-from tests.conftest import SERVICE, as_service, grant, running_gunicorn
+from tests.conftest import SERVICE, grant, running_gunicorn
 from tests.world import (
     LEARNER,
     SECRET,
@@ -338,66 +337,3 @@ def test_a_request_without_a_connection_in_time_is_counted(make_api, db, limit):
 
 def test_there_are_no_metrics_unless_they_are_on(api):
     assert_problem(api.get("/metrics"), "not_found")
-
-
-# The service's role
-
-
-@pytest.mark.parametrize(
-    "statement",
-    [
-        "select email from users",
-        "select name from users",
-        "select * from users",
-        "update users set email = ''",
-        "insert into users (id) values (gen_random_uuid())",
-        "delete from users",
-        *(f"delete from {name}" for name in ("modules", "lessons", "lesson_prerequisites")),
-        "delete from enrollments",
-        "update lessons set published = true",
-        "insert into modules (id, title, position) values (gen_random_uuid(), '', 1)",
-        "update subscriptions set user_id = gen_random_uuid()",
-        "delete from stripe_subscriptions",
-        "insert into enrollments (user_id) select id from users",
-        "update progress set completed_at = now()",
-        "update progress set user_id = gen_random_uuid()",
-        "truncate progress",
-        "truncate rate_limits",
-        "drop table rate_limits",
-        "alter table progress add column x integer",
-        "create table x (y integer)",
-        "create function x() returns integer language sql as 'select 1'",
-        "delete from _yoyo_migration",
-        "begin; lock table users",
-        "set role postgres",
-        "copy progress to program 'true'",
-        "alter role current_user superuser",
-    ],
-)
-def test_the_role_may_do_nothing_that_no_statement_does(environ, db, statement):
-    with (
-        closing(psycopg.connect(environ["DATABASE_URL"], autocommit=True)) as service,
-        pytest.raises(psycopg.errors.InsufficientPrivilege),
-    ):
-        service.execute(statement)
-
-
-TIMEOUTS = """
-    select
-        current_setting('lock_timeout') as a,
-        current_setting('statement_timeout') as b,
-        current_setting('idle_in_transaction_session_timeout') as c
-"""
-
-
-def test_the_role_brings_timeouts_for_connections_that_cannot(environ, database_url):
-    with closing(psycopg.connect(as_service(database_url), autocommit=True)) as service:
-        shown = service.execute(TIMEOUTS).fetchone()
-    assert shown == ("4s", "4500ms", "5s")
-
-
-def test_a_connection_of_the_services_brings_its_own(make_api, db):
-    api = make_api(DATABASE_TIMEOUT="2")
-    with api.application.extensions["pool"].connection() as connection:
-        shown = connection.execute(TIMEOUTS).fetchone()
-    assert list(shown.values()) == ["1600ms", "1800ms", "2s"]

@@ -1,0 +1,193 @@
+"""What the service's role may do, `deploy/grants.sql`: all that its statements need, and nothing else."""
+
+import itertools
+import json
+from collections.abc import Iterator
+from contextlib import closing
+
+import psycopg
+import pytest
+import stripe
+from flask.testing import FlaskClient
+
+from app import database
+from app.settings import from_environ
+from tests.conftest import SERVICE, as_service, grant
+from tests.world import FREE_LEARNER, LEARNER, add_module, add_user, bearer, lesson_path, module_path
+
+WEBHOOK_SECRET = "whsec_of_the_tests"
+NUMBERS = itertools.count(1)
+
+# Each right of the role, and on what; such as `UPDATE (id)` on `users`.
+RIGHTS = """
+    select privilege_type, oid::regclass::text
+    from (select oid, (aclexplode(relacl)).* from pg_class) as on_tables
+    where grantee = %(role)s::regrole
+    union all
+    select format('%%s (%%I)', privilege_type, attname), attrelid::regclass::text
+    from (select attrelid, attname, (aclexplode(attacl)).* from pg_attribute) as on_columns
+    where grantee = %(role)s::regrole
+"""
+
+
+def send(api: FlaskClient, kind: str, document: dict[str, object], created: int) -> int:
+    event = {"id": f"evt_{next(NUMBERS)}", "type": kind, "created": created, "data": {"object": document}}
+    payload = json.dumps(event)
+    header = stripe.WebhookSignature.generate_signature_header(payload, WEBHOOK_SECRET)
+    return api.post("/api/stripe/webhook", data=payload, headers={"Stripe-Signature": header}).status_code
+
+
+def everything(api: FlaskClient, db: psycopg.Connection, environ: dict[str, str]) -> Iterator[int | str]:
+    """What the service answers in a world in which each of its statements has something to do."""
+    db.execute("delete from stripe_customers; delete from users; delete from rate_limits")
+    add_user(db)
+    add_user(db, FREE_LEARNER, access=None)
+    # Expired counts, one of which the next hit takes away.
+    db.execute(
+        "insert into rate_limits select chr(n), '{}', now() - interval '1 day' from generate_series(48, 125) as n"
+    )
+    try:
+        database.check(from_environ(environ))
+    except database.NotReadyError as error:
+        yield str(error)
+    yield api.get("/readyz").status_code
+    for path in ("summary", "modules", "lessons", "outline", "next"):
+        yield api.get(f"/api/progress/{path}", headers=bearer()).status_code
+    yield api.get(module_path(1), headers=bearer()).status_code
+    for method in ("POST", "POST", "DELETE", "POST"):  # the last is over the limit
+        yield api.open(lesson_path(2), method=method, headers=bearer()).status_code
+    sold: dict[str, object] = {
+        "id": "sub_1",
+        "customer": "cus_1",
+        "status": "active",
+        "current_period_end": 1_900_000_000,
+    }
+    for learner, at in ((FREE_LEARNER, 1), (LEARNER, 2), ("nobody", 3), (LEARNER, 4)):
+        owned = sold | {"metadata": {"userId": learner}}
+        yield send(api, "customer.subscription.updated", owned, at)
+        yield send(api, "customer.subscription.updated", owned | {"status": "past_due"}, at)
+        checkout: dict[str, object] = {"client_reference_id": learner, "customer": "cus_1"}
+        yield send(api, "checkout.session.completed", checkout, at)
+
+
+def test_each_right_is_one_that_some_statement_needs(make_api, environ, db, database_url):
+    add_module(db, 1, 2, 3)
+    api = make_api(STRIPE_WEBHOOK_SECRET=WEBHOOK_SECRET, RATE_LIMIT_WRITES="3 per minute")
+    answers = list(everything(api, db, environ))
+    assert answers == [*[200] * 10, 429, *[200] * 12]
+    rights = db.execute(RIGHTS, {"role": SERVICE}).fetchall()
+    useless = []
+    try:
+        for right, table in rights:
+            db.execute(f"revoke {right} on {table} from {SERVICE}")
+            if all(one == other for one, other in zip(everything(api, db, environ), answers, strict=True)):
+                useless.append((right, table))
+            db.execute(f"grant {right} on {table} to {SERVICE}")
+    finally:
+        grant(database_url)
+    assert rights
+    assert useless == []
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "select email from users",
+        "select name from users",
+        "select * from users",
+        "select users from users",
+        "select count(email) from users",
+        "select id from users where email = 'ada@example.org'",
+        "select id from users order by name",
+        "update users set id = id returning email",
+        "copy users to stdout",
+        "create view x as select email from users",
+        "create index on users (email)",
+        "comment on table users is ''",
+        "select pg_read_file('postgresql.conf')",
+        "update users set email = ''",
+        "insert into users (id) values (gen_random_uuid())",
+        "delete from users",
+        *(f"delete from {name}" for name in ("modules", "lessons", "lesson_prerequisites")),
+        "delete from enrollments",
+        "update lessons set published = true",
+        "insert into modules (id, title, position) values (gen_random_uuid(), '', 1)",
+        "update subscriptions set user_id = gen_random_uuid()",
+        "delete from stripe_subscriptions",
+        "insert into enrollments (user_id) select id from users",
+        "update progress set completed_at = now()",
+        "update progress set user_id = gen_random_uuid()",
+        "truncate progress",
+        "truncate rate_limits",
+        "drop table rate_limits",
+        "alter table progress add column x integer",
+        "create table x (y integer)",
+        "create function x() returns integer language sql as 'select 1'",
+        "delete from _yoyo_migration",
+        "begin; lock table users",
+        "set role postgres",
+        "copy progress to program 'true'",
+        "alter role current_user superuser",
+    ],
+)
+def test_the_role_may_do_nothing_that_no_statement_does(environ, db, statement):
+    with (
+        closing(psycopg.connect(environ["DATABASE_URL"], autocommit=True)) as service,
+        pytest.raises(psycopg.errors.InsufficientPrivilege),
+    ):
+        service.execute(statement)
+
+
+def test_what_the_server_knows_of_e_mails_it_does_not_tell_the_role(environ, db):
+    db.execute(
+        "insert into users (id, email)"
+        " select gen_random_uuid(), 'ada' || n || '@example.org' from generate_series(1, 9) as n"
+    )
+    db.execute("analyze users")
+    known = "select histogram_bounds::text from pg_stats where tablename = 'users' and attname = 'email'"
+    assert "ada1@example.org" in db.execute(known).fetchone()[0]
+    with closing(psycopg.connect(environ["DATABASE_URL"], autocommit=True)) as service:
+        assert service.execute(known).fetchall() == []
+
+
+def test_three_columns_of_the_sites_sessions_are_enough(make_api, db, environ):
+    add_user(db)
+    add_module(db, 1, 2)
+    db.execute(
+        'create table sessions ("sessionToken" text, "userId" uuid, expires timestamptz, address text);'
+        f' grant select ("sessionToken", "userId", expires) on sessions to {SERVICE}'
+    )
+    try:
+        db.execute("insert into sessions values ('t', %s, now() + '1 hour')", [LEARNER])
+        database.check(from_environ(environ | {"AUTH_SESSION_TABLE": "sessions"}))
+        api = make_api(AUTH_SESSION_TABLE="sessions")
+        headers = {"Cookie": "authjs.session-token=t"}
+        assert api.get("/api/progress/summary", headers=headers).status_code == 200
+        with (
+            closing(psycopg.connect(environ["DATABASE_URL"], autocommit=True)) as service,
+            pytest.raises(psycopg.errors.InsufficientPrivilege),
+        ):
+            service.execute("select address from sessions")
+    finally:
+        db.execute("drop table sessions")
+
+
+TIMEOUTS = """
+    select
+        current_setting('lock_timeout') as a,
+        current_setting('statement_timeout') as b,
+        current_setting('idle_in_transaction_session_timeout') as c
+"""
+
+
+def test_the_role_brings_timeouts_for_connections_that_cannot(environ, database_url):
+    with closing(psycopg.connect(as_service(database_url), autocommit=True)) as service:
+        shown = service.execute(TIMEOUTS).fetchone()
+    assert shown == ("4s", "4500ms", "5s")
+
+
+def test_a_connection_of_the_services_brings_its_own(make_api, db):
+    api = make_api(DATABASE_TIMEOUT="2")
+    with api.application.extensions["pool"].connection() as connection:
+        shown = connection.execute(TIMEOUTS).fetchone()
+    assert list(shown.values()) == ["1600ms", "1800ms", "2s"]
