@@ -7,12 +7,14 @@
 --
 --   psql "$DATABASE_URL" -v role=progress -f deploy/grants.sql
 --
--- A role that is not there is created, without a password. One who may not create roles has that done first. Where
+-- A role that is not there is created, without a password. An owner who may not create roles has another create it once,
+-- and set its timeouts, as at the end; what the script fails at it shows, and the rights are given before. Where
 -- AUTH_SESSION_TABLE is set, the site grants `select` on three of its columns itself:
 --
 --   grant select ("sessionToken", "userId", expires) on sessions to progress;
 
 \set ON_ERROR_STOP on
+\set ECHO errors
 
 begin;
 
@@ -48,10 +50,20 @@ grant update (stripe_subscription_id, status, current_period_end) on subscriptio
 -- The check at the start, and /readyz.
 grant select on _yoyo_migration to :"role";
 
--- For DATABASE_TIMEOUT=5; change them with it. A connection of the service's brings its own, but through a PgBouncer
--- it cannot: there these hold.
-alter role :"role" set lock_timeout = '4s';
-alter role :"role" set statement_timeout = '4500ms';
-alter role :"role" set idle_in_transaction_session_timeout = '5s';
-
 commit;
+
+-- For DATABASE_TIMEOUT=5; change them with it. A connection of the service's brings its own, but through a PgBouncer
+-- it cannot: there these hold. What is set already is not set again, which not every owner may.
+select format('alter role %I set %I = %L', :'role', name, value)
+from (
+    values
+    ('lock_timeout', '4s'),
+    ('statement_timeout', '4500ms'),
+    ('idle_in_transaction_session_timeout', '5s')
+) as wanted (name, value)
+where not exists (
+    select from pg_db_role_setting
+    inner join pg_roles on setrole = pg_roles.oid
+    where rolname = :'role' and setdatabase = 0 and format('%s=%s', name, value) = any(setconfig)
+)
+\gexec

@@ -114,9 +114,9 @@ def database_url(new_database: Callable[[], str]) -> str:
     return url
 
 
-def grant(url: str) -> None:
+def grant(url: str, role: str = SERVICE) -> None:
     """Give the service's role what it needs, as the operator does."""
-    command = [str(bindir() / "psql"), "-Xq", "-v", f"role={SERVICE}", "-f", "deploy/grants.sql", url]
+    command = [str(bindir() / "psql"), "-Xq", "-v", f"role={role}", "-f", "deploy/grants.sql", url]
     subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
 
 

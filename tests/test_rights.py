@@ -2,6 +2,9 @@
 
 import itertools
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import closing
 
@@ -12,7 +15,7 @@ from flask.testing import FlaskClient
 
 from app import database
 from app.settings import from_environ
-from tests.conftest import SERVICE, as_service, grant
+from tests.conftest import ROOT, SERVICE, Postgresql, as_service, grant
 from tests.world import FREE_LEARNER, LEARNER, add_module, add_user, bearer, lesson_path, module_path
 
 WEBHOOK_SECRET = "whsec_of_the_tests"
@@ -136,6 +139,23 @@ def test_the_role_may_do_nothing_that_no_statement_does(environ, db, statement):
         pytest.raises(psycopg.errors.InsufficientPrivilege),
     ):
         service.execute(statement)
+
+
+def test_an_owner_who_may_not_alter_roles_gives_the_rights_all_the_same(postgres: Postgresql, database_url: str):
+    with closing(psycopg.connect(postgres.url(), autocommit=True)) as superuser:
+        superuser.execute("create role plain login; create role bare login")
+        superuser.execute("create database plain owner plain")
+        url = postgres.url("plain").replace("postgres@", "plain@")
+        migrate = [sys.executable, "-m", "app.cli", "migrate"]
+        subprocess.run(migrate, cwd=ROOT, env=os.environ | {"DATABASE_URL": url}, check=True, stdout=subprocess.DEVNULL)
+        grant(url)  # the timeouts of this role are set already
+        with pytest.raises(subprocess.CalledProcessError):
+            grant(url, "bare")
+        for role in (SERVICE, "bare"):
+            with closing(psycopg.connect(url.replace("plain@", f"{role}@"))) as service:
+                assert service.execute("select count(*) from progress").fetchone() == (0,)
+        superuser.execute("drop database plain")
+        superuser.execute("drop role bare; drop role plain")
 
 
 def test_what_the_server_knows_of_e_mails_it_does_not_tell_the_role(environ, db):
