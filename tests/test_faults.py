@@ -1,6 +1,7 @@
 """Under load: the database is taken away, workers are killed, replaced and told to stop. No answered mark is lost."""
 
 import http.client
+import json
 import os
 import select
 import signal
@@ -8,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import closing
 
@@ -177,6 +179,39 @@ def test_a_stop_fails_only_what_it_has_not_begun_to_answer(service, own_db, keep
         assert service.process.wait(20) == 0
     assert_answered_or_cut_off(load.answers)
     assert_nothing_lost(load, own_db)
+
+
+@pytest.mark.parametrize("told", [signal.SIGTERM, signal.SIGHUP])
+def test_what_is_running_is_answered_whatever_the_service_is_told(own_db, told, capfd):
+    environ = {"DATABASE_URL": as_service(own_db.url()), "AUTH_JWT_SECRET": SECRET, "LOG_LEVEL": "info"}
+    answers: list[int] = []
+
+    def write(client: int) -> None:
+        path = f"{running.url}/api/progress/lessons/{uuid4(0x1000)}"
+        request = urllib.request.Request(path, method="POST", headers=bearer(uuid4(0xC0 + client)))
+        with urllib.request.urlopen(request, timeout=20) as response:
+            answers.append(json.load(response)["overall"]["completedCount"])
+
+    with running_gunicorn(environ | {"WEB_CONCURRENCY": "1"}) as running:
+        with (
+            psycopg.connect(own_db.url()) as other,
+            closing(psycopg.connect(own_db.url(), autocommit=True)) as db,
+        ):
+            other.execute("select from users for update")
+            threads = [threading.Thread(target=write, args=(client,)) for client in range(4)]
+            for thread in threads:
+                thread.start()
+            while db.execute("select from pg_locks where not granted").rowcount < 4:
+                assert all(thread.is_alive() for thread in threads)
+            running.process.send_signal(told)
+            said = ""
+            while "Handling signal" not in said:
+                said += capfd.readouterr().err
+        for thread in threads:
+            thread.join()
+        assert answers == [1, 1, 1, 1]
+        if told == signal.SIGTERM:
+            assert running.process.wait(20) == 0
 
 
 def test_a_reload_that_could_not_be_a_start_is_refused_and_the_service_goes_on(tmp_path, own_db, capfd):
