@@ -134,7 +134,9 @@ def explain(connection: psycopg.Connection[Any], name: str, learner: Learner, mo
     try:
         for _ in range(runs + 1):
             with connection.transaction(force_rollback=True):
-                row = connection.execute(f"explain (analyze, timing off, buffers, format json) {run}".encode()).fetchone()
+                row = connection.execute(
+                    f"explain (analyze, timing off, buffers, format json) {run}".encode()
+                ).fetchone()
                 assert row
                 plans.append(_read(row[0][0]))
     finally:
