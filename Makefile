@@ -10,7 +10,7 @@ $(foreach name,USER FILE DRY_RUN CONFIRM EMAIL NAME UNTIL HOURS SIZE URL SECONDS
 		$(eval override export $(name) := $$(value $(name))),\
 		$(eval unexport $(name))))
 
-.PHONY: help install run test test-system scale-data explain bench lint format migrate rollback migration-status migrate-unlock load-catalog \
+.PHONY: help install run test test-deep test-system scale-data explain bench lint format migrate rollback migration-status migrate-unlock load-catalog \
 	add-user grant-free revoke-free access stripe-sync stripe-event token lock
 
 
@@ -27,6 +27,9 @@ run: install  ## run the service here, with a database, a real curriculum and le
 
 test: install  ## run the tests, on a PostgreSQL of their own
 	@$(RUN) pytest -n auto --dist loadfile --ignore=tests/system
+
+test-deep: install  ## run the proofs with many more examples, and others each time
+	@PROGRESS_DEEP=1 $(RUN) pytest -n auto --dist worksteal tests/proof
 
 test-system: install  ## run what needs more than Python; as root on Debian it installs that
 	@$(RUN) tests.system

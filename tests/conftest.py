@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
+import hypothesis
 import psycopg
 import pytest
 import testing.postgresql
@@ -32,6 +33,12 @@ ROOT = Path(__file__).parent.parent
 # The role that the service runs as; the tests themselves are the owner.
 SERVICE = "progress_service"
 MODES = ["force_generic_plan", "force_custom_plan"]
+
+# How much the proofs try: the same few hundred examples each time, or thousands, and others each time.
+DEEP = "PROGRESS_DEEP" in os.environ
+hypothesis.settings.register_profile("quick", max_examples=100, deadline=None, derandomize=True, database=None)
+hypothesis.settings.register_profile("deep", max_examples=2000, deadline=None, print_blob=True)
+hypothesis.settings.load_profile("deep" if DEEP else "quick")
 
 
 def in_memory() -> Path | None:

@@ -1,0 +1,193 @@
+"""Contract §2 and §3 once more, in plain Python: what every call must answer. No SQL, and nothing of the service's."""
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+
+class Module(NamedTuple):
+    title: str
+    position: int
+
+
+class Lesson(NamedTuple):
+    module_id: str
+    title: str
+    position: int
+    published: bool
+    is_free: bool
+
+
+class Subscription(NamedTuple):
+    status: str
+    current_period_end: datetime | None
+
+
+@dataclass
+class Catalog:
+    modules: dict[str, Module] = field(default_factory=dict)
+    lessons: dict[str, Lesson] = field(default_factory=dict)
+    prerequisites: set[tuple[str, str]] = field(default_factory=set)  # (lesson, what must be completed first)
+
+    def place(self, lesson: str) -> tuple[int, str, int, str]:
+        """Where a lesson stands in catalog order."""
+        row = self.lessons[lesson]
+        return self.modules[row.module_id].position, row.module_id, row.position, lesson
+
+
+@dataclass
+class Learner:
+    catalog: Catalog
+    subscription: Subscription | None = None
+    enrolled: bool = False
+    expires_at: datetime | None = None
+    completed: dict[str, datetime] = field(default_factory=dict)
+
+    # Contract §2
+
+    def access(self) -> str | None:
+        now = datetime.now(UTC)
+        status, end = self.subscription or ("none", None)
+        if status in ("active", "trialing") and end is not None and end > now:
+            return "full"
+        return "free" if self.enrolled and (self.expires_at is None or self.expires_at > now) else None
+
+    def is_accessible(self, lesson: str) -> bool:
+        row = self.catalog.lessons[lesson]
+        access = self.access()
+        return row.published and (access == "full" or (access == "free" and row.is_free))
+
+    def keeping_locked(self, lesson: str) -> list[str]:
+        """What must be completed before a lesson, in catalog order; it is locked unless there is nothing."""
+        if lesson in self.completed:
+            return []
+        needed = {needed for locked, needed in self.catalog.prerequisites if locked == lesson}
+        due = (one for one in needed if self.catalog.lessons[one].published and one not in self.completed)
+        return sorted(due, key=self.catalog.place)
+
+    def accessible(self, module: str | None = None) -> list[str]:
+        """The lessons that the learner may take, of one module or of all, in catalog order."""
+        lessons = self.catalog.lessons
+        of = (one for one in lessons if module in (None, lessons[one].module_id) and self.is_accessible(one))
+        return sorted(of, key=self.catalog.place)
+
+    def counts(self, accessible: list[str]) -> dict[str, int]:
+        eligible = [lesson for lesson in accessible if not self.keeping_locked(lesson)]
+        total = len(eligible)
+        completed = sum(lesson in self.completed for lesson in eligible)
+        percent = 100 * completed // total if total else 0
+        return {"percent": percent, "completedCount": completed, "totalCount": total}
+
+    def counts_with_locked(self, accessible: list[str]) -> dict[str, int]:
+        return self.counts(accessible) | {"lockedCount": sum(bool(self.keeping_locked(one)) for one in accessible)}
+
+    def shown(self, lesson: str) -> str | None:
+        if lesson not in self.completed:
+            return None
+        return self.completed[lesson].astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+    def module_ids(self) -> list[str]:
+        """The modules with a lesson that the learner may take, in order."""
+        modules = self.catalog.modules
+        return sorted(filter(self.accessible, modules), key=lambda module: (modules[module].position, module))
+
+    # Contract §3 and §4: the document of a success, or what tells an error from every other
+
+    def read(self, path: str) -> dict[str, Any]:
+        """What a GET below /api/progress/ answers."""
+        if self.access() is None:
+            return {"code": "not_enrolled"}
+        name, _, module = path.partition("/")
+        return self.module(module) if module else getattr(self, name)()
+
+    def summary(self) -> dict[str, Any]:
+        return self.counts(self.accessible())
+
+    def module(self, module: str) -> dict[str, Any]:
+        accessible = self.accessible(module)
+        if not accessible:
+            return {"code": "module_not_found"}
+        lessons = [
+            {"lessonId": lesson, "completed": lesson in self.completed, "completedAt": self.shown(lesson)}
+            for lesson in accessible
+            if not self.keeping_locked(lesson)
+        ]
+        return {"moduleId": module, **self.counts(accessible), "lessons": lessons}
+
+    def lessons(self) -> dict[str, Any]:
+        done = [(self.shown(lesson), lesson) for lesson in self.accessible() if lesson in self.completed]
+        return {"lessons": [{"lessonId": lesson, "completedAt": at} for at, lesson in sorted(done)]}
+
+    def modules(self) -> dict[str, Any]:
+        modules = [{"moduleId": module, **self.counts(self.accessible(module))} for module in self.module_ids()]
+        return {"modules": modules, "overall": self.summary()}
+
+    def outline(self) -> dict[str, Any]:
+        modules = [
+            {
+                "moduleId": module,
+                "title": self.catalog.modules[module].title,
+                **self.counts_with_locked(self.accessible(module)),
+                "lessons": [
+                    {
+                        "lessonId": lesson,
+                        "title": self.catalog.lessons[lesson].title,
+                        "state": self.state(lesson),
+                        "completedAt": self.shown(lesson),
+                        "prerequisites": self.keeping_locked(lesson),
+                    }
+                    for lesson in self.accessible(module)
+                ],
+            }
+            for module in self.module_ids()
+        ]
+        return {"modules": modules, "overall": self.counts_with_locked(self.accessible())}
+
+    def state(self, lesson: str) -> str:
+        if lesson in self.completed:
+            return "completed"
+        return "locked" if self.keeping_locked(lesson) else "available"
+
+    def next(self) -> dict[str, Any]:
+        place = self.catalog.place
+        done = [lesson for lesson in self.accessible() if lesson in self.completed]
+        latest = max(done, key=lambda lesson: (self.shown(lesson), place(lesson)), default=None)
+        available = [lesson for lesson in self.accessible() if self.state(lesson) == "available"]
+        after = [lesson for lesson in available if latest and place(lesson) > place(latest)]
+        lesson = (after + available + [None])[0]
+        return {"lessonId": lesson, "moduleId": self.catalog.lessons[lesson].module_id if lesson else None}
+
+    def mark(self, lesson: str, at: datetime) -> dict[str, Any]:
+        """Mark a lesson as completed at `at`, unless it is; what that answers."""
+        refused = self.refused(lesson)
+        if not refused and self.keeping_locked(lesson):
+            refused = {"code": "lesson_locked", "prerequisites": self.keeping_locked(lesson)}
+        if refused:
+            return refused
+        self.completed.setdefault(lesson, at)
+        return self.written(lesson)
+
+    def unmark(self, lesson: str) -> dict[str, Any]:
+        """Take the mark of a lesson back; what that answers."""
+        refused = self.refused(lesson)
+        if refused:
+            return refused
+        self.completed.pop(lesson, None)
+        return self.written(lesson)
+
+    def refused(self, lesson: str) -> dict[str, Any] | None:
+        if self.access() is None:
+            return {"code": "not_enrolled"}
+        if lesson not in self.catalog.lessons:
+            return {"code": "lesson_not_found"}
+        return None if self.is_accessible(lesson) else {"code": "lesson_not_available"}
+
+    def written(self, lesson: str) -> dict[str, Any]:
+        module = self.catalog.lessons[lesson].module_id
+        return {
+            "lessonId": lesson,
+            "completed": lesson in self.completed,
+            "completedAt": self.shown(lesson),
+            "module": {"moduleId": module, **self.counts(self.accessible(module))},
+            "overall": self.summary(),
+        }

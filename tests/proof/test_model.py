@@ -1,0 +1,241 @@
+"""Worlds that change at random, by calls and by plain SQL: every answer is that of contract §2 in plain Python."""
+
+import itertools
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import psycopg
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+from werkzeug.test import TestResponse
+
+from tests.conftest import DEEP, MODES
+from tests.proof.model import Catalog, Learner, Lesson, Module, Subscription
+from tests.world import assert_problem, bearer, ok, uuid4
+
+MODULES = [uuid4(number) for number in (1, 2, 3)]
+# Not in the order in which they are added, and the last is never there.
+LESSONS = [uuid4(number) for number in (0x15, 0x12, 0x19, 0x11, 0x17, 0x18, 0x13, 0x16, 0x14, 0x10)]
+NO_LESSON, NO_MODULE = uuid4(0x99), uuid4(0x9)
+LEARNERS = [uuid4(0xA11CE), uuid4(0xB0B)]
+HEADERS = {learner: bearer(learner) for learner in LEARNERS}
+PAST = datetime(2026, 1, 1, tzinfo=UTC)
+
+positions = st.integers(-1, 2)  # few, so that many are equal
+titles = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=8)
+lesson_ids, module_ids, learners = st.sampled_from(LESSONS), st.sampled_from(MODULES), st.sampled_from(LEARNERS)
+lessons = st.builds(Lesson, module_ids, titles, positions, st.sampled_from([True, True, True, False]), st.booleans())
+# A few instants, of which some differ only below the millisecond that is shown.
+instants = st.builds(
+    lambda milliseconds, microseconds: PAST + timedelta(milliseconds=milliseconds, microseconds=microseconds),
+    st.integers(0, 2),
+    st.sampled_from([0, 1, 999]),
+)
+hours = st.sampled_from([-1, 1]).map(lambda hours: timedelta(hours=hours))
+statuses = st.sampled_from(["active", "trialing", "past_due", "canceled"])
+pairs = st.tuples(lesson_ids, lesson_ids).filter(lambda pair: pair[0] != pair[1])
+chain = {(needs, needed) for needed, needs in itertools.pairwise(LESSONS[:4])}
+diamond = {(LESSONS[1], LESSONS[0]), (LESSONS[2], LESSONS[0]), (LESSONS[3], LESSONS[1]), (LESSONS[3], LESSONS[2])}
+prerequisites = st.one_of(st.sets(pairs, max_size=12), st.just(chain), st.just(diamond))
+
+
+def seen(response: TestResponse) -> dict[str, Any]:
+    """An answer, held against what all of its kind have, in the form of the model's."""
+    if response.status_code == 200:
+        document: dict[str, Any] = ok(response)
+        return document
+    document = response.get_json()
+    members: dict[str, Any] = {name: document[name] for name in ("code", "prerequisites") if name in document}
+    assert_problem(response, **members)
+    return members
+
+
+class World(RuleBasedStateMachine):
+    """Two learners of one catalog."""
+
+    def __init__(self, api: FlaskClient, db: psycopg.Connection) -> None:
+        super().__init__()
+        self.api, self.db = api, db
+        self.catalog = Catalog()
+        self.learners = {user_id: Learner(self.catalog) for user_id in LEARNERS}
+        self.acting = LEARNERS[0]
+
+    @initialize(
+        modules=st.fixed_dictionaries({module: st.builds(Module, titles, positions) for module in MODULES}),
+        lessons=st.dictionaries(lesson_ids, lessons, max_size=len(LESSONS)),
+        prerequisites=prerequisites,
+        access=st.tuples(*[st.sampled_from(["full", "free", "free until", None])] * 2),
+    )
+    def begin(self, modules, lessons, prerequisites, access):
+        self.db.execute("delete from progress; delete from users; delete from lessons; delete from modules")
+        for user_id, level in zip(LEARNERS, access, strict=True):
+            self.db.execute("insert into users (id) values (%s)", [user_id])
+            if level == "full":
+                self.subscribe(user_id, "active", timedelta(hours=1))
+            elif level:
+                self.enroll(user_id, timedelta(hours=1) if level == "free until" else None)
+        for module, row in modules.items():
+            self.db.execute("insert into modules (id, title, position) values (%s, %s, %s)", [module, *row])
+        self.catalog.modules |= modules
+        for lesson, row in lessons.items():
+            self.add_or_change_lesson(lesson, row)
+        for pair in prerequisites:
+            self.require(pair)
+
+    # Calls
+
+    @rule(user_id=learners, lesson=lesson_ids | st.just(NO_LESSON), at=st.none() | instants, upper=st.booleans())
+    def mark(self, user_id, lesson, at, upper):
+        body = {"json": {"completedAt": at.isoformat()}} if at else {}
+        self._mark(user_id, lesson, at and at.replace(microsecond=at.microsecond // 1000 * 1000), upper, **body)
+
+    @rule(user_id=learners, lesson=lesson_ids, body=st.sampled_from([{}, {"completedAt": None}]), ahead=st.booleans())
+    def mark_as_of_now(self, user_id, lesson, body, ahead):
+        if ahead:  # by less than five minutes
+            body = {"completedAt": (datetime.now(UTC) + timedelta(minutes=4)).isoformat()}
+        self._mark(user_id, lesson, None, False, json=body)
+
+    def _mark(self, user_id, lesson, at, upper, **body):
+        self.acting = user_id
+        before = datetime.now(UTC)
+        path = f"/api/progress/lessons/{lesson.upper() if upper else lesson}"
+        answer = seen(self.api.post(path, headers=HEADERS[user_id], **body))
+        learner = self.learners[user_id]
+        if at is None and "code" not in answer and lesson not in learner.completed:
+            at = datetime.fromisoformat(answer["completedAt"])
+            # The database's clock is this machine's; it is cut to the millisecond.
+            assert before - timedelta(milliseconds=1) < at <= datetime.now(UTC)
+        assert answer == learner.mark(lesson, at)
+
+    @rule(user_id=learners, lesson=lesson_ids | st.just(NO_LESSON))
+    def unmark(self, user_id, lesson):
+        self.acting = user_id
+        answer = seen(self.api.delete(f"/api/progress/lessons/{lesson}", headers=HEADERS[user_id]))
+        assert answer == self.learners[user_id].unmark(lesson)
+
+    # Plain SQL
+
+    @rule(user_id=learners, status=statuses, end=st.none() | hours)
+    def subscribe(self, user_id, status, end):
+        self.acting = user_id
+        ends = end and datetime.now(UTC) + end
+        self.db.execute(
+            "insert into subscriptions (user_id, status, current_period_end) values (%s, %s, %s) on conflict (user_id)"
+            " do update set status = excluded.status, current_period_end = excluded.current_period_end",
+            [user_id, status, ends],
+        )
+        self.learners[user_id].subscription = Subscription(status, ends)
+
+    @rule(user_id=learners, end=st.none() | hours)
+    def enroll(self, user_id, end):
+        self.acting = user_id
+        ends = end and datetime.now(UTC) + end
+        self.db.execute(
+            "insert into enrollments (user_id, expires_at) values (%s, %s)"
+            " on conflict (user_id) do update set expires_at = excluded.expires_at",
+            [user_id, ends],
+        )
+        self.learners[user_id].enrolled, self.learners[user_id].expires_at = True, ends
+
+    @rule(user_id=learners)
+    def end_all_access(self, user_id):
+        self.acting = user_id
+        self.db.execute("delete from subscriptions where user_id = %s", [user_id])
+        self.db.execute("delete from enrollments where user_id = %s", [user_id])
+        self.learners[user_id].subscription, self.learners[user_id].enrolled = None, False
+
+    @rule(user_id=learners)
+    def delete_and_add_user(self, user_id):
+        self.acting = user_id
+        self.db.execute("delete from users where id = %s", [user_id])
+        self.db.execute("insert into users (id) values (%s)", [user_id])
+        self.learners[user_id] = Learner(self.catalog)
+
+    @rule(lesson=lesson_ids, row=lessons)
+    def add_or_change_lesson(self, lesson, row):
+        self.db.execute(
+            "insert into lessons (id, module_id, title, position, published, is_free) values (%s, %s, %s, %s, %s, %s)"
+            " on conflict (id) do update set module_id = excluded.module_id, title = excluded.title,"
+            " position = excluded.position, published = excluded.published, is_free = excluded.is_free",
+            [lesson, *row],
+        )
+        self.catalog.lessons[lesson] = row
+
+    @rule(lesson=lesson_ids)
+    def publish_or_unpublish(self, lesson):
+        if lesson in self.catalog.lessons:
+            row = self.catalog.lessons[lesson]
+            self.add_or_change_lesson(lesson, row._replace(published=not row.published))
+
+    @rule(lesson=lesson_ids, module=module_ids, position=positions)
+    def move(self, lesson, module, position):
+        if lesson in self.catalog.lessons:
+            self.add_or_change_lesson(
+                lesson, self.catalog.lessons[lesson]._replace(module_id=module, position=position)
+            )
+
+    @rule(module=module_ids, position=positions)
+    def reorder(self, module, position):
+        self.db.execute("update modules set position = %s where id = %s", [position, module])
+        self.catalog.modules[module] = self.catalog.modules[module]._replace(position=position)
+
+    @rule(pair=pairs)
+    def require(self, pair):
+        if set(pair) <= set(self.catalog.lessons):
+            self.db.execute("insert into lesson_prerequisites values (%s, %s) on conflict do nothing", pair)
+            self.catalog.prerequisites.add(pair)
+
+    @precondition(lambda self: self.catalog.prerequisites)
+    @rule(data=st.data())
+    def require_no_more(self, data):
+        pair = data.draw(st.sampled_from(sorted(self.catalog.prerequisites)))
+        self.db.execute("delete from lesson_prerequisites where (lesson_id, prerequisite_id) = (%s, %s)", pair)
+        self.catalog.prerequisites.remove(pair)
+
+    @rule(user_id=learners, lesson=lesson_ids, at=instants)
+    def write_a_row(self, user_id, lesson, at):
+        """Whatever its lesson is to the learner, and with its microseconds."""
+        self.acting = user_id
+        if lesson in self.catalog.lessons:
+            self.db.execute(
+                "insert into progress (user_id, lesson_id, completed_at) values (%s, %s, %s) on conflict do nothing",
+                [user_id, lesson, at],
+            )
+            self.learners[user_id].completed.setdefault(lesson, at)
+
+    @invariant()
+    def every_answer_is_the_models(self):
+        modules = [f"modules/{module}" for module in [*MODULES, NO_MODULE]]
+        (other,) = set(LEARNERS) - {self.acting}
+        paths = ["summary", "lessons", "modules", "outline", "next", *modules]
+        # Of the other learner, the answer that has everything in it.
+        for user_id, path in [(self.acting, path) for path in paths] + [(other, "outline")]:
+            answer = seen(self.api.get(f"/api/progress/{path}", headers=HEADERS[user_id]))
+            assert answer == self.learners[user_id].read(path), (path, user_id)
+
+    @invariant()
+    def the_rows_are_the_models(self):
+        rows = self.db.execute("select user_id::text, lesson_id::text, completed_at from progress").fetchall()
+        completed = {(user, name): at for user, one in self.learners.items() for name, at in one.completed.items()}
+        assert {(user, lesson): at for user, lesson, at in rows} == completed
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_whatever_happens_every_call_answers_as_the_contract_says(apps: dict[str, Flask], db, mode):
+    # Without the check against the OpenAPI document, which the rest of the tests make and which takes longer than all.
+    api = FlaskClient(apps[mode], apps[mode].response_class, use_cookies=False)
+    run_state_machine_as_test(
+        lambda: World(api, db),  # type: ignore[arg-type]
+        settings=settings(stateful_step_count=30 if DEEP else 8, suppress_health_check=list(HealthCheck)),
+    )
