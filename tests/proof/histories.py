@@ -1,0 +1,110 @@
+"""Concurrent histories of calls, and a checker: is there a serial order that explains every answer?
+
+Client processes import this module: it needs the standard library alone, and starts at once.
+"""
+
+import dataclasses
+import http.client
+import json
+import random
+import time
+from datetime import datetime
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+from tests.proof.model import Learner
+
+
+class Call(NamedTuple):
+    user_id: str
+    method: str
+    path: str  # below /api/progress/
+    completed_at: str | None = None
+
+
+class Operation(NamedTuple):
+    """A call, when it began and ended, by a clock that all processes share, and its answer as the model gives it."""
+
+    call: Call
+    started: float
+    ended: float
+    answer: dict[str, Any]
+
+
+def client(url: str, headers: dict[str, dict[str, str]], calls: list[Call], start: float) -> list[Operation]:
+    """Make calls one after the other from `start` on, on a connection that is kept for a few of them.
+
+    A GET says what its client has of that learner's already; 304 then claims that the answer is still the same.
+    """
+    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=30)
+    had: dict[tuple[str, str], tuple[str, dict[str, Any]]] = {}
+    operations = []
+    time.sleep(max(0.0, start - time.monotonic()))
+    for call in calls:
+        sent = dict(headers[call.user_id])
+        body = None
+        if call.completed_at:
+            body = json.dumps({"completedAt": call.completed_at})
+            sent["Content-Type"] = "application/json"
+        known = had.get((call.user_id, call.path)) if call.method == "GET" else None
+        if known:
+            sent["If-None-Match"] = known[0]
+        started = time.monotonic()
+        connection.request(call.method, f"/api/progress/{call.path}", body, sent)
+        response = connection.getresponse()
+        text = response.read()
+        ended = time.monotonic()
+        answer = known[1] if known and response.status == 304 else json.loads(text)
+        if response.status == 200 and call.method == "GET":
+            had[call.user_id, call.path] = response.headers["ETag"], answer
+        if response.status not in (200, 304):
+            answer = {name: answer[name] for name in ("code", "prerequisites") if name in answer}
+        operations.append(Operation(call, started, ended, answer))
+        if random.random() < 0.2:
+            connection.close()  # the next may meet another worker
+    connection.close()
+    return operations
+
+
+def after(learner: Learner, operation: Operation) -> Learner | None:
+    """The learner as an operation leaves them; None if the model would have answered something else."""
+    call, answer = operation.call, operation.answer
+    if call.method == "GET":
+        return learner if learner.read(call.path) == answer else None
+    changed = dataclasses.replace(learner, completed=dict(learner.completed))
+    lesson = call.path.removeprefix("lessons/")
+    if call.method == "DELETE":
+        return changed if changed.unmark(lesson) == answer else None
+    # Without a time of the caller's it is the service's to choose; what comes after must agree with it.
+    at = call.completed_at or answer.get("completedAt") or "1970-01-01T00:00:00Z"
+    return changed if changed.mark(lesson, datetime.fromisoformat(at)) == answer else None
+
+
+def serial_order(learner: Learner, operations: list[Operation]) -> list[Operation] | None:
+    """Find an order of one learner's operations, each within its own time, that explains all answers, or None.
+
+    The search of Wing and Gong (Testing and Verifying Concurrent Objects, 1993); with Lowe's memory of what was tried:
+    which operations are left, and what the learner has completed (Testing for Linearizability, 2017).
+    """
+    by_start = sorted(operations, key=lambda operation: operation.started)
+    tried = set()
+
+    def search(left: tuple[int, ...], learner: Learner) -> list[Operation] | None:
+        if not left:
+            return []
+        state = left, frozenset(learner.completed.items())
+        if state in tried:
+            return None
+        tried.add(state)
+        first_end = min(by_start[number].ended for number in left)
+        for number in left:
+            if by_start[number].started > first_end:  # another had ended: it cannot be the next
+                break
+            changed = after(learner, by_start[number])
+            if changed is not None:
+                rest = search(tuple(other for other in left if other != number), changed)
+                if rest is not None:
+                    return [by_start[number], *rest]
+        return None
+
+    return search(tuple(range(len(by_start))), learner)
