@@ -1,4 +1,4 @@
-"""Clients that mark lessons and read, until they are told to stop, and what they were answered."""
+"""Clients that write and read, until they are told to stop, and what they were answered."""
 
 import http.client
 import json
@@ -42,11 +42,15 @@ def fill(db: psycopg.Connection) -> None:
 
 
 class Load:
-    """Clients in threads; with `keep_alive` each stays on its connection as long as it is let."""
+    """Clients in threads; with `keep_alive` each stays on its connection as long as it is let.
 
-    def __init__(self, url: str, keep_alive: bool = False) -> None:
+    Each makes `calls` for one lesson after the other: POST and DELETE are of the lesson, GET is the summary.
+    """
+
+    def __init__(self, url: str, keep_alive: bool = False, calls: tuple[str, ...] = ("POST", "GET")) -> None:
         self.address = urlsplit(url).netloc
         self.keep_alive = keep_alive
+        self.calls = calls
         self.answers: list[Answer] = []
         self.over = threading.Event()
         self.threads = [threading.Thread(target=self._client, args=(uuid4(0xC0 + n),)) for n in range(CLIENTS)]
@@ -81,9 +85,9 @@ class Load:
         connection = None
         number = 0
         while not self.over.is_set():
-            method = ("POST", "GET")[number % 2]
-            lesson = uuid4(0x1000 + number // 2 % LESSONS)
-            path = f"/api/progress/lessons/{lesson}" if method == "POST" else "/api/progress/summary"
+            method = self.calls[number % len(self.calls)]
+            lesson = uuid4(0x1000 + number // len(self.calls) % LESSONS)
+            path = "/api/progress/summary" if method == "GET" else f"/api/progress/lessons/{lesson}"
             number += 1
             started = time.monotonic()
             status, document, retry_after, failure = None, None, None, None

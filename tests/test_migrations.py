@@ -55,11 +55,10 @@ def execute(url: str, query: str) -> None:
         connection.execute(query)
 
 
-def schema(url: str) -> str:
+def schema(url: str, *options: str) -> str:
     """The whole schema, as pg_dump writes it, but for the keys that it draws at random."""
-    dump = subprocess.run(
-        [bindir() / "pg_dump", "--schema-only", "--no-acl", url], check=True, capture_output=True, text=True
-    )
+    command = [str(bindir() / "pg_dump"), "--schema-only", "--no-acl", *options, url]
+    dump = subprocess.run(command, check=True, capture_output=True, text=True)
     return re.sub(r"^\\(un)?restrict .*\n", "", dump.stdout, flags=re.M)
 
 
