@@ -11,12 +11,17 @@ def answer(document: str) -> Response:
     body = f"{document}\n".encode()
     response = Response(body, mimetype="application/json")
     if request.method in ("GET", "HEAD"):
-        etag = generate_etag(body)
-        response.headers["ETag"] = f'"{etag}"'
-        # Not make_conditional(): that also answers If-Match, with a 412 which has the body of a 200.
-        if "If-None-Match" in request.headers and request.if_none_match.contains_weak(etag):
-            response.status_code = 304
+        tag(response, body)
     return response
+
+
+def tag(response: Response, body: bytes) -> None:
+    """Give a response with this body its ETag, and make it 304 where If-None-Match has that already."""
+    etag = generate_etag(body)
+    response.headers["ETag"] = f'"{etag}"'
+    # Not make_conditional(): that also answers If-Match, with a 412 which has the body of a 200, and Range.
+    if "If-None-Match" in request.headers and request.if_none_match.contains_weak(etag):
+        response.status_code = 304
 
 
 def init_app(app: Flask) -> None:

@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
-from flask import Blueprint, Response, request
+from flask import Blueprint, Response
+
+from app.answers import tag
 
 blueprint = Blueprint("openapi", __name__)
 
@@ -14,6 +16,5 @@ DOCUMENT = Path(__file__).with_name("openapi.yaml").read_bytes()
 def document() -> Response:
     """The OpenAPI document, to be cached by anyone."""
     response = Response(DOCUMENT, mimetype="application/yaml", headers={"Cache-Control": "public, max-age=300"})
-    response.add_etag()
-    response.make_conditional(request)
+    tag(response, DOCUMENT)
     return response

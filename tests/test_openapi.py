@@ -37,6 +37,14 @@ def test_the_document_is_served_without_a_session_to_be_cached(api):
     assert api.get("/openapi.yaml", headers={"If-None-Match": response.headers["ETag"]}).status_code == 304
 
 
+@pytest.mark.parametrize(
+    "headers", [{"If-Match": '"x"'}, {"Range": "bytes=0-9"}, {"If-Range": '"x"', "Range": "bytes=0-"}]
+)
+def test_the_document_comes_whole_whatever_condition_else_is_asked(api, headers):
+    response = api.get("/openapi.yaml", headers=headers)
+    assert (response.status_code, response.data) == (200, contract.PATH.read_bytes())
+
+
 def test_every_route_is_documented_and_every_documented_call_is_a_route(make_api):
     routes = {
         (rule.rule.replace("<lesson_id>", "{lessonId}").replace("<module_id>", "{moduleId}"), method.lower())
