@@ -9,7 +9,6 @@ import json
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC
 from typing import Any
 
 import psycopg
@@ -247,7 +246,7 @@ def _described(row: DictRow | None) -> str:
     if row is None:
         return "unknown"
     end = row["current_period_end"]
-    until = f" until {end.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}" if end else ""
+    until = f" until {end}" if end else ""
     return f"{row['status']}{until}, {row['user_id'] or 'of nobody known'}"
 
 

@@ -15,7 +15,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any, ClassVar
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, quote, urlsplit
 
 import psycopg
 import pytest
@@ -815,6 +815,18 @@ def test_a_sync_mends_what_differs_and_says_so(api, learner, db, sync):
     assert copied(db) == (OLD, "active", T0 + 30 * DAY)
     assert may_learn(api, FREE_LEARNER)
     assert sync(*stripes)[1] == ["sub_odd: left alone, it has no customer", "fetched 4 in all"]
+
+
+@pytest.mark.parametrize("option", ["timezone=Asia/Tokyo", "datestyle=German", "datestyle=SQL,DMY"])
+def test_a_sync_shows_times_in_utc_up_to_the_year_9999_whatever_the_database_is_set_to(
+    learner, database_url, sync, option
+):
+    last = 253_402_300_799
+    status, said = sync(subscription(end=last), DATABASE_URL=f"{database_url}&options={quote(f'-c {option}')}")
+    assert (status, said) == (
+        0,
+        [f"{NEW}: unknown -> active until 9999-12-31T23:59:59Z, {LEARNER}", "fetched 1 in all"],
+    )
 
 
 def test_a_sync_attaches_those_whose_learner_has_come(api, db, sync):

@@ -1,0 +1,368 @@
+"""Contract §2 and §3 at the edges of time: access that ends now, offsets, first and last years, clocks, zones."""
+
+import itertools
+import json
+import time
+import urllib.request
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from urllib.parse import quote
+
+import psycopg
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from psycopg import RawCursor
+from psycopg.rows import dict_row
+
+from app import checks, database
+from tests.conftest import SERVICE, as_service, running_gunicorn
+from tests.test_cli import run
+from tests.world import (
+    LEARNER,
+    add_module,
+    add_user,
+    assert_problem,
+    bearer,
+    complete,
+    completions,
+    get,
+    mark,
+    ok,
+    require,
+    unmark,
+    uuid4,
+)
+
+
+def instant(db: psycopg.Connection, query: str = "select clock_timestamp()") -> Any:
+    """What a statement returns; unless another is given, the database's clock."""
+    (found,) = db.execute(query).fetchone() or (None,)
+    return found
+
+
+# Expiry
+
+# Which access each statement finds.
+STATEMENTS = ("summary", "module", "lessons", "modules", "outline", "next", "mark", "unmark", "admin/access")
+
+
+def found(connection: psycopg.Connection) -> dict[str, str | None]:
+    parameters = {"user_id": LEARNER, "module_id": uuid4(1), "lesson_id": uuid4(2), "completed_at": None}
+    access = {}
+    for name in STATEMENTS:
+        given = {key: parameters[key] for key in database.STATEMENTS[name].parameters}
+        row = database.run(connection, name, **given).fetchone()
+        assert row
+        access[name] = row["access"]
+    return access
+
+
+@pytest.mark.parametrize("microseconds", [-1000, -1, 0, 1, 1000])
+@pytest.mark.parametrize("enrolled", [False, True])
+def test_full_access_lasts_until_the_period_ends_and_not_a_microsecond_longer(db, database_url, microseconds, enrolled):
+    add_user(db)
+    add_module(db, 1, 2)
+    if enrolled:
+        db.execute("insert into enrollments (user_id) values (%s)", [LEARNER])
+    # In a transaction now() stands still.
+    with psycopg.connect(database_url, cursor_factory=RawCursor, row_factory=dict_row) as connection:
+        connection.execute(
+            "update subscriptions set current_period_end = now() + make_interval(secs => $1::float8 / 1e6)",
+            [microseconds],
+        )
+        access = "full" if microseconds > 0 else "free" if enrolled else None
+        assert found(connection) == dict.fromkeys(STATEMENTS, access)
+        connection.rollback()
+
+
+@pytest.mark.parametrize("microseconds", [-1000, -1, 0, 1, 1000])
+def test_free_access_lasts_until_it_expires_and_not_a_microsecond_longer(db, database_url, microseconds):
+    add_user(db, access="free")
+    add_module(db, 1, 2, is_free=True)
+    with psycopg.connect(database_url, cursor_factory=RawCursor, row_factory=dict_row) as connection:
+        connection.execute(
+            "update enrollments set expires_at = now() + make_interval(secs => $1::float8 / 1e6)", [microseconds]
+        )
+        assert found(connection) == dict.fromkeys(STATEMENTS, "free" if microseconds > 0 else None)
+        connection.rollback()
+
+
+@pytest.mark.parametrize(("table", "column"), [("subscriptions", "current_period_end"), ("enrollments", "expires_at")])
+def test_access_ends_by_itself_within_the_call_that_comes_at_that_moment(api, db, table, column):
+    add_user(db, access="full" if table == "subscriptions" else "free")
+    add_module(db, 1, 2, is_free=True)
+
+    get(api, "summary")
+    end = instant(db, f"update {table} set {column} = clock_timestamp() + interval '150 ms' returning {column}")
+    statuses: list[int] = []
+    before = instant(db)
+    while before <= end or 403 not in statuses:
+        path, method = [("summary", "GET"), (f"lessons/{uuid4(2)}", "POST"), ("outline", "GET")][len(statuses) % 3]
+        status = api.open(f"/api/progress/{path}", method=method, headers=bearer()).status_code
+        after = instant(db)
+        if after < end:
+            assert status == 200
+        if before > end:
+            assert status == 403
+        statuses.append(status)
+        before = after
+    assert statuses == sorted(statuses)
+    assert set(statuses) == {200, 403}
+
+
+@pytest.mark.parametrize("end", ["9999-12-31 23:59:59.999999Z", "9999-12-31 23:59:59-12", "infinity"])
+def test_access_may_last_for_ever(api, db, end):
+    add_user(db, access=None)
+    add_module(db, 1, 2)
+    db.execute("insert into subscriptions values (%s, null, 'active', %s)", [LEARNER, end])
+    assert get(api, "summary")["totalCount"] == 1
+
+
+@pytest.mark.parametrize("end", ["1970-01-01 00:00:00Z", "4713-01-01 00:00:00Z BC", "-infinity"])
+def test_access_may_have_ended_long_ago(api, db, end):
+    add_user(db, access=None)
+    db.execute("insert into subscriptions values (%s, null, 'active', %s)", [LEARNER, end])
+    db.execute("insert into enrollments values (%s, %s)", [LEARNER, end])
+    assert_problem(api.get("/api/progress/summary", headers=bearer()), "not_enrolled")
+
+
+# completedAt
+
+
+OFFSETS = st.integers(-23 * 60 - 59, 23 * 60 + 59)
+
+
+def test_any_instant_in_any_offset_is_stored_in_utc_to_the_millisecond(apps, db):
+    """The text is made, and what is expected, by counting; nothing of the service's is used."""
+    add_user(db)
+    add_module(db, 1, 2)
+    api = apps["force_custom_plan"].test_client(use_cookies=False)
+
+    @settings(suppress_health_check=list(HealthCheck))
+    @given(
+        seconds=st.integers(0, 1_790_000_000),  # from 1970 to a time that is over
+        fraction=st.text("0123456789", max_size=12),
+        offset=OFFSETS,
+        letters=st.sampled_from(["TZ", "tz", "Tz"]),
+        zulu=st.booleans(),
+    )
+    def check(seconds, fraction, offset, letters, zulu):
+        local = datetime(1970, 1, 1) + timedelta(seconds=seconds, minutes=0 if zulu else offset)
+        sign, (hours, minutes) = "-" if offset < 0 else "+", divmod(abs(offset), 60)
+        text = f"{local:%Y-%m-%d}{letters[0]}{local:%H:%M:%S}{'.' if fraction else ''}{fraction}"
+        text += letters[1] if zulu else f"{sign}{hours:02}:{minutes:02}"
+        expected = f"{datetime(1970, 1, 1) + timedelta(seconds=seconds):%Y-%m-%dT%H:%M:%S}"
+        expected += f".{fraction[:3]:0<3}Z"
+        assert ok(mark(api, 2, json={"completedAt": text}))["completedAt"] == expected
+        ((_, _, stored),) = completions(db)
+        assert stored.isoformat(timespec="microseconds") == expected.replace("Z", "000")
+        ok(unmark(api, 2))
+
+    check()
+
+
+# Local times around the change of a clock, by the offset that says which is meant; in the order of their instants.
+CHANGES = {
+    "Europe/Berlin": [
+        ("2025-10-26T02:30:00.000+02:00", "2025-10-26T00:30:00.000Z"),  # the first half past two
+        ("2025-10-26T02:15:00.000+01:00", "2025-10-26T01:15:00.000Z"),  # a quarter past two, again
+        ("2026-03-29T02:30:00.000+02:00", "2026-03-29T00:30:00.000Z"),  # which no clock there showed
+        ("2026-03-29T02:30:00.000+01:00", "2026-03-29T01:30:00.000Z"),
+    ],
+    "America/New_York": [
+        ("2025-11-02T01:59:59.999-04:00", "2025-11-02T05:59:59.999Z"),
+        ("2025-11-02T01:00:00.000-05:00", "2025-11-02T06:00:00.000Z"),
+        ("2026-03-08T02:00:00.000-05:00", "2026-03-08T07:00:00.000Z"),
+    ],
+    "Australia/Lord_Howe": [  # by half an hour
+        ("2026-04-05T01:45:00.000+11:00", "2026-04-04T14:45:00.000Z"),
+        ("2026-04-05T01:30:00.000+10:30", "2026-04-04T15:00:00.000Z"),
+    ],
+    "Asia/Kathmandu": [("2026-01-01T05:44:59.999+05:45", "2025-12-31T23:59:59.999Z")],
+    "Pacific/Apia": [("2011-12-31T00:00:00.000+14:00", "2011-12-30T10:00:00.000Z")],  # after the day that was left out
+    "UTC": [("2026-01-01T00:00:00.000-00:00", "2026-01-01T00:00:00.000Z")],
+}
+
+
+def in_zone(url: str, zone: str) -> str:
+    return f"{as_service(url)}&options={quote(f'-c timezone={zone}')}"
+
+
+@pytest.fixture
+def local(monkeypatch):
+    """Give this process a local time, in the form of POSIX, which needs no files; hours east of UTC."""
+
+    def set_local(hours: float) -> None:
+        minutes = round(abs(hours) * 60)
+        monkeypatch.setenv("TZ", f"<x>{'-' if hours > 0 else '+'}{minutes // 60}:{minutes % 60:02}")
+        time.tzset()
+
+    yield set_local
+    monkeypatch.undo()
+    time.tzset()
+
+
+@pytest.mark.parametrize("zone", CHANGES)
+def test_the_offset_alone_says_when_it_was_in_every_zone_of_the_database(make_api, db, database_url, zone, local):
+    local(-3.5)
+    api = make_api(DATABASE_URL=in_zone(database_url, zone))
+    add_user(db)
+    texts = [pair for pairs in CHANGES.values() for pair in pairs]
+    add_module(db, 1, *range(2, 2 + len(texts)))
+    for lesson, (text, expected) in enumerate(texts, 2):
+        assert ok(mark(api, lesson, json={"completedAt": text}))["completedAt"] == expected
+    shown = [one["completedAt"] for one in get(api, "lessons")["lessons"]]
+    assert shown == sorted(expected for _, expected in texts)
+
+
+ZONES = ["UTC", "Asia/Kathmandu", "America/St_Johns", "Pacific/Kiritimati", "Etc/GMT+12"]
+HOURS = [0, 5.75, -3.5, 14, -12]
+PATHS = ["summary", "lessons", "modules", "outline", "next", f"modules/{uuid4(1)}"]
+
+
+def test_every_answer_is_the_same_wherever_service_and_database_are(make_api, db, database_url, local):
+    """With completions in the first year and the last, which are other years in some zones."""
+    add_user(db)
+    add_module(db, 1, 2, 3, 4, 5, 6)
+    require(db, 6, 5)
+    first, last = "1970-01-01T00:00:00.000Z", "9999-12-31T23:59:59.999Z"
+    complete(db, 3, at="9999-12-31 23:59:59.999999Z")
+    complete(db, 4, at="2026-01-01T00:00:00.000999Z")
+    seen = []
+    for zone, hours in itertools.product(ZONES, HOURS):
+        local(hours)
+        api = make_api(DATABASE_URL=in_zone(database_url, zone))
+        marked = ok(mark(api, 2, json={"completedAt": "1970-01-01T00:00:00Z"}))
+        answers = [
+            get(api, path) for path in ("summary", "lessons", "modules", "outline", "next", f"modules/{uuid4(1)}")
+        ]
+        before = datetime.now(UTC) - timedelta(milliseconds=1)
+        now = datetime.fromisoformat(ok(mark(api, 5))["completedAt"])
+        assert before <= now <= datetime.now(UTC)
+        refused = [mark(api, 6 - 1, json={"completedAt": text}) for text in ("1969-12-31T23:59:59.999Z", last)]
+        assert [answer.get_json()["code"] for answer in refused] == ["invalid_body"] * 2
+        seen.append((marked, ok(mark(api, 3)), *answers))
+        unmark(api, 5)
+        unmark(api, 2)
+    assert all(answers == seen[0] for answers in seen)
+    marked, second, summary, lessons, _, _, following, _ = seen[0]
+    assert (marked["completedAt"], second["completedAt"]) == (first, last)
+    assert summary == {"percent": 75, "completedCount": 3, "totalCount": 4}
+    assert [(one["lessonId"], one["completedAt"]) for one in lessons["lessons"]] == [
+        (uuid4(2), first),
+        (uuid4(4), "2026-01-01T00:00:00.000Z"),
+        (uuid4(3), last),
+    ]
+    assert following == {"lessonId": uuid4(5), "moduleId": uuid4(1)}
+
+
+def test_a_service_and_a_database_in_different_zones_answer_and_log_in_utc(environ, db, database_url):
+    add_user(db)
+    add_module(db, 1, 2)
+    name, role = database_url.split("/")[-1].partition("?")[0], SERVICE
+    db.execute(f"alter role {role} in database {name} set timezone = 'Asia/Tokyo'")
+    db.execute(f"alter role {role} in database {name} set datestyle = 'SQL, DMY'")
+    try:
+        with running_gunicorn(environ | {"TZ": "<x>+7", "WEB_CONCURRENCY": "1"}) as service:
+            before = datetime.now(UTC) - timedelta(milliseconds=1)
+            request = urllib.request.Request(
+                f"{service.url}/api/progress/lessons/{uuid4(2)}", method="POST", headers=bearer()
+            )
+            with urllib.request.urlopen(request) as response:
+                text = json.load(response)["completedAt"]
+            lines = [line["time"] for line in service.lines()]
+    finally:
+        db.execute(f"alter role {role} in database {name} reset all")
+    for shown in (text, *lines):
+        assert shown.endswith("Z")
+        assert before - timedelta(seconds=30) <= datetime.fromisoformat(shown) <= datetime.now(UTC)
+    assert before <= datetime.fromisoformat(text)
+
+
+@pytest.mark.parametrize(
+    "option", ["timezone=Asia/Tokyo", "timezone=Etc/GMT+12", "datestyle=German", "datestyle=SQL,DMY"]
+)
+def test_the_tasks_show_times_in_utc_whatever_the_database_is_set_to(db, database_url, option, local):
+    local(-3.5)
+    add_user(db, access=None)
+    db.execute("insert into subscriptions values (%s, null, 'active', '9999-12-31 23:59:59.999Z')", [LEARNER])
+    url = f"{database_url}&options={quote(f'-c {option}')}"
+    code, said, _ = run(url, "grant-free", LEARNER, "--until", "2027-01-31")
+    assert (code, said) == (
+        0,
+        "full access: every published lesson\n"
+        "subscription: active, period ends 9999-12-31T23:59:59Z\n"
+        "free path: enrolled, until 2027-01-31T23:59:59Z\n",
+    )
+    code, said, _ = run(url, "migration-status")
+    times = [datetime.fromisoformat(line.split("applied ")[1].replace(" UTC", "+00:00")) for line in said.splitlines()]
+    assert code == 0
+    assert all(timedelta(0) <= datetime.now(UTC) - one < timedelta(hours=1) for one in times)
+
+
+# Clocks that differ
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Put the service's own clock ahead of the database's, or stop it at a time."""
+
+    def put(ahead: timedelta = timedelta(0), at: datetime | None = None) -> None:
+        class Clock(datetime):
+            @classmethod
+            def now(cls, tz=None):
+                return at or datetime.now(tz) + ahead
+
+        monkeypatch.setattr(checks, "datetime", Clock)
+
+    return put
+
+
+FIVE = timedelta(minutes=5)
+
+
+@pytest.mark.parametrize(
+    ("ahead", "status"),
+    [
+        (timedelta(0), 200),
+        (FIVE, 200),
+        (FIVE + timedelta(microseconds=1), 400),
+        (FIVE + timedelta(milliseconds=1), 400),
+        (FIVE - timedelta(milliseconds=1), 200),
+    ],
+)
+@pytest.mark.parametrize("offset", ["+00:00", "+05:45", "-12:00"])
+def test_a_caller_may_be_five_minutes_ahead_and_not_a_microsecond_more(api, db, clock, ahead, status, offset):
+    add_user(db)
+    add_module(db, 1, 2)
+    now = datetime.now(UTC)
+    clock(at=now)
+    sign, hours, minutes = offset[0], int(offset[1:3]), int(offset[4:])
+    local = now + ahead + (1 if sign == "+" else -1) * timedelta(hours=hours, minutes=minutes)
+    text = f"{local:%Y-%m-%dT%H:%M:%S.%f}{offset}"
+    assert mark(api, 2, json={"completedAt": text}).status_code == status
+    stored = instant(db, "select count(*) from progress where completed_at <= now()")
+    assert stored == (1 if status == 200 else 0)
+
+
+@pytest.mark.parametrize("seconds", [-300, -1, 1, 300])
+def test_a_service_whose_clock_is_five_minutes_off_dates_by_the_databases(api, db, clock, seconds):
+    add_user(db)
+    add_module(db, 1, 2, 3, 4)
+    clock(ahead=timedelta(seconds=seconds))
+    now = "select date_trunc('milliseconds', clock_timestamp())"
+
+    def marked(lesson: int, **body: Any) -> datetime:
+        return datetime.fromisoformat(ok(mark(api, lesson, **body))["completedAt"])
+
+    before = instant(db, now)
+    assert before <= marked(2) <= instant(db, now)
+    # A caller whose clock is right.
+    honest = instant(db, now)
+    assert marked(3, json={"completedAt": honest.isoformat()}) == honest
+    # One who is as far ahead as is still taken: never later than now.
+    before = instant(db, now)
+    latest = before + FIVE + timedelta(seconds=seconds)
+    assert min(before, latest) <= marked(4, json={"completedAt": latest.isoformat()}) <= instant(db, now)
+    assert instant(db, "select count(*) from progress where completed_at > now()") == 0
