@@ -169,18 +169,25 @@ def keep(connection: psycopg.Connection[Any], said: Said, grace: int) -> str:
         )
     # In any case: the learner may have come in the meantime.
     attached = attach(connection, said.customer_id, grace)
-    return ("applied" if newer else "stale") if attached else "unattached"
+    if said.stripe_subscription_id not in attached:
+        return "unattached"
+    return "applied" if newer else "stale"
 
 
-def attach(connection: psycopg.Connection[Any], customer_id: str, grace: int) -> bool:
-    """Give a customer's subscriptions to whose they are, and these the access that follows; is there anybody?"""
-    learners = [row["user_id"] for row in database.run(connection, "stripe_attach", customer_id=customer_id).fetchall()]
-    for learner in learners:  # by id, so that two at once do not wait for each other
+def attach(connection: psycopg.Connection[Any], customer_id: str, grace: int) -> set[str]:
+    """Give a customer's subscriptions to whose they are, and these the access that follows.
+
+    Returns the ids of those that are somebody's.
+    """
+    rows = database.run(connection, "stripe_attach", customer_id=customer_id).fetchall()
+    learners = {row[when] for row in rows for when in ("before", "after")} - {None}
+    for learner in sorted(learners):  # so that two at once do not wait for each other
         database.run(connection, "lock", user_id=str(learner))
-    database.run(connection, "stripe_release", customer_id=customer_id)
+    if learners:  # else what was written by hand stays: it may be right
+        database.run(connection, "stripe_release", customer_id=customer_id)
     for learner in learners:
         database.run(connection, "stripe_copy", user_id=str(learner), grace=str(grace))
-    return bool(learners)
+    return {row["stripe_subscription_id"] for row in rows if row["after"]}
 
 
 def _tie(connection: psycopg.Connection[Any], event: dict[str, Any], grace: int) -> str:
@@ -199,7 +206,7 @@ def _tie(connection: psycopg.Connection[Any], event: dict[str, Any], grace: int)
     database.run(connection, "stripe_lock", customer_id=customer_id)
     database.run(connection, "stripe_tie", customer_id=customer_id, claimed_user_id=user_id, event_created=str(created))
     attach(connection, customer_id, grace)
-    return "applied"
+    return "applied" if database.run(connection, "lock", user_id=user_id).fetchone() else "unattached"
 
 
 def sync(
@@ -260,11 +267,12 @@ def is_newer(said: Said, stored: DictRow) -> bool:
         return bool(said.event_created > stored["event_created"])
     if _rank(said.event_type) != _rank(stored["event_type"]):
         return _rank(said.event_type) > _rank(stored["event_type"])
-    if _had(json.loads(stored["object"]), said.previous_attributes):
-        return True
-    if _had(said.object, json.loads(stored["previous_attributes"])):
-        return False
-    # Nothing tells them apart. It must only not matter which comes first.
+    after = _had(json.loads(stored["object"]), said.previous_attributes)
+    before = _had(said.object, json.loads(stored["previous_attributes"]))
+    if after != before:
+        return after
+    # Nothing tells them apart, or both do, where one takes back what the other did. It must only not matter which comes
+    # first.
     ours, theirs = said.current_period_end or 0, stored["current_period_end"] or 0
     return bool((ours, said.event_id) > (theirs, stored["event_id"]))
 
@@ -279,6 +287,8 @@ def _had(subscription: dict[str, Any], previous: dict[str, Any]) -> bool:
     def same(value: Any, before: Any) -> bool:
         if isinstance(before, dict) and isinstance(value, dict):
             return all(same(value.get(key), before[key]) for key in before)
+        if isinstance(before, list) and isinstance(value, list):
+            return len(value) == len(before) and all(map(same, value, before))
         return bool(value == before)
 
     return bool(previous) and same(subscription, previous)

@@ -1,10 +1,12 @@
 -- Gives the subscriptions of one customer to the learner whose they are: whom the subscription claims, or else the
--- customer's, if they are in users. Names everybody whose access may have changed by that.
+-- customer's, if they are in users. Whose access may have changed by that is in its answer.
 --
 -- Parameters:
 --   customer_id  text  Stripe's id of the customer
--- Returns: a row per learner, by id
---   user_id  uuid  whose one of them was, or is
+-- Returns: a row per subscription, by id
+--   stripe_subscription_id  text  the subscription
+--   before                  uuid  whose it was, null if nobody's
+--   after                   uuid  whose it is
 -- Buffers: 5 light, 5 heavy
 
 with owned as (
@@ -38,11 +40,9 @@ tied as (
         and stripe_customers.user_id is distinct from learner.id
 )
 
-select before as user_id
+select
+    stripe_subscription_id,
+    before,
+    after
 from owned
-where before is not null
-union
-select after
-from owned
-where after is not null
-order by user_id;
+order by stripe_subscription_id;
