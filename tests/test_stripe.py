@@ -365,6 +365,15 @@ def test_progress_is_never_touched(api, learner, db):
     assert completions(db) == before
 
 
+def test_the_events_of_the_demo_are_a_subscriptions_life(api, db):
+    none = "00000000-0000-4000-8000-000000000003"
+    add_module(db, 1, 2)
+    add_user(db, none, access=None)
+    for name, access in (("created", False), ("active", True), ("past_due", False), ("paid", True), ("deleted", False)):
+        assert outcome(api, json.loads((ROOT / f"app/demo/stripe/{name}.json").read_text())) == "applied"
+        assert may_learn(api, none) is access, name
+
+
 # In which order the events come
 
 

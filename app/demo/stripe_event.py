@@ -14,6 +14,8 @@ from app.demo.__main__ import LOCAL
 def main() -> None:
     """Send the file, print the service's answer, and exit with 1 unless it is 200."""
     file = os.environ.get("FILE", "")
+    if not file:
+        sys.exit("FILE is not given; say which event: FILE=app/demo/stripe/active.json")
     try:
         payload = Path(file).read_text("utf-8")
         url = (LOCAL / "run.lock").read_text()
