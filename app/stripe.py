@@ -6,9 +6,11 @@ transaction.
 """
 
 import json
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 import psycopg
@@ -217,14 +219,12 @@ def sync(
     Raises stripe.StripeError. A subscription is a transaction of its own; what was mended before a failure stays so.
     """
     client = stripe.StripeClient(api_key, base_addresses={"api": api_base} if api_base else {}, max_network_retries=2)
-    # What Stripe says is at least as new as this; an event of the same second comes after it.
-    now = int(time.time())
     fetched = 0
-    for subscription in client.v1.subscriptions.list({"status": "all", "limit": 100}).auto_paging_iter():
+    for at, subscription in _subscriptions(client):
         event = {
-            "id": f"fetched-{now}",
+            "id": f"fetched-{at}",
             "type": "customer.subscription.fetched",
-            "created": now,
+            "created": at,
             "data": {"object": subscription.to_dict()},
         }
         try:
@@ -247,6 +247,25 @@ def sync(
             if attach(connection, row["customer_id"], grace):
                 yield f"{row['customer_id']}: now has its learner"
     yield f"fetched {fetched} in all"
+
+
+def _subscriptions(client: stripe.StripeClient) -> Iterator[tuple[int, stripe.Subscription]]:
+    """Every subscription at Stripe, with a second of Stripe's clock in which it was so: ours may be another.
+
+    An event of that second comes after it.
+    """
+    asked = time.monotonic()
+    page = client.v1.subscriptions.list({"status": "all", "limit": 100})
+    while True:
+        # What it says was read after it was asked, and before it was answered.
+        response: Any = page.last_response
+        answered = parsedate_to_datetime(response.headers["Date"]).timestamp()
+        at = int(answered - math.ceil(time.monotonic() - asked))
+        yield from ((at, subscription) for subscription in page.data)
+        if not page.has_more:
+            return
+        asked = time.monotonic()
+        page = page.next_page()
 
 
 def _described(row: DictRow | None) -> str:

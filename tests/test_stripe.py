@@ -781,6 +781,10 @@ class PlayedStripe(http.server.BaseHTTPRequestHandler):
 
     subscriptions: ClassVar[list[dict[str, Any]]] = []
     status = 200
+    ahead = 0  # seconds that its clock is
+
+    def date_time_string(self, timestamp: float | None = None) -> str:
+        return super().date_time_string(time.time() + self.ahead)
 
     def do_GET(self) -> None:
         asked = parse_qs(urlsplit(self.path).query)
@@ -902,6 +906,17 @@ def test_an_event_that_is_newer_than_what_was_fetched_holds(api, learner, db, sy
     deliver(api, event("updated", subscription("past_due"), int(time.time()) + 100))
     assert sync(subscription("active"))[0] == 0
     assert copied(db) == (NEW, "past_due", T0 + 30 * DAY)
+
+
+@pytest.mark.parametrize("ahead", [-3600, 3600])
+def test_a_sync_goes_by_stripes_clock_whatever_ours_says(api, learner, db, sync, monkeypatch, ahead):
+    monkeypatch.setattr(PlayedStripe, "ahead", ahead)
+    began = int(time.time()) + ahead
+    deliver(api, event("updated", subscription("past_due"), began - 60))
+    assert sync(subscription("incomplete"))[0] == 0
+    assert copied(db) == (NEW, "incomplete", T0 + 30 * DAY)
+    assert outcome(api, event("updated", subscription("active"), int(time.time()) + ahead + 1)) == "applied"
+    assert copied(db) == (NEW, "active", T0 + 30 * DAY)
 
 
 @pytest.mark.parametrize(
