@@ -1,5 +1,6 @@
 """The write limit counted in Redis: as exact, and as closed when Redis is away."""
 
+import signal
 import subprocess
 import time
 from collections.abc import Iterator
@@ -42,6 +43,20 @@ def test_while_redis_is_away_writes_are_503_and_reads_go_on(redis, make_api, db)
     process.wait()
     assert_problem(unmark(api, 0x11), "unavailable")
     assert api.get("/api/progress/summary", headers=bearer()).status_code == 200
+
+
+def test_a_redis_that_is_frozen_costs_less_than_the_timeout(redis, make_api, db):
+    uri, process = redis
+    add_user(db)
+    add_module(db, 1, 0x11)
+    api = make_api(RATE_LIMIT_STORAGE_URI=uri, RATE_LIMIT_WRITES="10 per minute", DATABASE_TIMEOUT="1")
+    assert unmark(api, 0x11).status_code == 200
+    process.send_signal(signal.SIGSTOP)
+    started = time.monotonic()
+    assert_problem(unmark(api, 0x11), "unavailable")
+    assert time.monotonic() - started < 1
+    process.send_signal(signal.SIGCONT)
+    assert unmark(api, 0x11).status_code == 200
 
 
 def test_retry_after_holds_with_redis_too(redis, gunicorn, db):
