@@ -228,7 +228,7 @@ def running_gunicorn(environ: dict[str, str], folder: Path = ROOT) -> Iterator[G
         subprocess.Popen(command, cwd=folder, env=environ, stdout=output) as process,
     ):
         try:
-            deadline = time.monotonic() + 20
+            deadline = time.monotonic() + 60
             while True:
                 try:
                     urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz").close()

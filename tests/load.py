@@ -65,7 +65,7 @@ class Load:
         for thread in self.threads:
             thread.join()
 
-    def wait_for(self, fact: Callable[[list[Answer]], bool], seconds: float = 20) -> None:
+    def wait_for(self, fact: Callable[[list[Answer]], bool], seconds: float = 60) -> None:
         """Wait until the answers that come from now on fulfil something."""
         first = len(self.answers)
         deadline = time.monotonic() + seconds
