@@ -179,6 +179,10 @@ def test_a_wrong_document_would_be_noticed(api, db, monkeypatch):
         with pytest.raises(KeyError):
             api.get("/api/progress/summary", headers=bearer())
     with monkeypatch.context() as patch:
+        patch.delitem(summary["200"]["headers"], "ETag")
+        with pytest.raises(AssertionError, match="not documented: ETag"):
+            api.get("/api/progress/summary", headers=bearer())
+    with monkeypatch.context() as patch:
         patch.delitem(
             contract.DOCUMENT["components"]["responses"]["Unauthenticated"]["content"]["application/problem+json"][
                 "examples"
