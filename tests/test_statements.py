@@ -8,6 +8,7 @@ from pathlib import Path
 import psycopg
 import pytest
 from psycopg.pq import ExecStatus
+from psycopg.rows import dict_row
 
 from app import database
 from app.database import STATEMENTS
@@ -144,6 +145,19 @@ def test_the_loader_numbers_variables_as_they_first_appear_and_leaves_the_rest(t
     statement = database.load(file)
     assert statement.query == b"/* example.sql */ select $1::uuid, $2::text, '%', x::text, ':''c''', $1::uuid;\n"
     assert statement.parameters == ("b", "a")
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if "expires_at > now()" in path(name).read_text()])
+def test_access_is_over_at_the_very_moment_that_its_row_names(world, name):
+    with world.transaction(force_rollback=True):  # in which now() stands still
+        world.execute("update subscriptions set current_period_end = now()")
+        world.execute("insert into enrollments (user_id, expires_at) values (%s, now())", [LEARNER])
+        row = psycopg.RawCursor(world, row_factory=dict_row).execute(STATEMENTS[name].query, values(name)).fetchone()
+    assert row is not None
+    if name == "lesson":
+        assert row["answer"]["overall"] == {"percent": 0, "completedCount": 0, "totalCount": 0}
+    else:
+        assert row["access"] is None
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -1,0 +1,100 @@
+"""Worlds drawn at once, with everything in them that the tables allow: each call answers as contract §2 in plain Python.
+
+The histories of test_model.py are short, and their worlds small; these are dense, so that little hides in them.
+"""
+
+import random
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from flask.testing import FlaskClient
+
+from tests.conftest import DEEP
+from tests.proof.model import Catalog, Learner, Lesson, Module, Subscription
+from tests.proof.test_model import HEADERS, LEARNERS, PAST, seen
+from tests.world import uuid4
+
+HOUR = timedelta(hours=1)
+
+
+def draw(seed):
+    """Two learners of a catalog with equal positions, circles, empty modules, and rows of other hands."""
+    draw = random.Random(seed)
+    now = datetime.now(UTC)
+    ids = [uuid4(number) for number in draw.sample(range(1, 10_000), 30)]
+    modules = {id: Module(f"Module {draw.random()}", draw.randint(-2, 2)) for id in ids[: draw.randint(1, 5)]}
+    catalog = Catalog(modules)
+    for id in ids[5 : 5 + draw.randint(3, 25)]:
+        row = draw.choice(list(modules)), "A lesson", draw.randint(-2, 3), draw.random() < 0.8, draw.random() < 0.5
+        catalog.lessons[id] = Lesson(*row)
+    names = list(catalog.lessons)
+    pairs = ((draw.choice(names), draw.choice(names)) for _ in range(draw.randint(0, len(names))))
+    catalog.prerequisites = {pair for pair in pairs if pair[0] != pair[1]}
+    learners = []
+    for _ in LEARNERS:
+        status = draw.choice([None, "active", "active", "trialing", "past_due"])
+        ends = draw.choice([None, now - HOUR, now + HOUR, now + HOUR])
+        learner = Learner(catalog, status and Subscription(status, ends), draw.random() < 0.7)
+        learner.expires_at = draw.choice([None, now - HOUR, now + HOUR])
+        share = draw.choice([0.2, 0.5, 0.9])
+        # Few different times, so that many are equal, some of them only to the millisecond.
+        learner.completed = {
+            name: PAST + timedelta(milliseconds=draw.randint(0, 3), microseconds=draw.randint(0, 999))
+            for name in names
+            if draw.random() < share
+        }
+        learners.append(learner)
+    return catalog, dict(zip(LEARNERS, learners, strict=True))
+
+
+def build(db, catalog, learners):
+    with db.cursor() as cursor:
+        cursor.executemany(
+            "insert into modules (id, title, position) values (%s, %s, %s)",
+            [(id, *row) for id, row in catalog.modules.items()],
+        )
+        cursor.executemany(
+            "insert into lessons (id, module_id, title, position, published, is_free) values (%s, %s, %s, %s, %s, %s)",
+            [(id, *row) for id, row in catalog.lessons.items()],
+        )
+        cursor.executemany("insert into lesson_prerequisites values (%s, %s)", catalog.prerequisites)
+        for id, learner in learners.items():
+            cursor.execute("insert into users (id) values (%s)", [id])
+            if learner.subscription:
+                cursor.execute(
+                    "insert into subscriptions (user_id, status, current_period_end) values (%s, %s, %s)",
+                    [id, *learner.subscription],
+                )
+            if learner.enrolled:
+                cursor.execute("insert into enrollments values (%s, %s)", [id, learner.expires_at])
+            cursor.executemany(
+                "insert into progress (user_id, lesson_id, completed_at) values (%s, %s, %s)",
+                [(id, name, at) for name, at in learner.completed.items()],
+            )
+
+
+@pytest.fixture
+def quick(api):
+    """A client without the check against the OpenAPI document, which takes longer than all else."""
+    return FlaskClient(api.application, api.application.response_class, use_cookies=False)
+
+
+@pytest.mark.parametrize("seed", range(1000 if DEEP else 15))
+def test_every_call_answers_as_the_contract_says(quick, db, seed):
+    catalog, learners = draw(seed)
+    build(db, catalog, learners)
+    paths = ["summary", "lessons", "modules", "outline", "next", *(f"modules/{module}" for module in catalog.modules)]
+    for id, learner in learners.items():
+        for path in paths:
+            assert seen(quick.get(f"/api/progress/{path}", headers=HEADERS[id])) == learner.read(path), path
+    for lesson in sorted(catalog.lessons, key=lambda lesson: catalog.lessons[lesson].position):
+        for id, learner in learners.items():
+            answer = seen(quick.post(f"/api/progress/lessons/{lesson}", headers=HEADERS[id]))
+            at = datetime.fromisoformat(answer["completedAt"]) if "completedAt" in answer else PAST
+            assert answer == learner.mark(lesson, at)
+    for id, learner in learners.items():
+        for lesson in catalog.lessons:
+            answer = seen(quick.delete(f"/api/progress/lessons/{lesson}", headers=HEADERS[id]))
+            assert answer == learner.unmark(lesson)
+    rows = db.execute("select user_id::text, lesson_id::text from progress").fetchall()
+    assert set(rows) == {(id, lesson) for id, learner in learners.items() for lesson in learner.completed}
