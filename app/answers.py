@@ -1,6 +1,6 @@
 """What every answer carries: ETag and 304, Cache-Control and Vary, the Idempotency-Key (contract §3)."""
 
-from flask import Flask, Response, request
+from flask import Flask, Response, g, request
 from werkzeug.http import generate_etag
 
 from app import checks
@@ -30,7 +30,8 @@ def init_app(app: Flask) -> None:
 
 
 def _add_headers(response: Response) -> Response:
-    if request.blueprint in ("openapi", "health", "metrics", "stripe"):  # nobody's own (contract §3)
+    # Nobody's own (contract §3); but a path that begins with `//` is none of theirs, though Werkzeug finds them by it.
+    if request.blueprint in ("openapi", "health", "metrics", "stripe") and g.get("code") != "not_found":
         return response
     response.headers["Cache-Control"] = "private, no-cache"
     # With the Origin of allowed ones, which is the only one that may be there.

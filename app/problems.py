@@ -8,7 +8,6 @@ import psycopg
 from flask import Flask, Response, g, request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from werkzeug.http import HTTP_STATUS_CODES
-from werkzeug.routing.exceptions import WebsocketMismatch
 
 # code: status and what to do about it, where the place that raises it knows no better.
 CODES = {
@@ -101,12 +100,18 @@ def _double_slash() -> None:
 
 
 def _http_exception(error: HTTPException) -> Response:
+    if _wants_a_websocket():  # there is no such thing here; Werkzeug says so of GET alone
+        return respond(Problem("not_found"))
     if isinstance(error, MethodNotAllowed):
         return respond(Problem("method_not_allowed", headers={"Allow": ", ".join(sorted(error.valid_methods or ()))}))
-    if isinstance(error, WebsocketMismatch):  # a request with `Upgrade: websocket`: there is no such thing here
-        return respond(Problem("not_found"))
     code = {404: "not_found", 413: "body_too_large"}.get(error.code or 0)
     return respond(Problem(code)) if code else _internal_error(error)
+
+
+def _wants_a_websocket() -> bool:
+    """Whether Werkzeug took the request for one of WebSocket, which it then compares with no route of HTTP."""
+    connection, upgrade = (request.headers.get(name, "").lower() for name in ("Connection", "Upgrade"))
+    return "upgrade" in (token.strip() for token in connection.split(",")) and upgrade == "websocket"
 
 
 def unavailable(error: Exception) -> Response:

@@ -503,6 +503,15 @@ def test_an_allowed_origin_writes_by_cookie_and_reads_the_answer(make_api, world
     assert api.get(GET).headers["Vary"] == "Authorization, Cookie, Origin"
 
 
+def test_what_is_nobodys_own_is_the_same_for_every_origin(make_api, world):
+    api = make_api(ALLOWED_ORIGINS=PAGE, STRIPE_WEBHOOK_SECRET="whsec_1")
+    answers = [api.get(path, headers={"Origin": PAGE}) for path in ("/healthz", "/readyz", "/openapi.yaml")]
+    answers.append(api.post("/api/stripe/webhook", headers={"Origin": PAGE}))
+    for answer in answers:
+        assert "Vary" not in answer.headers
+        assert "Access-Control-Allow-Origin" not in answer.headers
+
+
 @pytest.mark.parametrize(
     "origin", ["https://evil.example", "null", f"{PAGE}.evil.example", f"{PAGE}:444", PAGE.upper(), ""]
 )

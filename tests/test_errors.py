@@ -244,6 +244,8 @@ DOUBLE = [
         f"/api/progress/lessons//{uuid4(2)}",
         "//x",
         "/api/progress//x",
+        "//healthz",
+        "//openapi.yaml",
     ),
 ]
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "FOO")
@@ -289,11 +291,14 @@ def test_another_method_is_not_allowed_before_any_session(once, world, path, all
     assert [row for row in completions(world) if path == "lessons/bad"] == []
 
 
-def test_a_request_for_a_websocket_is_not_found(apps, world):
+@pytest.mark.parametrize("method", ["GET", "POST", "DELETE", "PUT"])
+@pytest.mark.parametrize("path", ["/api/progress/summary", lesson_path(2), "/healthz"])
+def test_a_request_for_a_websocket_is_not_found(apps, world, method, path):
     # By a client of its own: the OpenAPI document has no such request.
     api = FlaskClient(apps["force_custom_plan"], Response)
-    headers = bearer() | {"Connection": "Upgrade", "Upgrade": "websocket"}
-    assert_problem(api.get("/api/progress/summary", headers=headers), "not_found")
+    headers = bearer() | {"Connection": "keep-alive, Upgrade", "Upgrade": "websocket"}
+    assert_problem(api.open(path, method=method, headers=headers), "not_found")
+    assert completions(world) == []
 
 
 def padded(size):

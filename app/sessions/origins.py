@@ -74,6 +74,9 @@ def _preflight() -> Response | None:
 
 
 def _allow(response: Response) -> Response:
+    # The rest is the same for every origin, and no page's affair.
+    if not request.path.startswith("/api/") or request.blueprint == "stripe":
+        return response
     response.vary.add("Origin")
     if _is_allowed():
         response.headers["Access-Control-Allow-Origin"] = request.headers["Origin"]

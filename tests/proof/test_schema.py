@@ -62,7 +62,8 @@ def url(environ: dict[str, str], connection: psycopg.Connection, database_url: s
     more = {"METRICS": "on", "STRIPE_WEBHOOK_SECRET": WEBHOOK_SECRET, "AUTH_SECRET": SECRET, "LOG_LEVEL": "error"}
     with running_gunicorn(environ | more) as service:
         yield service.url
-    print("\n".join(f"{amount:6} {method} {path} {status}" for (method, path, status), amount in sorted(TRIED.items())))
+    shown = (f"{amount:6} {method} {path} {status}" for (method, path, status), amount in sorted(TRIED.items()))
+    print("\n".join(shown))  # noqa: T201 - with -rA, or if it fails
     # That it answered at all what it was made for, with success.
     succeeded = {(method, path) for method, path, status in TRIED if status == 200}
     assert succeeded == {(method.upper(), path) for path, method, _ in OPERATIONS.values()}

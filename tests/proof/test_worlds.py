@@ -1,4 +1,4 @@
-"""Worlds drawn at once, with everything in them that the tables allow: each call answers as contract §2 in plain Python.
+"""Worlds drawn at once, with everything in them that the tables allow: every call answers as contract §2 says.
 
 The histories of test_model.py are short, and their worlds small; these are dense, so that little hides in them.
 """
