@@ -27,11 +27,8 @@ with access as (
 lesson as (
     select
         lessons.id,
-        coalesce(
-            lessons.published
-            and (access.level = 'full' or (access.level = 'free' and lessons.is_free)),
-            false
-        ) as available
+        lessons.published
+        and (access.level = 'full' or (access.level = 'free' and lessons.is_free)) as available
     from lessons
     cross join access
     where lessons.id = :'lesson_id'::uuid

@@ -1,5 +1,7 @@
 """What counts: contract §2, locked, eligible and the counts. Whatever is counted, all calls must agree on it."""
 
+import itertools
+
 import pytest
 
 from tests.world import (
@@ -169,6 +171,69 @@ def test_a_completed_lesson_stays_so_when_its_prerequisite_is_uncompleted(api, d
     assert ok(unmark(api, 2))["overall"] == counts(1, 3, 33)
     assert agreed(api) == counts(1, 3, 33)
     assert states(api) == {2: ("available", []), 3: ("completed", []), 4: ("available", [])}
+
+
+def test_an_unmark_that_locks_the_last_lesson_of_a_module_leaves_nothing_to_count(api, db):
+    add_user(db)
+    add_module(db, 1, 2)
+    add_module(db, 3, 4)
+    require(db, 4, 2)
+    complete(db, 4)
+    assert ok(unmark(api, 4)) == {
+        "lessonId": uuid4(4),
+        "completed": False,
+        "completedAt": None,
+        "module": {"moduleId": uuid4(3), **counts(0, 0, 0)},
+        "overall": counts(0, 1, 0),
+    }
+    db.execute("update lessons set published = false where id = %s", [uuid4(2)])
+    assert ok(mark(api, 4))["overall"] == counts(1, 1, 100)
+    db.execute("update lessons set published = true where id = %s", [uuid4(2)])
+    db.execute("delete from lesson_prerequisites")
+    require(db, 2, 4)
+    require(db, 4, 2)
+    assert ok(unmark(api, 4))["overall"] == counts(0, 0, 0)
+
+
+# Catalog order, where each of its keys decides between two: of modules 3 and 5 the id, before module 1 by position.
+ORDER = [0x3C, 0x3A, 0x3B, 0x5C, 0x5A, 0x5B, 0x1C, 0x1A, 0x1B]
+
+
+def add_catalog_of_order(db):
+    for module, position in ((5, 1), (1, 2), (3, 1)):
+        add_module(db, module, position=position)
+        # Added in another order than they stand in.
+        for lesson, place in ((0xB, 2), (0xC, 1), (0xA, 2)):
+            add_lesson(db, module, 16 * module + lesson, position=place)
+
+
+def test_prerequisites_are_listed_in_catalog_order(api, db):
+    add_user(db)
+    add_catalog_of_order(db)
+    add_module(db, 9, 0x99)
+    require(db, 0x99, *sorted(ORDER, key=lambda lesson: lesson * 7 % 11))
+    assert_problem(mark(api, 0x99), "lesson_locked", prerequisites=[uuid4(lesson) for lesson in ORDER])
+    assert states(api)[0x99] == ("locked", ORDER)
+
+
+def test_next_goes_on_after_the_last_in_catalog_order_of_those_completed_at_one_time(api, db):
+    add_user(db)
+    add_catalog_of_order(db)
+    for pair in itertools.combinations(range(len(ORDER)), 2):
+        db.execute("delete from progress")
+        complete(db, *(ORDER[place] for place in pair))
+        left = [lesson for place, lesson in enumerate(ORDER) if place > pair[1]] or [ORDER[0], ORDER[1], ORDER[2]]
+        following = next(lesson for lesson in left if lesson not in [ORDER[place] for place in pair])
+        assert get(api, "next") == {"lessonId": uuid4(following), "moduleId": uuid4(following // 16)}
+
+
+def test_next_passes_over_what_is_locked_and_takes_what_only_an_unpublished_lesson_would_lock(api, db):
+    add_user(db)
+    add_module(db, 1, 2, 3, 4)
+    add_lesson(db, 1, 5, published=False)
+    require(db, 2, 4)
+    require(db, 3, 5)
+    assert get(api, "next") == {"lessonId": uuid4(3), "moduleId": uuid4(1)}
 
 
 def test_only_direct_prerequisites_lock(api, db):

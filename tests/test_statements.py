@@ -4,6 +4,7 @@ import csv
 import re
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -14,7 +15,7 @@ from app import database
 from app.database import STATEMENTS
 from app.demo.postgres import bindir
 from app.settings import from_environ
-from tests.world import LEARNER, add_module, add_user, bearer, complete, require, uuid4
+from tests.world import LEARNER, STRANGER, add_module, add_user, bearer, complete, require, uuid4
 
 # session.sql runs on a table of the site's: tests/test_cookies.py has one.
 NAMES = sorted(set(STATEMENTS) - {"session"})
@@ -51,6 +52,13 @@ def path(name: str) -> Path:
 
 def values(name: str) -> list[str]:
     return [VALUES[parameter] for parameter in STATEMENTS[name].parameters]
+
+
+def run(world: psycopg.Connection, name: str, **given: str) -> list[dict[str, Any]]:
+    """The rows of a statement, run with VALUES but for those that are given."""
+    parameters = [(VALUES | given)[parameter] for parameter in STATEMENTS[name].parameters]
+    cursor = psycopg.RawCursor(world, row_factory=dict_row).execute(STATEMENTS[name].query, parameters)
+    return cursor.fetchall() if cursor.description else []
 
 
 def header(name: str) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
@@ -147,17 +155,154 @@ def test_the_loader_numbers_variables_as_they_first_appear_and_leaves_the_rest(t
     assert statement.parameters == ("b", "a")
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if "expires_at > now()" in path(name).read_text()])
-def test_access_is_over_at_the_very_moment_that_its_row_names(world, name):
+@pytest.mark.parametrize("name", ["lesson", *(name for name in NAMES if "access" in dict(header(name)[1]))])
+def test_access_is_over_at_the_very_moment_that_its_row_names_whatever_others_have(world, name):
+    add_user(world, STRANGER)
     with world.transaction(force_rollback=True):  # in which now() stands still
-        world.execute("update subscriptions set current_period_end = now()")
-        world.execute("insert into enrollments (user_id, expires_at) values (%s, now())", [LEARNER])
-        row = psycopg.RawCursor(world, row_factory=dict_row).execute(STATEMENTS[name].query, values(name)).fetchone()
-    assert row is not None
+        world.execute("update lessons set is_free = true")
+        world.execute("update subscriptions set current_period_end = now() where user_id = %s", [LEARNER])
+        world.execute("insert into enrollments values (%s, now()), (%s, null)", [LEARNER, STRANGER])
+        (row,) = run(world, name)
     if name == "lesson":
-        assert row["answer"]["overall"] == {"percent": 0, "completedCount": 0, "totalCount": 0}
+        nothing = {"percent": 0, "completedCount": 0, "totalCount": 0}
+        assert (row["answer"]["module"], row["answer"]["overall"]) == ({"moduleId": uuid4(1), **nothing}, nothing)
     else:
         assert row["access"] is None
+
+
+def test_a_database_session_is_over_at_the_very_moment_that_its_row_names(world):
+    with world.transaction(force_rollback=True):
+        world.execute('create table sessions ("sessionToken" text, "userId" uuid, "expires" timestamptz)')
+        world.execute("insert into sessions values ('a', %s, now()), ('b', %s, now() + '1 ms')", [LEARNER, LEARNER])
+        statement = database.session_statement("sessions")
+        rows = [psycopg.RawCursor(world).execute(statement.query, [key]).fetchall() for key in ("a", "b")]
+    assert rows == [[], [(LEARNER,)]]
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if "\n-- Returns: one row" in path(name).read_text()])
+def test_a_statement_of_one_row_has_no_more(world, name):
+    with world.transaction(force_rollback=True):
+        assert len(run(world, name)) <= 1
+
+
+@pytest.mark.parametrize("name", ["mark", "unmark"])
+def test_a_lesson_that_is_not_there_is_not_available(world, name):
+    (row,) = run(world, name, lesson_id=uuid4(0x99))
+    assert (row["access"], row["known"], row["available"]) == ("full", False, False)
+
+
+# What the statements of Stripe's mirror do where two events in a row would not show it.
+
+ANOTHER = uuid4(0xB0B)
+
+
+def subscription(world: psycopg.Connection, id: str, **columns: Any) -> None:
+    """A row of stripe_subscriptions."""
+    row = {"customer_id": "cus_1", "user_id": None, "claimed_user_id": None, "status": "canceled"} | columns
+    row |= {"stripe_subscription_id": id, "event_id": "e", "event_type": "updated", "object": "{}"}
+    row = {"current_period_end": None, "event_created": "2026-01-01", "previous_attributes": "{}"} | row
+    marks = ", ".join(f"%({name})s" for name in row)
+    world.execute(f"insert into stripe_subscriptions ({', '.join(row)}) values ({marks})", row)
+
+
+def owners(world: psycopg.Connection) -> dict[str, str | None]:
+    rows = world.execute("select stripe_subscription_id, user_id::text from stripe_subscriptions").fetchall()
+    return dict(rows)
+
+
+def test_attach_names_each_learner_once_by_id_and_leaves_other_customers_alone(world):
+    add_user(world, ANOTHER)
+    world.execute(
+        "insert into stripe_customers (customer_id, claimed_user_id, event_created)"
+        " values ('cus_1', %s, now()), ('cus_2', %s, now())",
+        [ANOTHER, ANOTHER],
+    )
+    subscription(world, "sub_1", claimed_user_id=LEARNER, user_id=ANOTHER)
+    subscription(world, "sub_2", user_id=ANOTHER)
+    subscription(world, "sub_3", claimed_user_id=uuid4(0x99), user_id=LEARNER)  # of somebody who has not come yet
+    subscription(world, "sub_4", customer_id="cus_2", claimed_user_id=LEARNER)
+    assert [str(row["user_id"]) for row in run(world, "stripe_attach")] == [ANOTHER, LEARNER]
+    assert owners(world) == {"sub_1": LEARNER, "sub_2": ANOTHER, "sub_3": None, "sub_4": None}
+    rows = world.execute("select customer_id, user_id::text from stripe_customers order by 1").fetchall()
+    assert rows == [("cus_1", ANOTHER), ("cus_2", None)]
+
+
+def test_attach_ties_no_customer_to_somebody_else(world):
+    add_user(world, ANOTHER)
+    world.execute(
+        "insert into stripe_customers (customer_id, claimed_user_id, event_created) values ('cus_1', %s, now())",
+        [uuid4(0x99)],
+    )
+    assert run(world, "stripe_attach") == []
+    assert world.execute("select user_id from stripe_customers").fetchall() == [(None,)]
+
+
+@pytest.mark.parametrize(
+    ("one", "two", "best"),
+    [
+        ({"current_period_end": None}, {"current_period_end": "2026-01-01"}, "sub_2"),
+        ({"current_period_end": "2026-01-01"}, {"current_period_end": None}, "sub_1"),
+        ({"current_period_end": "2026-01-01"}, {"current_period_end": "2026-01-01"}, "sub_1"),
+        ({}, {}, "sub_1"),
+    ],
+)
+def test_of_two_subscriptions_that_give_nothing_the_one_with_the_later_end_and_then_the_first_is_copied(
+    world, one, two, best
+):
+    for order in (("sub_1", "sub_2"), ("sub_2", "sub_1")):
+        with world.transaction(force_rollback=True):
+            for id in order:
+                subscription(world, id, user_id=LEARNER, **{"sub_1": one, "sub_2": two}[id])
+            run(world, "stripe_copy")
+            assert world.execute("select stripe_subscription_id from subscriptions").fetchall() == [(best,)]
+
+
+def test_release_takes_what_is_not_the_learners_any_more_and_nothing_else(world):
+    add_user(world, ANOTHER)
+    add_user(world, uuid4(0xC), access=None)
+    world.execute("update subscriptions set stripe_subscription_id = 'sub_1' where user_id = %s", [LEARNER])
+    world.execute("update subscriptions set stripe_subscription_id = 'sub_2' where user_id = %s", [ANOTHER])
+    world.execute(
+        "insert into subscriptions (user_id, stripe_subscription_id, status) values (%s, 'sub_3', 'active')",
+        [uuid4(0xC)],
+    )
+    subscription(world, "sub_1", user_id=LEARNER)
+    subscription(world, "sub_2", user_id=LEARNER)
+    subscription(world, "sub_3", customer_id="cus_2", user_id=LEARNER)
+    run(world, "stripe_release")
+    left = world.execute("select stripe_subscription_id from subscriptions order by 1").fetchall()
+    assert left == [("sub_1",), ("sub_3",)]
+
+
+def test_what_is_saved_takes_the_place_of_everything_that_was_known(world):
+    later = {
+        "customer_id": "cus_2",
+        "claimed_user_id": uuid4(0x99),
+        "status": "past_due",
+        "current_period_end": "1",
+        "event_id": "evt_2",
+        "event_type": "created",
+        "event_created": "2",
+        "object": '{"a": 1}',
+        "previous_attributes": '{"b": 2}',
+    }
+    run(world, "stripe_save")
+    before = world.execute("select updated_at, clock_timestamp() from stripe_subscriptions").fetchone()
+    assert before is not None
+    run(world, "stripe_save", **later)
+    columns = ", ".join(f"{name}::text" for name in later)
+    with world.transaction():
+        world.execute("set local timezone = 'UTC'")
+        (saved,) = world.execute(f"select {columns} from stripe_subscriptions").fetchall()
+    moments = {"current_period_end": "1970-01-01 00:00:01+00", "event_created": "1970-01-01 00:00:02+00"}
+    assert dict(zip(later, saved, strict=True)) == later | moments
+    assert world.execute("select updated_at > %s from stripe_subscriptions", [before[0]]).fetchone() == (True,)
+
+
+def test_of_three_checkouts_the_latest_holds_whatever_their_order(world):
+    for user_id, created in ((LEARNER, "1"), (ANOTHER, "3"), (uuid4(0xC), "2")):
+        run(world, "stripe_tie", claimed_user_id=user_id, event_created=created)
+    assert world.execute("select claimed_user_id::text from stripe_customers").fetchall() == [(ANOTHER,)]
 
 
 @pytest.mark.parametrize("name", NAMES)

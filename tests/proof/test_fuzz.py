@@ -178,7 +178,7 @@ def session(draw: random.Random) -> list[tuple[str, str]]:
 
 def value(draw: random.Random, depth: int = 2) -> Any:
     """Something that JSON can say."""
-    plain = [
+    plain: list[Any] = [
         None,
         True,
         0,

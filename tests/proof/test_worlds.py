@@ -34,7 +34,7 @@ def draw(seed):
     for _ in LEARNERS:
         status = draw.choice([None, "active", "active", "trialing", "past_due"])
         ends = draw.choice([None, now - HOUR, now + HOUR, now + HOUR])
-        learner = Learner(catalog, status and Subscription(status, ends), draw.random() < 0.7)
+        learner = Learner(catalog, Subscription(status, ends) if status else None, draw.random() < 0.7)
         learner.expires_at = draw.choice([None, now - HOUR, now + HOUR])
         share = draw.choice([0.2, 0.5, 0.9])
         # Few different times, so that many are equal, some of them only to the millisecond.
