@@ -10,7 +10,7 @@ $(foreach name,USER FILE DRY_RUN CONFIRM EMAIL NAME UNTIL HOURS SIZE URL SECONDS
 		$(eval override export $(name) := $$(value $(name))),\
 		$(eval unexport $(name))))
 
-.PHONY: help install run test test-deep test-system scale-data explain bench lint format migrate rollback migration-status migrate-unlock load-catalog \
+.PHONY: help install run test test-deep test-system mutate audit scale-data explain bench lint format migrate rollback migration-status migrate-unlock load-catalog \
 	add-user grant-free revoke-free access stripe-sync stripe-event token lock
 
 
@@ -33,6 +33,13 @@ test-deep: install  ## run the proofs with many more examples, and others each t
 
 test-system: install  ## run what needs more than Python; as root on Debian it installs that
 	@$(RUN) tests.system
+
+mutate: install  ## change the SQL and the pure modules in one place at a time, and see that a test fails each time [FILE=...]
+	@$(RUN) tests.mutation
+
+audit: install  ## list every package's licence, and ask for known vulnerabilities
+	@$(RUN) tests.licences
+	@$(RUN) pip_audit --strict --disable-pip --require-hashes --progress-spinner off -r requirements-system.txt
 
 scale-data: install  ## fill a database of its own: SIZE=small|middle|large [URL=...]
 	@$(RUN) tests.bench.scale

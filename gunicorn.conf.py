@@ -9,7 +9,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-start = subprocess.run([sys.executable, "-m", "app.start"], cwd=Path(__file__).parent, stdout=subprocess.PIPE)
+start = subprocess.run(
+    [sys.executable, "-m", "app.start"], cwd=Path(__file__).parent, stdout=subprocess.PIPE, check=False
+)
 # What was found fit stays with the process, for this file begins anew at each reload. Not in a module of the service's,
 # which the workers would inherit, and go on with old code.
 process: Any = sys

@@ -55,7 +55,8 @@ def body(largest: int = LARGEST_BODY, detail: str | None = None) -> bytes | None
         data = request.get_data()
     except RequestEntityTooLarge:
         raise Problem("body_too_large", detail) from None
-    except Exception:  # the server's own kinds, for a body that is cut off or wrongly chunked: all the caller's doing
+    # The server's own kinds, for a body that is cut off or wrongly chunked: all the caller's doing.
+    except Exception:  # noqa: BLE001
         return None
     if len(data) > largest:
         raise Problem("body_too_large", detail)

@@ -85,7 +85,7 @@ def init_app(app: Flask) -> None:
     limiter.init_app(app)
     # Its hooks look at every request, before its session is known and after it was answered, for nothing that is used
     # here; they cost a GET more than the session does.
-    app.before_request_funcs[None].remove(limiter._check_request_limit)
+    app.before_request_funcs[None].remove(limiter._check_request_limit)  # noqa: SLF001 - it cannot be told not to
     app.after_request_funcs[None].pop()
     allowed = str(settings.rate_limit_writes).replace("per 1 ", "per ")
     limit: Any = limiter.shared_limit(str(settings.rate_limit_writes), scope="writes")

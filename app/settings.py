@@ -313,7 +313,7 @@ def _public_keys(text: str) -> tuple[Key, ...]:
     try:
         # Environments without line breaks carry PEM with "\n" spelled out.
         key = load_pem_public_key(text.replace("\\n", "\n").encode())
-    except Exception:  # cryptography raises several kinds, some of them its own; each means the same here
+    except Exception:  # noqa: BLE001 - cryptography raises several kinds; each means the same here
         raise ValueError("is not a public key in PEM; it begins with -----BEGIN PUBLIC KEY-----") from None
     return (public_key(key),)
 

@@ -57,3 +57,26 @@ def test_the_tests_run_on_the_versions_that_the_service_runs_on():
 def test_a_lock_names_no_place_to_fetch_from():
     for name in LOCKS:
         assert "://" not in (ROOT / name).read_text()
+
+
+def test_the_licence_of_every_package_is_listed():
+    text = (ROOT / "LICENCES.md").read_text()
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("| ")][1:]
+    # Some are for other versions of Python, and pinned twice or not for this one.
+    pinned = {
+        (package, re.split(r"[ ;\\]", line.split("==")[1], maxsplit=1)[0])
+        for lock in LOCKS
+        for line in (ROOT / lock).read_text().splitlines()
+        if "==" in line and (package := line.split("==")[0]) and not line.startswith(" ")
+    }
+    always = {
+        package
+        for lock in LOCKS
+        for package, entry in locked(lock).items()
+        if "python_" not in entry.split("\\")[0].replace("platform_python_", "")
+    }
+    stale = "the list of licences is stale; renew it with: make audit"
+    assert {(name, version) for name, version, _, _ in rows} <= pinned, stale
+    assert always <= {name for name, _, _, _ in rows}, stale
+    for name, _, licence, _ in rows:
+        assert licence not in ("", "UNKNOWN", "License"), name

@@ -121,7 +121,7 @@ def _initialize(folder: Path, data: Path) -> None:
         os.chown(unfinished, *user)
     command = [*unprivileged(folder), str(bindir() / "initdb"), "-D", str(unfinished), "-U", "postgres", "-A", "trust"]
     command += ["-E", "UTF8", "--locale=C.UTF-8"]
-    made = subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    made = subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
     if made.returncode:
         raise StartError(f"initdb failed: {made.stdout.strip().splitlines()[-1]}")
     unfinished.rename(data)

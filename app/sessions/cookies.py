@@ -69,7 +69,7 @@ def decrypt(name: str, token: str, settings: Settings) -> str:
 
 
 def _header(token: str) -> dict[str, Any]:
-    header = json.loads(base64.urlsafe_b64decode(token.split(".")[0] + "=="))
+    header = json.loads(base64.urlsafe_b64decode(token.split(".", maxsplit=1)[0] + "=="))
     # Neither library writes any other; `zip` and `crit` in particular are nothing to obey before the key is known.
     if not isinstance(header, dict) or not {"alg", "enc"} <= header.keys() <= {"alg", "enc", "kid", "typ"}:
         raise ValueError("not a session's header")

@@ -78,7 +78,7 @@ class KeySet:
         try:
             body, fresh_for = _fetch(self.url)
             keys = tuple(_usable(json.loads(body), self.algorithms))
-        except Exception as error:  # whatever a server, a network or rubbish may cause
+        except Exception as error:  # noqa: BLE001 - whatever a server, a network or rubbish may cause
             log.warning("AUTH_JWKS_URL: the key set cannot be fetched: %s", type(error).__name__)
             return False
         if not keys:

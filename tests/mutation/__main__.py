@@ -1,0 +1,269 @@
+"""`make mutate`: change a file in one small way, run the tests that matter for it, and see that one fails.
+
+Survivors are explained in survivors.toml, which is held to be true: one that is explained there must be a mutant, and
+must survive. FILE names one file to change, else all of sql/ and the pure modules are.
+"""
+
+import json
+import os
+import queue
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import tomllib
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tests.mutation import sql
+
+FILE = os.environ.get("FILE", "")
+# How many of sql/ are drawn, always the same ones: what make test tries.
+SAMPLE = os.environ.get("MUTATION_SAMPLE", "")
+ROOT = Path(__file__).parent.parent.parent
+SURVIVORS = Path(__file__).with_name("survivors.toml")
+
+# The tests that matter for each statement, those first that are soonest to notice. What a statement answers does not
+# depend on how it is planned; and what takes long has shorter ones beside it.
+ONE_PLAN = ["-k", "not force_generic_plan and not psql_gets"]
+WORLDS = "tests/proof/test_worlds.py"
+MODEL = "tests/proof/test_model.py"
+STATEMENTS = "tests/test_statements.py"
+READS = [WORLDS, STATEMENTS, "tests/test_calls.py", "tests/test_counts.py", MODEL, *ONE_PLAN]
+WRITES = [WORLDS, STATEMENTS, "tests/test_counts.py", "tests/test_writes.py", MODEL, *ONE_PLAN]
+LOCK = ["tests/test_concurrency.py"]
+LIMITS = ["tests/test_limits.py", "-k", "not eight_clients"]
+CATALOG = ["tests/test_catalog.py", "-k", "not 10_000 and not killed_midway"]
+COMMANDS = ["tests/test_cli.py", "tests/test_stripe.py", "-k", "not by_make and not all_orders and not fails_is_one"]
+STRIPE = [STATEMENTS, "tests/test_stripe.py", "-k", "not psql_gets and not all_orders and not fails_is_one"]
+COOKIES = [STATEMENTS, "tests/test_cookies.py", "-k", "database"]
+
+TESTS = {
+    **dict.fromkeys(("summary", "module", "lessons", "modules", "outline", "next"), READS),
+    **dict.fromkeys(("mark", "unmark", "lesson"), WRITES),
+    "lock": LOCK,
+    **dict.fromkeys(("limit_hit", "limit_window"), LIMITS),
+    "session": COOKIES,
+    "applied_migrations": ["tests/test_migrations.py", "tests/test_operation.py"],
+}
+
+
+def tests_for(name: str) -> list[str]:
+    """The tests that matter for a statement."""
+    if name in TESTS:
+        return TESTS[name]
+    if name.startswith("stripe_"):
+        return STRIPE
+    return CATALOG if name.startswith("admin/catalog_") else COMMANDS
+
+
+class Case(NamedTuple):
+    """A mutant, and the tests that it is tried with."""
+
+    file: str
+    id: str
+    text: str
+    tests: list[str]
+
+
+def sql_cases() -> list[Case]:
+    """Every mutant of sql/."""
+    cases = []
+    for path in sorted((ROOT / "sql").rglob("*.sql")):
+        name = path.relative_to(ROOT / "sql").with_suffix("").as_posix()
+        file = path.relative_to(ROOT).as_posix()
+        cases += [Case(file, m.id(), m.text, tests_for(name)) for m in sql.mutants(name, path.read_text())]
+    return cases
+
+
+# The pure modules, and the tests that matter for each.
+PYTHON = {
+    "app/checks.py": ["tests/test_writes.py", "tests/test_errors.py", *ONE_PLAN],
+    "app/answers.py": ["tests/test_calls.py", "tests/test_errors.py", "tests/test_cookies.py", *ONE_PLAN],
+    "app/sessions/__init__.py": ["tests/test_sessions.py", "tests/test_cookies.py", *ONE_PLAN],
+    "app/sessions/bearer.py": ["tests/test_sessions.py", "tests/test_cookies.py", *ONE_PLAN],
+    "app/sessions/cookies.py": ["tests/test_cookies.py", *ONE_PLAN],
+    "app/sessions/origins.py": ["tests/test_cookies.py", *ONE_PLAN],
+    "app/sessions/jwks.py": ["tests/test_jwks.py"],
+    "app/settings.py": ["tests/test_settings.py"],
+    "app/catalog.py": CATALOG,
+}
+
+
+def python_cases() -> list[Case]:
+    """Every mutant of the pure modules."""
+    # Installed for the long checks alone.
+    from tests.mutation import python
+
+    return [
+        Case(file, mutant.id(), mutant.text, tests)
+        for file, tests in PYTHON.items()
+        for mutant in python.mutants(file, (ROOT / file).read_text())
+    ]
+
+
+def copy_of_the_checkout(folder: Path) -> None:
+    """What git has or would take, and the environment that runs here."""
+    command = ["git", "ls-files", "-co", "--exclude-standard"]
+    for name in subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout.splitlines():
+        if (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, folder / name)
+    (folder / ".venv").symlink_to(ROOT / ".venv")
+
+
+class Worker:
+    """A process that tries mutants in a copy of the checkout of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        copy_of_the_checkout(folder)
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "tests.mutation.worker"],
+            cwd=folder,
+            # Without the plugins that are found by being installed: they take longer to load than most mutants to fail.
+            env={**os.environ, "MUTATION_OUTPUT": str(folder / "output"), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def ask(self, file: str, tests: list[str], **text: str) -> dict[str, Any]:
+        """Try a mutant, or without a text the file as it is."""
+        assert self.process.stdin
+        assert self.process.stdout
+        print(json.dumps({"file": file, "tests": tests, **text}), file=self.process.stdin, flush=True)
+        line = self.process.stdout.readline()
+        if not line:
+            raise RuntimeError("a worker ended")
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+    def close(self) -> None:
+        """Let it stop its PostgreSQL."""
+        assert self.process.stdin
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def run(cases: list[Case], check: bool) -> dict[tuple[str, str], dict[str, Any]]:
+    """Try every case, on every core; return what became of each."""
+    waiting: queue.SimpleQueue[Case] = queue.SimpleQueue()
+    for case in cases:
+        waiting.put(case)
+    outcomes: dict[tuple[str, str], dict[str, Any]] = {}
+    failures: list[BaseException] = []
+    workers = min(os.cpu_count() or 1, len(cases))
+    # Tests that fail anyway would tell nothing: each set of them must first pass on the file as it is.
+    first = list({tuple(case.tests): case for case in cases}.values()) if check else []
+
+    def work(folder: Path, number: int) -> None:
+        worker = Worker(folder)
+        try:
+            for case in first[number::workers]:
+                answer = worker.ask(case.file, case.tests)
+                if answer["outcome"] != "survived":
+                    output = (folder / "output").read_text()[-3000:]
+                    raise RuntimeError(f"{answer['by']} fails without any mutant\n{output}")
+            while not failures:
+                case = waiting.get_nowait()
+                outcomes[case.file, case.id] = answer = worker.ask(case.file, case.tests, text=case.text)
+                if answer["outcome"] == "survived":
+                    print(f"  survived: {case.file}: {case.id}", flush=True)
+                if "MUTATION_VERBOSE" in os.environ:
+                    print(answer, case.file, case.id, flush=True)
+        except queue.Empty:
+            pass
+        except BaseException as error:  # noqa: BLE001 - it is raised where the threads are joined
+            failures.append(error)
+        finally:
+            worker.close()
+
+    with tempfile.TemporaryDirectory(prefix="mutation-") as folder:
+        Path(folder).chmod(0o755)
+        threads = []
+        for number in range(workers):
+            (Path(folder) / str(number)).mkdir()
+            threads.append(threading.Thread(target=work, args=(Path(folder) / str(number), number)))
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    if failures:
+        raise failures[0]
+    return outcomes
+
+
+def explained() -> dict[tuple[str, str], str]:
+    """What survivors.toml says of each survivor."""
+    reasons = {}
+    for entry in tomllib.loads(SURVIVORS.read_text("utf-8")).get("survivor", []):
+        for file in entry["files"]:
+            for mutant in entry["mutants"]:
+                if (file, mutant) in reasons:
+                    raise SystemExit(f"survivors.toml explains {file}: {mutant} twice")
+                reasons[file, mutant] = entry["why"]
+    return reasons
+
+
+def report(cases: list[Case], outcomes: dict[tuple[str, str], dict[str, Any]], whole: Iterable[str]) -> int:
+    """Print what became of the mutants of each file, and every fault; return how many faults there are.
+
+    `whole`: the files of which every mutant was tried.
+    """
+    reasons = explained()
+    files: dict[str, Counter[str]] = {}
+    for case in cases:
+        outcome = outcomes[case.file, case.id]["outcome"]
+        known = outcome == "survived" and (case.file, case.id) in reasons
+        files.setdefault(case.file, Counter())["explained" if known else outcome] += 1
+    faults = []
+    for (file, id), answer in sorted(outcomes.items()):
+        if answer["outcome"] == "survived" and (file, id) not in reasons:
+            faults.append(f"survived, and nothing says why: {file}: {id}")
+        if answer["outcome"] == "killed" and (file, id) in reasons:
+            faults.append(f"survivors.toml explains it, but {answer['by']} kills it: {file}: {id}")
+    for file, id in reasons:
+        if file in whole and outcomes.get((file, id), {"outcome": "invalid"})["outcome"] == "invalid":
+            faults.append(f"survivors.toml explains it, but it is no mutant: {file}: {id}")
+    print(f"{'file':40} {'mutants':>8} {'killed':>8} {'explained':>10} {'survived':>9}")
+    total: Counter[str] = Counter()
+    for file, counter in files.items():
+        _line(file, counter)
+        total += counter
+    _line("all", total)
+    for fault in faults:
+        print(fault)
+    return len(faults)
+
+
+def _line(name: str, counter: Counter[str]) -> None:
+    mutants = counter.total() - counter["invalid"]
+    print(f"{name:40} {mutants:8} {counter['killed']:8} {counter['explained']:10} {counter['survived']:9}")
+
+
+def main() -> None:
+    """Try mutants, print the report, exit with 1 if there is a fault."""
+    started = time.monotonic()
+    cases = [*sql_cases(), *([] if SAMPLE else python_cases())]
+    if FILE:
+        cases = [case for case in cases if case.file == FILE]
+    if not cases:
+        sys.exit(f"make mutate: FILE={FILE} is none of the files that are changed")
+    whole = {case.file for case in cases}
+    if SAMPLE:
+        # Of the statements that answer, whose tests are quick; a survivor would not be.
+        cases = [case for case in cases if WORLDS in case.tests and (case.file, case.id) not in explained()]
+        cases, whole = random.Random(0).sample(cases, int(SAMPLE)), set()
+    outcomes = run(cases, check=not SAMPLE)
+    faults = report(cases, outcomes, whole)
+    print(f"{len(cases)} tried in {time.monotonic() - started:.0f} s")
+    sys.exit(1 if faults else 0)
+
+
+if __name__ == "__main__":
+    main()

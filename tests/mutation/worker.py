@@ -1,0 +1,135 @@
+"""Tries mutants in the copy of the checkout that it is started in: a line of JSON in for each, a line out.
+
+It has a PostgreSQL of its own, once for all. Each mutant gets a fork of this process, which costs none of the second
+that Python, the libraries and the database take to start.
+"""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import hypothesis
+import psycopg
+import pytest
+from psycopg.pq import ExecStatus
+
+from app import database
+from tests import conftest
+
+SECONDS = 600  # for all tests of one mutant; what hangs is noticed
+
+
+class Given:
+    """A pytest plugin: session fixtures whose values are there already. It remembers the first test that fails."""
+
+    def __init__(self, **values: Any) -> None:
+        self.values = values
+        self.failed = ""
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_fixture_setup(self, fixturedef: Any, request: Any) -> Any:
+        if fixturedef.argname not in self.values:
+            return None
+        value = self.values[fixturedef.argname]
+        fixturedef.cached_result = (value, fixturedef.cache_key(request), None)
+        return value
+
+    def pytest_runtest_logreport(self, report: Any) -> None:
+        if report.failed and not self.failed:
+            self.failed = report.nodeid
+
+    def pytest_collectreport(self, report: Any) -> None:
+        if report.failed and not self.failed:
+            self.failed = report.nodeid
+
+
+def prepares(url: str, file: Path) -> bool:
+    """Whether the server takes a statement; what it does not take is noticed at the start, and is no mutant."""
+    with closing(psycopg.connect(url)) as connection:
+        if file.stem == "session":
+            connection.execute('create table sessions ("sessionToken" text, "userId" uuid, "expires" timestamptz)')
+        result = connection.pgconn.prepare(b"", database.load(file, "sessions").query)
+        return result.status == ExecStatus.COMMAND_OK
+
+
+def tried(file: Path, tests: list[str], given: Given) -> dict[str, Any]:
+    """Run tests in a fork; return what became of the mutant, which test noticed it, and how long that took."""
+    started = time.monotonic()
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.setsid()
+        signal.alarm(SECONDS)
+        out = os.open(os.environ["MUTATION_OUTPUT"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        os.dup2(out, 1)
+        os.dup2(out, 2)
+        if file.suffix == ".sql":
+            name = file.relative_to("sql").with_suffix("").as_posix()
+            database.STATEMENTS[name] = database.load(file)
+        else:
+            # As if nothing of ours had been imported yet.
+            for module in [name for name in sys.modules if name.split(".")[0] in ("app", "tests")]:
+                del sys.modules[module]
+        options = ["-x", "-q", "--tb=short", "--assert=plain", "-p", "no:cacheprovider"]
+        code = pytest.main([*options, *tests], plugins=[given])
+        os.write(writing, given.failed.encode())
+        os._exit(int(code))
+    os.close(writing)
+    with os.fdopen(reading) as pipe:
+        failed = pipe.read()
+    _, status = os.waitpid(pid, 0)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(pid, signal.SIGKILL)  # servers that its tests left behind
+    seconds = round(time.monotonic() - started, 2)
+    if os.WIFSIGNALED(status):
+        return {"outcome": "killed", "by": "no end", "seconds": seconds}
+    code = os.WEXITSTATUS(status)
+    if code not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED) and not failed:
+        raise RuntimeError(f"pytest ended with {code}: {Path(os.environ['MUTATION_OUTPUT']).read_text()[-2000:]}")
+    return {"outcome": "survived" if code == 0 else "killed", "by": failed, "seconds": seconds}
+
+
+def drop_others(server: conftest.Postgresql) -> None:
+    """Drop the databases that tests have made for themselves, so that the next ones can."""
+    with closing(psycopg.connect(server.url(), autocommit=True)) as connection:
+        for (name,) in connection.execute("select datname from pg_database where datname like 'test_%'").fetchall():
+            connection.execute(f'drop database "{name}" with (force)'.encode())
+
+
+def main() -> None:
+    """Serve until the input ends."""
+    # One failing example is enough: the shortest one is of no interest, and takes long to find.
+    hypothesis.settings.register_profile("mutation", max_examples=30, phases=[hypothesis.Phase.generate])
+    hypothesis.settings.load_profile("mutation")
+    with conftest.Postgresql() as server:
+        with closing(psycopg.connect(server.url(), autocommit=True)) as connection:
+            connection.execute("create database mutation")
+        url = server.url("mutation")
+        migrate = [sys.executable, "-m", "app.cli", "migrate"]
+        subprocess.run(migrate, env={**os.environ, "DATABASE_URL": url}, check=True, stdout=subprocess.DEVNULL)
+        conftest.grant(url)
+        for line in sys.stdin:
+            request = json.loads(line)
+            file = Path(request["file"])
+            original = file.read_text()
+            file.write_text(request.get("text", original))
+            try:
+                if file.suffix == ".sql" and not prepares(url, file):
+                    answer = {"outcome": "invalid", "by": "", "seconds": 0.0}
+                else:
+                    answer = tried(file, request["tests"], Given(postgres=server, database_url=url))
+            finally:
+                file.write_text(original)
+                drop_others(server)
+            print(json.dumps(answer), flush=True)
+
+
+if __name__ == "__main__":
+    main()
