@@ -1,5 +1,6 @@
 """The way to PostgreSQL: the statements of sql/, the pool, one read, one transaction."""
 
+import atexit
 import re
 from collections.abc import Callable
 from datetime import datetime
@@ -198,7 +199,7 @@ def open_pool(settings: Settings) -> Pool:
 
     Only after the worker's fork: a pool's threads and sockets do not survive one.
     """
-    return Pool(
+    pool = Pool(
         settings.database_url,
         connection_class=Connection,
         kwargs=connect_options(settings),
@@ -211,6 +212,10 @@ def open_pool(settings: Settings) -> Pool:
         name="progress",
         open=True,
     )
+    # Left to the destructor, from Python 3.13 on its threads are waited for in vain, ten seconds long, and now and then
+    # the process crashes.
+    atexit.register(pool.close)
+    return pool
 
 
 def _configure(connection: psycopg.Connection[Any]) -> None:

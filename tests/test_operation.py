@@ -7,6 +7,8 @@ import logging
 import re
 import select
 import socket
+import subprocess
+import sys
 import urllib.request
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -18,7 +20,7 @@ import stripe
 
 from app import database, logs
 from app.logs import JsonFormatter, ReadableFormatter
-from tests.conftest import SERVICE, grant, running_gunicorn
+from tests.conftest import ROOT, SERVICE, grant, running_gunicorn
 from tests.world import (
     LEARNER,
     SECRET,
@@ -337,3 +339,16 @@ def test_a_request_without_a_connection_in_time_is_counted(make_api, db, limit):
 
 def test_there_are_no_metrics_unless_they_are_on(api):
     assert_problem(api.get("/metrics"), "not_found")
+
+
+def test_a_process_that_ends_has_closed_its_connections_itself(environ):
+    """Python's own end comes too late for it: see open_pool."""
+    script = """
+import atexit
+atexit.register(lambda: print(app.extensions["pool"].closed))  # what is registered later runs sooner
+from app import create_app
+app = create_app()
+"""
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("True\n", "")
