@@ -45,12 +45,15 @@ class Provider:
         self.headers: dict[str, str] = {}
         self.behaviour = ""
         self.asked = 0
+        self.go = threading.Event()
         self.over = threading.Event()
         provider = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 provider.asked += 1
+                if provider.behaviour == "hold":
+                    provider.go.wait(20)
                 if provider.behaviour == "hang":
                     provider.over.wait(20)
                     return
@@ -204,6 +207,44 @@ def test_a_rotated_key_is_found_at_once_and_the_old_one_is_gone(provider, clock)
     provider.keys = [jwk(EC, "two")]
     clock.now += jwks.ASK_AGAIN
     assert (algorithms(keys, "two"), algorithms(keys, "one")) == (["ES256"], [])
+
+
+def finding(keys: KeySet, kid: str) -> tuple[threading.Thread, list[str]]:
+    """Look for a key in a thread; what was found is in the list after it."""
+    found: list[str] = []
+    thread = threading.Thread(target=lambda: found.extend(algorithms(keys, kid)))
+    thread.start()
+    return thread, found
+
+
+@pytest.mark.parametrize("patience", [20.0, 0.05])
+def test_who_comes_while_a_rotated_key_is_fetched_waits_for_it_but_not_for_a_server_that_hangs(
+    provider, clock, monkeypatch, patience
+):
+    monkeypatch.setattr(jwks, "PATIENCE", patience)
+    monkeypatch.setattr(jwks, "TIMEOUT", 20.0)
+    keys = key_set(provider, clock)
+    keys.find("one")
+    provider.keys, provider.behaviour = [jwk(EC, "two")], "hold"
+    clock.now += jwks.ASK_AGAIN
+    first, found_first = finding(keys, "two")
+    while provider.asked < 2:
+        time.sleep(0.01)
+    second, found_second = finding(keys, "two")
+    if patience < 1:
+        second.join(10)
+        assert (found_second, first.is_alive()) == ([], True)
+        # Nobody waits for a key that is known.
+        assert algorithms(keys, "one") == ["RS256"]
+    else:
+        second.join(0.1)
+        assert second.is_alive()
+    provider.go.set()
+    for thread in (first, second):
+        thread.join(20)
+    assert found_first == ["ES256"]
+    assert found_second == (["ES256"] if patience > 1 else [])
+    assert provider.asked == 2
 
 
 def test_forged_kids_cause_one_call_in_thirty_seconds(provider, clock):

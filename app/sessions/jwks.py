@@ -22,6 +22,7 @@ LARGEST = 2**20  # bytes
 MOST = 100  # keys
 STALE = 24 * 3600.0  # seconds that a set is served after its last successful fetch
 ASK_AGAIN = 30.0  # seconds between two fetches that tokens cause
+PATIENCE = 0.5  # seconds that a token waits for the fetch that another one caused
 SHORTEST, USUAL, LONGEST = 60.0, 600.0, 3600.0  # seconds that a set is fresh, by its Cache-Control
 
 log = logging.getLogger("app.sessions")
@@ -63,8 +64,8 @@ class KeySet:
         Raises NotKnownError while there is no set to look into.
         """
         found = self._matching(kid)
-        if (not found or self._is_stale()) and self._may_ask():
-            self.refresh()
+        if not found or self._is_stale():
+            self._ask()
             found = self._matching(kid)
         if self._is_stale():
             raise NotKnownError
@@ -90,13 +91,17 @@ class KeySet:
     def _matching(self, kid: str | None) -> tuple[Key, ...]:
         return tuple(key for name, key in self._keys if kid is None or name == kid)
 
-    def _may_ask(self) -> bool:
-        with self._asking:
+    def _ask(self) -> None:
+        # Who comes with a new key while it is being fetched waits for it; but not every thread for a server that hangs.
+        if not self._asking.acquire(timeout=PATIENCE):
+            return
+        try:
             now = self.clock()
-            if self._asked is not None and now - self._asked < ASK_AGAIN:
-                return False
-            self._asked = now
-            return True
+            if self._asked is None or now - self._asked >= ASK_AGAIN:
+                self._asked = now
+                self.refresh()
+        finally:
+            self._asking.release()
 
     def _keep_fresh(self) -> None:
         wait = 1.0
