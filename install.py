@@ -65,7 +65,14 @@ def up_to_date(lock):
 
 
 def make_venv():
-    """Make .venv anew; exit with one line where that fails."""
+    """Make .venv anew; exit with one line where that fails, or where it is somebody else's."""
+    ours = VENV / "made-by-make"
+    if (VENV / "pyvenv.cfg").exists() and not ours.exists() and not list(VENV.glob("installed*")):
+        # A service may be running from it.
+        sys.exit(
+            "install: .venv was not made by make, and is left alone: its tasks are `.venv/bin/python -m app.cli`; "
+            "or remove it"
+        )
     try:
         import ensurepip  # noqa: F401
         import venv
@@ -83,6 +90,8 @@ def make_venv():
     print("install: Python {} into .venv, once".format(platform.python_version()), flush=True)
     shutil.rmtree(str(VENV), ignore_errors=True)
     try:
+        VENV.mkdir(exist_ok=True)
+        ours.touch()
         venv.create(str(VENV), with_pip=True)
     except (OSError, subprocess.CalledProcessError) as error:
         sys.exit("install: .venv cannot be made: {}".format(error))

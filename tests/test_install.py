@@ -84,7 +84,8 @@ def test_two_at_once_install_once_and_then_there_is_nothing_to_do(checkout):
 
 def test_what_was_killed_is_installed_again_and_what_pip_cannot_install_is_one_line(checkout):
     (checkout / ".venv" / "bin").mkdir(parents=True)
-    (checkout / ".venv" / "bin" / "python").touch()
+    for name in ("bin/python", "pyvenv.cfg", "made-by-make"):
+        (checkout / ".venv" / name).touch()
     (checkout / "requirements-dev.txt").write_text(f"nothing-of-this-name==1 --hash=sha256:{'0' * 64}\n")
     status, output = install(checkout, PIP_NO_INDEX="1")
     lines = output.splitlines()
@@ -92,6 +93,19 @@ def test_what_was_killed_is_installed_again_and_what_pip_cannot_install_is_one_l
     assert lines[0].startswith("install: Python")
     assert lines[-1] == "install: No matching distribution found for nothing-of-this-name==1; is there a network?"
     assert not list((checkout / ".venv").glob("installed-*"))
+
+
+def test_an_environment_that_somebody_else_made_is_left_alone(checkout):
+    """The README has operators make one, and the service runs from it."""
+    (checkout / ".venv" / "bin").mkdir(parents=True)
+    for name in ("bin/python", "pyvenv.cfg"):
+        (checkout / ".venv" / name).touch()
+    assert install(checkout, task="migrate") == (
+        1,
+        "install: .venv was not made by make, and is left alone: its tasks are `.venv/bin/python -m app.cli`; "
+        "or remove it\n",
+    )
+    assert (checkout / ".venv" / "bin" / "python").exists()
 
 
 def test_what_only_some_tasks_need_is_installed_by_them_alone_and_on_top(checkout):
