@@ -132,6 +132,7 @@ def tricks(theirs: list[str]) -> dict[str, dict[str, Any]]:
     """What a caller may add to name the other learner; `theirs` are the other's ETags."""
     mine, their_token = token(), token(OTHER)
     my_cookie, their_cookie = cookie(name=V5_SECURE)["Cookie"], cookie(OTHER)["Cookie"]
+    their_value = cookie(OTHER, name=V5_SECURE)["Cookie"].partition("=")[2]
     by_cookie = {"Authorization": None, "Cookie": my_cookie, "Sec-Fetch-Site": "same-origin"}
     names = (
         "X-User-Id",
@@ -161,12 +162,10 @@ def tricks(theirs: list[str]) -> dict[str, dict[str, Any]]:
         "my cookie, then their database session": {
             "headers": by_cookie | {"Cookie": f"{my_cookie}; next-auth.session-token={DATABASE_SESSION}"}
         },
-        "two cookies of one name": {
-            "headers": by_cookie | {"Cookie": f"{my_cookie}; {V5_SECURE}={their_cookie.partition('=')[2]}"}
-        },
+        "two cookies of one name": {"headers": by_cookie | {"Cookie": f"{my_cookie}; {V5_SECURE}={their_value}"}},
         "two cookies as gunicorn joins them": {"headers": by_cookie | {"Cookie": f"{my_cookie},{their_cookie}"}},
         "my cookie in chunks, and one of theirs": {
-            "headers": by_cookie | {"Cookie": f"{my_cookie}; {V5_SECURE}.0={their_cookie.partition('=')[2]}"}
+            "headers": by_cookie | {"Cookie": f"{my_cookie}; {V5_SECURE}.0={their_value}"}
         },
         "my token with claims of theirs": {
             "headers": {
