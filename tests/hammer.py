@@ -38,7 +38,7 @@ _all_are_there: Any = None
 
 
 def _wait_for(barrier: Any) -> None:
-    global _all_are_there
+    global _all_are_there  # noqa: PLW0603 - a barrier reaches a pool's processes by their initializer alone
     _all_are_there = barrier
 
 
