@@ -2,7 +2,7 @@
 
 from flask import Flask
 
-from app import answers, checks, database, health, limits, logs, openapi, problems, progress
+from app import answers, checks, database, health, limits, logs, openapi, problems, progress, progress_ui
 from app.sessions import origins
 from app.sessions.jwks import KeySet
 from app.settings import Settings, from_environ
@@ -46,5 +46,6 @@ def create_app(settings: Settings | None = None) -> Flask:
         app.register_blueprint(stripe.blueprint)
     limits.init_app(app)
     app.register_blueprint(openapi.blueprint)
+    app.register_blueprint(progress_ui.blueprint)
     app.register_blueprint(health.blueprint)
     return app

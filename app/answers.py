@@ -31,7 +31,7 @@ def init_app(app: Flask) -> None:
 
 def _add_headers(response: Response) -> Response:
     # Nobody's own (contract §3); but a path that begins with `//` is none of theirs, though Werkzeug finds them by it.
-    if request.blueprint in ("openapi", "health", "metrics", "stripe") and g.get("code") != "not_found":
+    if request.blueprint in ("openapi", "progress_ui", "health", "metrics", "stripe") and g.get("code") != "not_found":
         return response
     response.headers["Cache-Control"] = "private, no-cache"
     # With the Origin of allowed ones, which is the only one that may be there.

@@ -19,7 +19,11 @@ DOCUMENT: dict[str, Any] = yaml.safe_load(PATH.read_text("utf-8"))
 OPENAPI = OpenAPI.from_file_path(
     str(PATH),
     Config(
-        extra_media_type_deserializers={"application/problem+json": json.loads, "application/yaml": yaml.safe_load},
+        extra_media_type_deserializers={
+            "application/problem+json": json.loads,
+            "application/yaml": yaml.safe_load,
+            "text/javascript": bytes.decode,
+        },
     ),
 )
 

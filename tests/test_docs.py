@@ -146,7 +146,7 @@ def test_a_number_that_is_told_is_the_codes(name, told):
 def test_every_call_names_its_statements_for_dbas():
     for path, item in DOCUMENT["paths"].items():
         for method in {"get", "post", "delete"} & set(item):
-            if path not in ("/openapi.yaml", "/healthz", "/metrics"):  # which ask no database
+            if path not in ("/openapi.yaml", "/progress-ui/{file}", "/healthz", "/metrics"):  # which ask no database
                 assert f"| `{method.upper()} {path}` |" in DBAS
 
 

@@ -14,6 +14,7 @@ NEEDED = {
     "/usr/sbin/nginx": "nginx",
     "/usr/sbin/pgbouncer": "pgbouncer",
     "/usr/bin/systemd-analyze": "systemd",
+    "/usr/bin/chromium": "chromium",
 }
 CREATECLUSTER = Path("/etc/postgresql-common/createcluster.conf")
 
@@ -32,9 +33,10 @@ def main() -> None:
         subprocess.run(["apt-get", "update", "-qq"], check=True, env=quiet)
         command = ["apt-get", "install", "-y", "-qq", "--no-install-recommends", *missing]
         subprocess.run(command, check=True, env=quiet, stdout=subprocess.DEVNULL)
-    # The libraries whose sessions are accepted, at the versions of their lock.
+    # The libraries whose sessions are accepted, and what finds faults of pages, at the versions of their locks.
     npm = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--legacy-peer-deps", "--loglevel=error"]
-    subprocess.run(npm, cwd=Path(__file__).parent / "authjs", check=True, stdout=subprocess.DEVNULL)
+    for folder in ("authjs", "axe"):
+        subprocess.run(npm, cwd=Path(__file__).parent / folder, check=True, stdout=subprocess.DEVNULL)
     print("the whole suite on PostgreSQL 15, but for the plans, which another version makes differently", flush=True)
     on_15 = {**os.environ, "PG_BINDIR": "/usr/lib/postgresql/15/bin"}
     done = subprocess.run(

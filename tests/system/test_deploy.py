@@ -192,6 +192,12 @@ def test_what_the_service_answers_comes_as_it_was(nginx, gunicorn, world):
     assert [(status, document["code"]) for status, _, document in too_large] == [(413, "body_too_large")] * 2
 
 
+def test_the_components_are_passed_on(nginx, gunicorn):
+    status, headers, _ = nginx(gunicorn(WEB_CONCURRENCY="1")).call("HEAD", "/progress-ui/progress-ui.js")
+    assert (status, headers["Content-Type"]) == (200, "text/javascript; charset=utf-8")
+    assert (headers["Cache-Control"], headers["Access-Control-Allow-Origin"]) == ("public, max-age=300", "*")
+
+
 def test_the_metrics_are_closed(nginx, gunicorn):
     service = gunicorn(WEB_CONCURRENCY="1", METRICS="on")
     status, headers, document = nginx(service).call("GET", "/metrics")

@@ -1,0 +1,29 @@
+"""The two web components, for pages of any site: GET /progress-ui/…, without a session."""
+
+from functools import partial
+from pathlib import Path
+
+from flask import Blueprint, Response
+
+from app.answers import tag
+
+blueprint = Blueprint("progress_ui", __name__)
+
+FILES = {path.name: path.read_bytes() for path in sorted(Path(__file__).with_name("static").glob("*.js"))}
+HEADERS = {
+    "Cache-Control": "public, max-age=300",
+    # Modules of another origin only run with CORS; the files are nobody's own, so that any page may have them.
+    "Access-Control-Allow-Origin": "*",
+    "X-Content-Type-Options": "nosniff",
+}
+
+
+def _file(content: bytes) -> Response:
+    response = Response(content, mimetype="text/javascript", headers=HEADERS)
+    tag(response, content)
+    return response
+
+
+# A rule each, so that an unknown file is an unknown path like any other.
+for name, content in FILES.items():
+    blueprint.add_url_rule(f"/progress-ui/{name}", name.removesuffix(".js"), partial(_file, content))

@@ -1,0 +1,506 @@
+// <course-progress>: how far a learner is, what to go on with, what is locked and why, and every module's checklist.
+//
+//   modules="id id …"                    only these modules are listed; the overall numbers stay those of all
+//   lesson-href="/lessons/{lessonId}"    titles become links
+//
+// and, as <lesson-progress> has them too: api, lang, token, labels, refresh(), reset(), slots signed-out and no-access.
+import { bar, h, icon, ring, set, sheet, write } from "./dom.js";
+import { onRepeat, ProgressElement } from "./element.js";
+import { counts } from "./store.js";
+
+// As many locked lessons are named on top; and with more modules than that, a module has one line less.
+const NAMED = 2;
+const MANY = 40;
+const PLACEHOLDERS = 12;
+
+const STYLES = sheet(`
+  .top { display: grid; grid-template-columns: minmax(19rem, 1fr) 1.2fr 1.5fr; gap: 0.75rem; }
+  /* Their heights do not depend on what is in them: a tick must not move what is about to be clicked. */
+  .card {
+    block-size: 9.5rem; padding: 0.75rem 1rem; border: 1px solid var(--border); border-radius: var(--radius);
+    background: var(--surface); min-inline-size: 0;
+  }
+  .eyebrow { color: var(--muted); font-size: 0.8125rem; font-weight: 600; }
+  .overall { display: flex; align-items: center; gap: 1rem; }
+  .ring { position: relative; flex: none; inline-size: 5.5rem; block-size: 5.5rem; }
+  .ring svg { display: block; inline-size: 100%; block-size: 100%; transform: rotate(-90deg); }
+  .ring circle { fill: none; stroke-width: 12; stroke: var(--track); }
+  .ring .fill {
+    stroke: var(--accent); stroke-dasharray: calc(var(--value, 0) * 1px) 100px;
+    transition: stroke-dasharray 0.35s ease-out;
+  }
+  .percent {
+    position: absolute; inset: 0; display: grid; place-content: center; font-size: 1.25rem; font-weight: 700;
+    font-variant-numeric: tabular-nums;
+  }
+  .counts { font-weight: 600; }
+  .overall .locked-count { color: var(--muted); font-size: 0.875rem; }
+  .continue { display: flex; flex-direction: column; gap: 0.125rem; }
+  .next {
+    flex: none; font-size: 1.0625rem; font-weight: 650; overflow-wrap: anywhere; display: -webkit-box;
+    -webkit-box-orient: vertical; -webkit-line-clamp: 2; overflow: hidden;
+  }
+  .of {
+    color: var(--muted); font-size: 0.875rem; overflow: hidden; text-overflow: ellipsis; white-space: nowrap;
+    min-block-size: 1.4em;
+  }
+  .continue .button { margin-block-start: auto; align-self: flex-start; }
+  .locks li {
+    margin-block-start: 0.375rem; font-size: 0.875rem; overflow-wrap: anywhere; display: -webkit-box;
+    -webkit-box-orient: vertical; -webkit-line-clamp: 2; overflow: hidden;
+  }
+  .modules-head {
+    display: flex; flex-wrap: wrap; gap: 0.25rem 0.75rem; align-items: baseline; margin-block: 0.875rem 0.375rem;
+  }
+  .modules-head .title { font-weight: 700; }
+  .modules-head .sum { color: var(--muted); font-size: 0.875rem; font-variant-numeric: tabular-nums; }
+
+  .map { display: none; flex-wrap: wrap; gap: 3px; margin-block-end: 0.625rem; }
+  .map i {
+    position: relative; inline-size: 12px; block-size: 22px; border-radius: 3px; background: var(--track);
+    overflow: hidden;
+  }
+  .map i::after {
+    content: ""; position: absolute; inset-inline: 0; inset-block-end: 0; block-size: calc(var(--value, 0) * 1%);
+    background: var(--accent); transition: block-size 0.35s ease-out;
+  }
+  .map i.closed { background: transparent; border: 1px dashed var(--muted); }
+  .map i.here { outline: 2px solid var(--accent); outline-offset: 1px; }
+
+  .modules {
+    display: grid; grid-auto-flow: dense;
+    grid-template-columns: repeat(auto-fill, minmax(min(100%, var(--progress-module-width, 13.5rem)), 1fr));
+    gap: 0.375rem 0.75rem; align-items: start;
+  }
+  .module { position: relative; min-inline-size: 0; padding: 0.125rem 0.375rem 0.1875rem; border-radius: 0.5rem; }
+  .module:hover { background: color-mix(in srgb, var(--accent) 8%, transparent); }
+  .module.here { box-shadow: inset 0 0 0 1.5px var(--accent); background: var(--surface); }
+  .module.expanded {
+    grid-column: 1 / -1; padding: 0.5rem 0.75rem 0.75rem; background: var(--surface);
+    box-shadow: inset 0 0 0 1px var(--border);
+  }
+  .open {
+    display: flex; align-items: center; gap: 0.375rem; inline-size: 100%; min-block-size: 1.375rem;
+    font-size: 0.875rem; font-weight: 600;
+  }
+  .open::after { content: ""; position: absolute; inset: 0; }
+  .expanded > .open::after { inset-block-end: auto; block-size: 2.5rem; }
+  .open .name { flex: 1; min-inline-size: 0; overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
+  .expanded > .open .name { white-space: normal; overflow-wrap: anywhere; font-size: 1rem; }
+  .open .number {
+    flex: none; color: var(--muted); font-size: 0.8125rem; font-weight: 500; font-variant-numeric: tabular-nums;
+  }
+  .open .chevron {
+    inline-size: 0.875rem; margin-inline-start: -0.125rem; color: var(--muted); transition: rotate 0.2s;
+  }
+  .expanded > .open .chevron { rotate: 90deg; }
+  .open .check { color: var(--accent); }
+  .closed > .open .name { color: var(--muted); font-weight: 500; }
+  .closed > .bar { background: repeating-linear-gradient(135deg, var(--track) 0 3px, transparent 3px 6px); }
+  .module > .why {
+    min-block-size: 1.125rem; color: var(--muted); font-size: 0.75rem; line-height: 1.125rem; overflow: hidden;
+    text-overflow: ellipsis; white-space: nowrap;
+  }
+  .many .module > .why { display: none; }
+  .many .module:not(.expanded) { padding-block: 0.0625rem 0.25rem; }
+  .many .bar { block-size: 0.25rem; }
+  .many .module:not(.expanded) > .open { font-size: 0.8125rem; }
+  .many .module:not(.expanded) .chevron { display: none; }
+  .many .modules {
+    row-gap: 0.125rem;
+    grid-template-columns: repeat(auto-fill, minmax(min(100%, var(--progress-module-width, 11rem)), 1fr));
+  }
+
+  .lessons {
+    display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 17rem), 1fr)); gap: 0.125rem 1rem;
+    margin-block-start: 0.5rem; align-items: start;
+  }
+  .lesson {
+    display: grid; grid-template-columns: auto 1fr; align-items: start; column-gap: 0.5rem; padding: 0.125rem;
+  }
+  .toggle { display: grid; place-content: center; inline-size: 2rem; block-size: 2rem; color: var(--muted); }
+  .toggle span {
+    display: grid; place-content: center; inline-size: 1.375rem; block-size: 1.375rem;
+    border: 2px solid currentColor; border-radius: 0.375rem;
+  }
+  .toggle .icon { inline-size: 1rem; block-size: 1rem; stroke-width: 3; visibility: hidden; }
+  .toggle:hover span { border-color: var(--accent); }
+  .lesson.completed .toggle span { border-color: var(--accent); background: var(--accent); color: var(--on-accent); }
+  .lesson.completed .toggle .icon { visibility: visible; }
+  .lesson.locked .toggle { cursor: not-allowed; }
+  .lesson.locked .toggle span { border-color: transparent; }
+  .lesson.locked .toggle .icon { visibility: visible; stroke-width: 2.2; }
+  .lesson .name { padding-block-start: 0.3rem; overflow-wrap: anywhere; cursor: pointer; }
+  .lesson.locked .name { color: var(--muted); cursor: default; }
+  .lesson .why {
+    grid-column: 2; min-block-size: 1.4em; color: var(--muted); font-size: 0.8125rem; overflow-wrap: anywhere;
+  }
+  .jump { min-block-size: 1.5rem; text-decoration: underline; text-underline-offset: 0.15em; color: var(--text); }
+
+  .loading .card > *, .loading .modules-head, .loading .module > * { visibility: hidden; }
+  .loading .card .ring { visibility: visible; }
+  .loading .module { background: var(--track); opacity: 0.5; animation: wait 1.2s ease-in-out infinite alternate; }
+  @keyframes wait { to { opacity: 0.25; } }
+
+  @container (width < 52rem) {
+    .top { grid-template-columns: minmax(13rem, 1fr) 1.4fr; gap: 0.5rem; }
+    .locks { grid-column: 1 / -1; block-size: auto; padding-block: 0.5rem; }
+    .locks ul { block-size: 3rem; }
+    .locks li { margin-block-start: 0.25rem; -webkit-line-clamp: 1; }
+    .many .map { display: flex; }
+    .modules { row-gap: 0.25rem; }
+  }
+  @container (width < 30rem) {
+    .top { grid-template-columns: minmax(0, 1fr); }
+    .card { block-size: auto; padding: 0.5rem 0.75rem; }
+    .next { block-size: 2.8em; }
+    .locks ul { block-size: 2.75rem; }
+    .locks li { -webkit-line-clamp: 2; }
+    .overall { gap: 0.75rem; }
+    .ring { inline-size: 4rem; block-size: 4rem; }
+    .percent { font-size: 1rem; }
+    .continue { display: grid; grid-template-columns: minmax(0, 1fr) auto; column-gap: 0.75rem; align-items: center; }
+    .continue .button {
+      grid-column: 2; grid-row: 1 / 3; margin: 0; align-self: center; padding-inline: 0.625rem;
+      inline-size: min-content; font-size: 0.875rem; line-height: 1.2; text-align: center;
+    }
+    .continue .of { grid-column: 1 / -1; }
+    .locks li:nth-child(n + 2) { display: none; }
+    .map { display: flex; }
+    .modules-head { margin-block: 0.5rem 0.375rem; }
+  }
+  @media (forced-colors: active) {
+    .ring .track { stroke: GrayText; }
+    .ring .fill { stroke: Highlight; }
+    .map i { border: 1px solid CanvasText; }
+    .map i::after { background: Highlight; forced-color-adjust: none; }
+  }
+`);
+
+export class CourseProgress extends ProgressElement {
+  static observedAttributes = [...super.observedAttributes, "modules", "lesson-href"];
+
+  #board;
+  #overall = {
+    ring: h("div", { class: "ring", part: "ring", role: "progressbar", "aria-valuemin": 0, "aria-valuemax": 100 }),
+    percent: h("p", { class: "percent", part: "percent" }),
+    eyebrow: h("p", { class: "eyebrow" }),
+    counts: h("p", { class: "counts", part: "counts" }),
+    locked: h("p", { class: "locked-count" }),
+  };
+  #continue = {
+    eyebrow: h("p", { class: "eyebrow" }),
+    title: h("p", { class: "next", part: "next" }),
+    of: h("p", { class: "of" }),
+    button: h("button", {
+      type: "button",
+      class: "button",
+      part: "button",
+      onclick: this._onToggle(() => this.#nextId),
+    }),
+  };
+  #locks = { eyebrow: h("p", { class: "eyebrow" }), list: h("ul") };
+  #head = { title: h("p", { class: "title" }), sum: h("p", { class: "sum" }) };
+  #map = h("div", { class: "map", part: "map", "aria-hidden": "true" });
+  #list = h("ul", { class: "modules", part: "modules" });
+  #nextId = null;
+  // By id, for as long as the catalog is the same: nodes that stay keep the focus.
+  #built = "";
+  #modules = new Map();
+
+  constructor() {
+    super(STYLES);
+    const { ring: circle, percent, ...words } = this.#overall;
+    circle.append(ring(), percent);
+    this.#locks.eyebrow.append(icon("lock"), " ", h("span"));
+    this.#board = h(
+      "div",
+      { part: "dashboard", role: "group" },
+      h(
+        "div",
+        { class: "top" },
+        h("div", { class: "card overall", part: "overall" }, circle, h("div", {}, ...Object.values(words))),
+        h("div", { class: "card continue", part: "continue" }, ...Object.values(this.#continue)),
+        h("div", { class: "card locks", part: "locked" }, this.#locks.eyebrow, this.#locks.list),
+      ),
+      h("div", { class: "modules-head" }, this.#head.title, this.#head.sum),
+      this.#map,
+      this.#list,
+    );
+    this.#continue.button.addEventListener("keydown", onRepeat);
+    this.shadowRoot.prepend(this.#board);
+  }
+
+  _tellsSuccess() {
+    return true;
+  }
+
+  _render() {
+    const shown = this._isShown();
+    const { status, overall, next } = this._store.view;
+    const loading = status === "loading";
+    set(this.#board, "hidden", !shown);
+    this.#board.classList.toggle("loading", loading);
+    set(this.#board, "aria-busy", loading && "true");
+    if (!shown) return;
+    set(this.#board, "aria-label", this._label(loading ? "loading" : "dashboard"));
+    const modules = this.#chosen();
+    this.#board.classList.toggle("many", modules.length > MANY);
+    this.#renderOverall(overall, loading);
+    this.#renderNext(next);
+    this.#renderLocks(modules.flatMap(({ lessons }) => lessons).filter(({ state }) => state === "locked"));
+    write(this.#head.title, this._label("modules"));
+    const sum = (name) => modules.reduce((total, module) => total + module[name], 0);
+    const all = counts(sum("completedCount"), sum("totalCount"));
+    write(this.#head.sum, `${this._percent(all.percent)} · ${this._counts(all)}`);
+    if (loading) this.#renderPlaceholders();
+    else this.#renderModules(modules, next);
+  }
+
+  #chosen() {
+    const { modules } = this._store.view;
+    const chosen = this.getAttribute("modules")?.match(/\S+/g);
+    return chosen ? modules.filter(({ moduleId }) => chosen.includes(moduleId)) : modules;
+  }
+
+  #renderOverall(overall, loading) {
+    const { ring, percent, eyebrow, counts, locked } = this.#overall;
+    this._bar(ring, this._label("overall"), overall);
+    write(percent, loading ? "" : this._percent(overall.percent));
+    write(eyebrow, this._label("overall"));
+    write(counts, this._counts(overall));
+    write(locked, this._label("lockedCount", { count: overall.lockedCount }));
+    locked.style.visibility = overall.lockedCount ? "" : "hidden";
+  }
+
+  #renderNext(next) {
+    const { eyebrow, title, of, button } = this.#continue;
+    const { overall, lessons } = this._store.view;
+    this.#nextId = next?.lessonId ?? null;
+    // Not gone, so that nothing moves; nor is the focus lost that is on it.
+    button.style.visibility = next ? "" : "hidden";
+    write(eyebrow, this._label("continueWith"));
+    if (!next) {
+      const done = overall.totalCount > 0 && overall.completedCount === overall.totalCount && !overall.lockedCount;
+      this.#title(title, null, this._label(done ? "allCompleted" : "nothingOpen"));
+      write(of, "");
+      return;
+    }
+    this.#title(title, next.lessonId, next.title);
+    const opens = [...lessons.values()].filter(
+      ({ prerequisites: [first, ...more] }) => first === next.lessonId && !more.length,
+    );
+    const what = opens.length ? ` · ${this._label("opens", { count: opens.length })}` : "";
+    write(of, next.module.title + what);
+    set(of, "title", of.textContent);
+    write(button, this._label("mark"));
+    set(button, "aria-label", `${this._label("mark")}: ${next.title}`);
+  }
+
+  // A title, and a link if the page said where lessons are.
+  #title(node, lessonId, text) {
+    const href = lessonId && this.#href(lessonId);
+    if (Boolean(href) !== (node.firstElementChild?.localName === "a")) {
+      node.replaceChildren(href ? h("a", { part: "link" }) : "");
+    }
+    if (href) set(node.firstElementChild, "href", href);
+    write(href ? node.firstElementChild : node, text);
+  }
+
+  #href(lessonId) {
+    const template = this.getAttribute("lesson-href");
+    if (!template) return null;
+    const { href, protocol } = new URL(template.replaceAll("{lessonId}", lessonId), document.baseURI);
+    return ["http:", "https:"].includes(protocol) ? href : null; // a script is no place
+  }
+
+  #renderLocks(locked) {
+    const count = locked.length;
+    const { eyebrow, list } = this.#locks;
+    eyebrow.firstElementChild.style.display = count ? "" : "none";
+    write(eyebrow.lastElementChild, count ? this._label("lockedCount", { count }) : this._label("nothingLocked"));
+    const lines = nearest(locked)
+      .slice(0, NAMED)
+      .map(({ lessonId, title, prerequisites }) => ({
+        key: [lessonId, ...prerequisites].join(),
+        text: this._label("after", {
+          lesson: this._label("quoted", { title }),
+          prerequisites: this._titles(prerequisites),
+        }),
+      }));
+    if (!lines.length) lines.push({ key: "", text: this._label("everythingOpen") });
+    while (list.children.length > lines.length) list.lastElementChild.remove();
+    while (list.children.length < lines.length) list.append(h("li"));
+    lines.forEach(({ text }, at) => write(list.children[at], text));
+  }
+
+  #renderPlaceholders() {
+    const count = this.getAttribute("modules")?.match(/\S+/g)?.length ?? PLACEHOLDERS;
+    this.#board.classList.toggle("many", count > MANY);
+    if (this.#built === `loading ${count}`) return;
+    this.#built = `loading ${count}`;
+    this.#modules.clear();
+    const placeholder = () =>
+      h(
+        "li",
+        { class: "module" },
+        h("p", { class: "open", text: "–" }),
+        h("div", { class: "bar" }),
+        h("p", { class: "why", text: "–" }),
+      );
+    this.#list.replaceChildren(...Array.from({ length: count }, placeholder));
+    this.#map.replaceChildren(...Array.from({ length: count }, () => h("i")));
+  }
+
+  #renderModules(modules, next) {
+    const catalog = JSON.stringify(
+      modules.map(({ moduleId, lessons }) => [moduleId, lessons.map(({ lessonId }) => lessonId)]),
+    );
+    if (this.#built !== catalog) {
+      const expanded = [...this.#modules].filter(([, { isExpanded }]) => isExpanded).map(([id]) => id);
+      this.#built = catalog;
+      this.#modules = new Map(modules.map(({ moduleId }) => [moduleId, this.#buildModule(moduleId)]));
+      this.#list.replaceChildren(...[...this.#modules.values()].map(({ item }) => item));
+      this.#map.replaceChildren(...[...this.#modules.values()].map(({ cell }) => cell));
+      for (const id of expanded) if (this.#modules.has(id)) this.#modules.get(id).isExpanded = true;
+    }
+    for (const module of modules) this.#renderModule(module, this.#modules.get(module.moduleId), next);
+  }
+
+  #buildModule(moduleId) {
+    const built = {
+      isExpanded: false,
+      name: h("span", { class: "name" }),
+      number: h("span", { class: "number", "aria-hidden": "true" }),
+      words: h("span", { class: "unseen" }),
+      bar: bar(),
+      why: h("p", { class: "why" }),
+      lessons: h("ul", { class: "lessons", part: "lessons", id: `lessons-${moduleId}` }),
+      cell: h("i", { onclick: () => this.#reveal(moduleId) }),
+      rows: null,
+    };
+    const toggle = (event) => {
+      if (event.detail > 1) return; // of a double click, which may have been meant for something else
+      built.isExpanded = !built.isExpanded;
+      this._render();
+    };
+    built.open = h(
+      "button",
+      { type: "button", class: "open", part: "module-button", "aria-controls": built.lessons.id, onclick: toggle },
+      icon("chevron"),
+      built.name,
+      built.number,
+      built.words,
+    );
+    built.item = h("li", { class: "module", part: "module" }, built.open, built.bar, built.why, built.lessons);
+    return built;
+  }
+
+  #renderModule(module, built, next) {
+    const { item, open, name, number, words, bar, why, lessons, cell, isExpanded } = built;
+    const { title, completedCount, totalCount, lockedCount } = module;
+    const closed = totalCount === 0;
+    const finished = totalCount > 0 && completedCount === totalCount && !lockedCount;
+    for (const node of [item, cell]) {
+      node.classList.toggle("closed", closed);
+      node.classList.toggle("here", next?.module.moduleId === module.moduleId);
+    }
+    item.classList.toggle("expanded", isExpanded);
+    const numbers = closed ? String(lockedCount) : `${completedCount}/${totalCount}`;
+    const state = closed ? "lock" : finished ? "check" : lockedCount ? "partly" : "";
+    if (number.dataset.state !== state) {
+      number.dataset.state = state;
+      number.replaceChildren(...(state === "lock" || state === "check" ? [icon(state), " "] : []), h("span"));
+    }
+    write(number.lastElementChild, numbers);
+    write(name, title);
+    set(open, "title", title);
+    set(open, "aria-expanded", String(isExpanded));
+    const locked = lockedCount ? [this._label("lockedCount", { count: lockedCount })] : [];
+    write(words, [this._counts(module), ...locked].join(", "));
+    this._bar(bar, this._label("module", { module: title }), module);
+    cell.style.setProperty("--value", module.percent);
+    set(cell, "title", title);
+    const [first] = nearest(module.lessons.filter(({ state }) => state === "locked"));
+    let reason = first ? this._label("lockedCount", { count: lockedCount }) : "";
+    if (closed && first) reason = this._label("moduleAfter", { prerequisites: this._titles(first.prerequisites) });
+    write(why, reason);
+    set(why, "title", reason);
+    set(why, "hidden", isExpanded);
+    set(lessons, "hidden", !isExpanded);
+    if (isExpanded) this.#renderLessons(module, built);
+  }
+
+  #renderLessons(module, built) {
+    if (!built.rows) {
+      built.rows = new Map(module.lessons.map(({ lessonId }) => [lessonId, this.#buildLesson(lessonId)]));
+      built.lessons.replaceChildren(...[...built.rows.values()].map(({ item }) => item));
+    }
+    for (const { lessonId, title, state, completedAt, prerequisites } of module.lessons) {
+      const { item, toggle, box, name, why } = built.rows.get(lessonId);
+      for (const known of ["completed", "available", "locked"]) item.classList.toggle(known, state === known);
+      set(item, "part", `lesson ${state}`);
+      set(toggle, "aria-checked", String(state === "completed"));
+      set(toggle, "aria-disabled", state === "locked" && "true");
+      if (box.dataset.state !== state) {
+        box.dataset.state = state;
+        box.replaceChildren(icon(state === "locked" ? "lock" : "check"));
+      }
+      this.#title(name, lessonId, title);
+      this.#renderWhy(why, state, completedAt, prerequisites);
+    }
+  }
+
+  #buildLesson(lessonId) {
+    const onToggle = this._onToggle(() => lessonId);
+    const box = h("span");
+    const name = h("p", { class: "name", id: `name-${lessonId}` });
+    const why = h("p", { class: "why", id: `why-${lessonId}` });
+    const attributes = { type: "button", class: "toggle", part: "toggle", role: "checkbox", onclick: onToggle };
+    const toggle = h("button", { ...attributes, "aria-labelledby": name.id, "aria-describedby": why.id }, box);
+    toggle.addEventListener("keydown", onRepeat);
+    // The title ticks too, unless it is a link.
+    name.addEventListener("click", (event) => event.target === name && onToggle(event));
+    return { item: h("li", { class: "lesson" }, toggle, name, why), toggle, box, name, why };
+  }
+
+  // What stands below a title; the lessons that a locked one needs lead there.
+  #renderWhy(node, state, completedAt, prerequisites) {
+    const key = JSON.stringify([state, completedAt, prerequisites, this._label("locked"), this._label("completedOn")]);
+    if (node.dataset.key === key) return;
+    node.dataset.key = key;
+    if (state === "completed") node.textContent = this._label("completedOn", { date: this._date(completedAt) });
+    else if (state === "available") node.textContent = "";
+    else {
+      const { lessons } = this._store.view;
+      const jump = (id) =>
+        h("button", {
+          type: "button",
+          class: "jump",
+          text: this._title(id),
+          "aria-label": this._label("show", { lesson: this._title(id) }),
+          onclick: () => this.#reveal(lessons.get(id).module.moduleId, id),
+        });
+      const links = prerequisites.map((id) => (lessons.has(id) ? jump(id) : this._title(id)));
+      const [before, after] = this._label("locked", { prerequisites: "\u0000" }).split("\u0000");
+      node.replaceChildren(before, ...links.flatMap((link, at) => (at ? [", ", link] : [link])), after ?? "");
+    }
+  }
+
+  /** Open a module, and bring it, or a lesson of it, into view and under the focus. */
+  #reveal(moduleId, lessonId) {
+    const built = this.#modules.get(moduleId);
+    if (!built) return; // not among those that are listed
+    built.isExpanded = true;
+    this._render();
+    const target = lessonId ? built.rows.get(lessonId).toggle : built.open;
+    target.focus({ preventScroll: true });
+    const behavior = matchMedia("(prefers-reduced-motion: reduce)").matches ? "auto" : "smooth";
+    (lessonId ? target : built.item).scrollIntoView({ block: "center", behavior });
+  }
+}
+
+// Locked lessons, those first that the fewest lessons stand before.
+function nearest(locked) {
+  return locked.toSorted((a, b) => a.prerequisites.length - b.prerequisites.length);
+}

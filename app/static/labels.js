@@ -1,0 +1,77 @@
+// Every word that the components say. An element's `labels` property replaces any of them; where a number decides, with
+// the plural forms of the page's language (`one`, `few`, `other`, …), or with one text for all.
+
+export const ENGLISH = {
+  dashboard: "Your progress",
+  overall: "Overall",
+  modules: "Modules",
+  counts: { one: "{completedCount} of {count} lesson", other: "{completedCount} of {count} lessons" },
+  continueWith: "Continue with",
+  opens: { one: "Opens {count} lesson", other: "Opens {count} lessons" },
+  allCompleted: "You have completed everything.",
+  nothingOpen: "Nothing more is open to you.",
+  lockedCount: { one: "{count} lesson is locked", other: "{count} lessons are locked" },
+  nothingLocked: "Nothing is locked",
+  everythingOpen: "Take the lessons in any order.",
+  after: "{lesson} opens after {prerequisites}",
+  moduleAfter: "After {prerequisites}",
+  quoted: "“{title}”",
+  elsewhere: "a lesson that you have no access to",
+  show: "Show {lesson}",
+  loading: "Loading your progress",
+
+  lesson: "Your progress in “{lesson}”",
+  completedOn: "Completed on {date}",
+  available: "Not completed yet",
+  locked: "Locked: complete {prerequisites} first",
+  module: "Module {module}",
+  mark: "Mark as completed",
+  unmark: "Mark as not completed",
+  undo: "Undo",
+  dismiss: "Dismiss",
+  retry: "Try again",
+
+  marked: "“{lesson}” is completed.",
+  unmarked: "“{lesson}” is not completed any more.",
+  opened: { one: "{count} lesson opened up.", other: "{count} lessons opened up." },
+  now: "{module}: {modulePercent}. Overall: {overallPercent}.",
+
+  unauthenticated: "You are not signed in.",
+  not_enrolled: "You have no access to these lessons.",
+  offline: "You are offline.",
+  unreachable: "Your progress cannot be reached.",
+  unavailable: "Your progress cannot be reached at the moment.",
+  internal_error: "Something went wrong, and it was not your fault.",
+  notYours: "This lesson is not among those that are open to you.",
+
+  notSaved: "“{lesson}” was not saved. {reason}",
+  why: {
+    unauthenticated: "You are not signed in any more: sign in, then try again.",
+    not_enrolled: "You have no access to it.",
+    lesson_not_available: "You have no access to it.",
+    lesson_not_found: "It is not part of the course any more.",
+    lesson_locked: "It is locked: complete {prerequisites} first.",
+    rate_limited: "Too many changes: try again in {seconds} s.",
+    cross_site_request: "This site may not change your progress.",
+    offline: "You are offline: try again when you have a connection.",
+    unreachable: "Your progress could not be reached: check your connection and try again.",
+    unavailable: "Your progress could not be reached: try again in {seconds} s.",
+    internal_error: "Something went wrong, and it was not your fault: try again.",
+  },
+  goOn: "You can go on now.",
+};
+
+/** The labels of an element: those that it was given, and English for the rest. */
+export function complete(given) {
+  return { ...ENGLISH, ...given, why: { ...ENGLISH.why, ...given?.why } };
+}
+
+/** Fill the {names} of a text; of several plural forms, the one for values.count in a language. */
+export function fill(text, values, language) {
+  const form =
+    typeof text === "string" ? text : (text[new Intl.PluralRules(language).select(values.count)] ?? text.other);
+  return form.replace(/\{(\w+)\}/g, (whole, name) => {
+    const value = values[name] ?? whole;
+    return typeof value === "number" ? new Intl.NumberFormat(language).format(value) : value;
+  });
+}

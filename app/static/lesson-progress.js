@@ -1,0 +1,123 @@
+// <lesson-progress lesson-id="…">: a lesson's header, with what became of it, a button, and how far module and all are.
+import { bar, h, icon, set, sheet, write } from "./dom.js";
+import { onRepeat, ProgressElement } from "./element.js";
+
+const STYLES = sheet(`
+  .header {
+    display: grid; grid-template-columns: minmax(0, 1fr) auto minmax(8rem, 12rem) minmax(8rem, 12rem);
+    gap: 0.25rem 1.25rem; align-items: center; min-block-size: 4.5rem; padding: 0.625rem 1rem;
+    border: 1px solid var(--border); border-radius: var(--radius); background: var(--surface);
+  }
+  .state {
+    display: flex; gap: 0.5rem; align-items: center; min-block-size: 2.8em; min-inline-size: 0; font-weight: 600;
+    overflow-wrap: anywhere;
+  }
+  .state .icon { display: block; }
+  .state span + span { display: -webkit-box; -webkit-box-orient: vertical; -webkit-line-clamp: 2; overflow: hidden; }
+  .state .icon { inline-size: 1.25rem; block-size: 1.25rem; color: var(--muted); }
+  .completed .state .icon { color: var(--accent); stroke-width: 3; }
+  .button { min-inline-size: 12rem; }
+  .meter { min-inline-size: 0; }
+  .meter p {
+    display: flex; gap: 0.5rem; margin-block-end: 0.25rem; font-size: 0.8125rem; color: var(--muted);
+    white-space: nowrap;
+  }
+  .meter .name { flex: 1; overflow: hidden; text-overflow: ellipsis; }
+  .meter .value { color: var(--text); font-weight: 600; font-variant-numeric: tabular-nums; }
+  .loading > * { visibility: hidden; }
+  @container (width < 56rem) {
+    .header { grid-template-columns: minmax(0, 1fr) minmax(0, 1fr); row-gap: 0.625rem; }
+  }
+  @container (width < 30rem) {
+    .state, .button { grid-column: 1 / -1; }
+  }
+`);
+
+export class LessonProgress extends ProgressElement {
+  static observedAttributes = [...super.observedAttributes, "lesson-id"];
+
+  #header;
+  #icon = h("span");
+  #state = h("span");
+  #button = h("button", {
+    type: "button",
+    class: "button",
+    part: "button",
+    onclick: this._onToggle(() => this.#lessonId),
+  });
+  #module = meter("module");
+  #overall = meter("overall");
+
+  constructor() {
+    super(STYLES);
+    const state = h("p", { class: "state", part: "state" }, this.#icon, this.#state);
+    this.#header = h(
+      "div",
+      { class: "header", part: "header", role: "group" },
+      state,
+      this.#button,
+      this.#module.box,
+      this.#overall.box,
+    );
+    this.#button.addEventListener("keydown", onRepeat);
+    this.shadowRoot.prepend(this.#header);
+  }
+
+  get #lessonId() {
+    return this.getAttribute("lesson-id")?.toLowerCase() ?? "";
+  }
+
+  _render() {
+    const shown = this._isShown();
+    const loading = this._store.view.status === "loading";
+    set(this.#header, "hidden", !shown);
+    this.#header.classList.toggle("loading", loading);
+    set(this.#header, "aria-busy", loading && "true");
+    if (!shown) return;
+    const { lessons, overall } = this._store.view;
+    const lesson = lessons.get(this.#lessonId);
+    const state = lesson?.state ?? (loading ? "available" : "locked");
+    for (const known of ["completed", "available", "locked"]) this.#header.classList.toggle(known, state === known);
+    set(
+      this.#header,
+      "aria-label",
+      this._label(...(lesson ? ["lesson", { lesson: lesson.title }] : [loading ? "loading" : "dashboard"])),
+    );
+    if (this.#icon.dataset.state !== state) {
+      this.#icon.dataset.state = state;
+      this.#icon.replaceChildren(icon({ completed: "check", available: "circle", locked: "lock" }[state]));
+    }
+    write(this.#state, this.#sentence(lesson, loading));
+    set(this.#state, "title", this.#state.textContent);
+    const action = this._label(state === "completed" ? "unmark" : "mark");
+    write(this.#button, action);
+    this.#button.classList.toggle("quiet", state === "completed");
+    set(this.#button, "aria-label", lesson && `${action}: ${lesson.title}`);
+    set(this.#button, "aria-disabled", state === "locked" && "true");
+    this.#button.style.visibility = loading || lesson ? "" : "hidden";
+    const module = lesson?.module ?? { title: "", percent: 0, completedCount: 0, totalCount: 0 };
+    this.#module.box.style.visibility = loading || lesson ? "" : "hidden";
+    this.#renderMeter(this.#module, module.title, this._label("module", { module: module.title }), module);
+    this.#renderMeter(this.#overall, this._label("overall"), this._label("overall"), overall);
+  }
+
+  #sentence(lesson, loading) {
+    if (!lesson) return this._label(loading ? "loading" : "notYours");
+    if (lesson.state === "completed") return this._label("completedOn", { date: this._date(lesson.completedAt) });
+    return this._label(lesson.state, { prerequisites: this._titles(lesson.prerequisites) });
+  }
+
+  #renderMeter({ name, value, bar }, title, label, counts) {
+    write(name, title);
+    set(name, "title", title);
+    write(value, this._percent(counts.percent));
+    this._bar(bar, label, counts);
+  }
+}
+
+function meter(part) {
+  const name = h("span", { class: "name" });
+  const value = h("span", { class: "value", part: `${part}-percent` });
+  const line = bar();
+  return { box: h("div", { class: "meter", part }, h("p", {}, name, value), line), name, value, bar: line };
+}
