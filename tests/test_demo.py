@@ -291,10 +291,55 @@ def test_it_starts_after_a_power_cut(checkout, start):
         assert run.end()[0] == 0
 
 
+DEMO_PAGE = {
+    "/": "text/html; charset=utf-8",
+    "/demo/page.js": "text/javascript; charset=utf-8",
+    "/demo/page.css": "text/css; charset=utf-8",
+    "/demo/icon.svg": "image/svg+xml; charset=utf-8",
+    "/demo/session": "application/json",
+}
+
+
+def fetch(
+    run: Run, path: str, body: bytes | None = None, headers: dict[str, str] | None = None
+) -> tuple[int, str, str | None]:
+    """The status, the content type and the cookie of an answer."""
+    request = urllib.request.Request(f"http://127.0.0.1:{run.port}{path}", body, headers or {})
+    try:
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return answer.status, answer.headers["Content-Type"], answer.headers["Set-Cookie"]
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.headers["Content-Type"], error.headers["Set-Cookie"]
+
+
+def test_the_page_and_its_sign_in_are_there(checkout, start):
+    run = start(checkout).wait_until_ready()
+    assert f"Open http://127.0.0.1:{run.port}/ in a browser" in run.output
+    for path, content_type in DEMO_PAGE.items():
+        assert fetch(run, path) == (200, content_type, None)
+    json_body = {"Content-Type": "application/json"}
+    status, _, cookie = fetch(run, "/demo/session", b'{"learner": "free"}', json_body)
+    assert status == 200
+    assert cookie
+    assert re.fullmatch(
+        r"authjs\.session-token=[\w.-]+; Expires=[^;]+; Max-Age=43200; HttpOnly; Path=/; SameSite=Lax", cookie
+    )
+    session = {"Cookie": cookie.partition(";")[0]}
+    assert fetch(run, "/api/progress/summary", headers=session)[0] == 200
+    for body in (b"", b"[]", b'{"learner": "root"}', b'{"learner": ["full"]}', b'{"learner": "full"'):
+        assert fetch(run, "/demo/session", body, json_body) == (400, "application/problem+json", None)
+    foreign = json_body | {"Origin": "https://elsewhere.example"}
+    assert fetch(run, "/demo/session", b'{"learner": "full"}', foreign) == (403, "application/problem+json", None)
+
+
 def test_with_database_url_it_serves_that_database_as_it_is(folder, start, environ, db):
     checkout = copy_of_the_checkout(folder / "checkout")
     run = start(checkout, **environ).wait_until_ready()
     assert run.output.strip() == f"serving DATABASE_URL at http://127.0.0.1:{run.port} (Ctrl-C stops it)"
+    for path in DEMO_PAGE:
+        assert fetch(run, path) == (404, "application/problem+json", None)
+    assert fetch(run, "/progress-ui/progress-ui.js")[:2] == (200, "text/javascript; charset=utf-8")
     assert db.execute("select count(*) from users").fetchone() == (0,)
     assert not (checkout / ".local" / "postgres").exists()
 

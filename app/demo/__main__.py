@@ -18,20 +18,15 @@ from types import FrameType
 from typing import IO, NoReturn
 
 import psycopg
-from joserfc import jwe
 
 from app.demo import postgres
-from app.sessions import bearer, cookies
-from app.settings import Settings, from_environ
+from app.demo.learners import FREE, FULL, HOURS, NONE, session_cookie
+from app.sessions import bearer
+from app.settings import from_environ
 
 ROOT = Path(__file__).parent.parent.parent
 LOCAL = ROOT / ".local"
 CATALOGS = Path(__file__).parent / "catalogs"
-
-FULL = "00000000-0000-4000-8000-000000000001"
-FREE = "00000000-0000-4000-8000-000000000002"
-NONE = "00000000-0000-4000-8000-000000000003"
-HOURS = 12
 
 
 def main() -> None:
@@ -166,7 +161,7 @@ def _serve(environ: dict[str, str], url: str, demo: bool) -> int:
         "gunicorn.conf.py",
         "--log-level",
         "warning",
-        "app.demo.wsgi:app",
+        "app.demo.wsgi_page:app" if demo else "app.demo.wsgi:app",
     ]
     terminal = os.isatty(0)
     gunicorn = subprocess.Popen(command, cwd=ROOT, env=environ, start_new_session=True)
@@ -206,9 +201,10 @@ def _how_to_try(environ: dict[str, str], url: str) -> str:
 
     psql = shlex.quote(str(postgres.bindir() / "psql"))
     return f"""
-The service answers at {url}/api/progress (Ctrl-C stops it).
+Open {url}/ in a browser to see it (Ctrl-C stops it).
 
-Three learners, with tokens that are valid until {datetime.fromtimestamp(expires, UTC):%Y-%m-%d %H:%M} UTC.
+The service answers at {url}/api/progress. Three learners,
+with tokens that are valid until {datetime.fromtimestamp(expires, UTC):%Y-%m-%d %H:%M} UTC.
 Paste them into another terminal:
 
 # full access
@@ -243,21 +239,12 @@ curl -H "Authorization: Bearer $NONE" {url}/api/progress/summary
 make stripe-event FILE=app/demo/stripe/deleted.json
 
 # the session of a browser: the cookie that Auth.js v5 would set for the first learner
-COOKIE='{_cookie(settings, now, expires)}'
+COOKIE='{"=".join(session_cookie(settings, FULL, now))}'
 curl -H "Cookie: $COOKIE" {url}/api/progress/summary
 
 # what a DBA sees
 {psql} {shlex.quote(environ["DATABASE_URL"])} -v user_id={FULL} -f sql/summary.sql
 """
-
-
-def _cookie(settings: Settings, issued_at: int, expires_at: int) -> str:
-    """The first learner's session, name and value, as Auth.js v5 would set it."""
-    name = settings.auth_cookie_name or "authjs.session-token"
-    key, kid = cookies.derive(settings.auth_secrets[0], name, 64)
-    header = {"alg": "dir", "enc": "A256CBC-HS512", "kid": kid}
-    claims = json.dumps({settings.auth_user_id_claim: FULL, "iat": issued_at, "exp": expires_at}).encode()
-    return f"{name}={jwe.encrypt_compact(header, claims, key, algorithms=['dir', 'A256CBC-HS512'])}"
 
 
 if __name__ == "__main__":

@@ -1,0 +1,23 @@
+"""The demo's learners, and the session that Auth.js would give them."""
+
+import json
+
+from joserfc import jwe
+
+from app.sessions import cookies
+from app.settings import Settings
+
+FULL = "00000000-0000-4000-8000-000000000001"
+FREE = "00000000-0000-4000-8000-000000000002"
+NONE = "00000000-0000-4000-8000-000000000003"
+LEARNERS = {"full": FULL, "free": FREE, "none": NONE}
+HOURS = 12
+
+
+def session_cookie(settings: Settings, user_id: str, issued_at: int) -> tuple[str, str]:
+    """A learner's session for the next HOURS, name and value of the cookie, as Auth.js v5 would set it."""
+    name = settings.auth_cookie_name or "authjs.session-token"
+    key, kid = cookies.derive(settings.auth_secrets[0], name, 64)
+    header = {"alg": "dir", "enc": "A256CBC-HS512", "kid": kid}
+    claims = {settings.auth_user_id_claim: user_id, "iat": issued_at, "exp": issued_at + HOURS * 3600}
+    return name, jwe.encrypt_compact(header, json.dumps(claims).encode(), key, algorithms=["dir", "A256CBC-HS512"])

@@ -1,0 +1,85 @@
+"""The page that `make run` opens on, and its sign-in. Nothing but the demo registers it: elsewhere all of it is 404."""
+
+import json
+import time
+from pathlib import Path
+
+from flask import Blueprint, Response, current_app, request
+
+from app import answers
+from app.demo.learners import HOURS, LEARNERS, session_cookie
+from app.problems import Problem
+from app.sessions import cookies, origins
+from app.sessions.bearer import InvalidTokenError
+from app.settings import Settings
+
+blueprint = Blueprint("demo", __name__)
+
+FOLDER = Path(__file__).parent
+CATALOGS = FOLDER.parent / "catalogs"
+# No inline script or style, and no text that becomes HTML: what the components keep to on a site with a strict policy.
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; base-uri 'none';"
+    " form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
+)
+FILES = {
+    "/": ("index.html", "text/html"),
+    "/demo/page.js": ("page.js", "text/javascript"),
+    "/demo/page.css": ("page.css", "text/css"),
+    "/demo/icon.svg": ("icon.svg", "image/svg+xml"),
+}
+
+
+def _modules(name: str) -> list[str]:
+    document = json.loads((CATALOGS / f"{name}.json").read_text("utf-8"))
+    return [module["id"] for module in document["modules"]]
+
+
+CURRICULA = [
+    {"title": "JavaScript", "modules": _modules("exercism-javascript")},
+    {"title": "The Odin Project", "modules": _modules("odin")},
+]
+
+
+def _file() -> Response:
+    name, mimetype = FILES[str(request.url_rule)]
+    response = Response((FOLDER / name).read_bytes(), mimetype=mimetype)
+    response.headers["Content-Security-Policy"] = POLICY
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    response.headers["Referrer-Policy"] = "no-referrer"
+    return response
+
+
+for path, (name, _) in FILES.items():
+    blueprint.add_url_rule(path, name.replace(".", "_"), _file)
+
+
+@blueprint.get("/demo/session")
+def session() -> Response:
+    """Whose session the browser has, `full`, `free`, `none` or null; and the modules of each curriculum."""
+    settings: Settings = current_app.extensions["settings"]
+    learner = None
+    cookie = cookies.find(request.headers.get("Cookie", ""), settings)
+    if cookie:
+        try:
+            user_id = cookies.decrypt(*cookie, settings)
+            learner = next((name for name, known in LEARNERS.items() if known == user_id), None)
+        except InvalidTokenError:
+            pass  # of an earlier day, or of another site on this machine
+    return answers.answer(json.dumps({"learner": learner, "curricula": CURRICULA}))
+
+
+@blueprint.post("/demo/session")
+def sign_in() -> Response:
+    """Sign a learner in, `{"learner": "full"}`, with the cookie that Auth.js would set; another site's page may not."""
+    origins.check()
+    settings: Settings = current_app.extensions["settings"]
+    body = request.get_json(silent=True)
+    learner = body.get("learner") if isinstance(body, dict) else None
+    if not isinstance(learner, str) or learner not in LEARNERS:
+        raise Problem("invalid_body", f"Send one of these learners: {', '.join(LEARNERS)}.")
+    name, value = session_cookie(settings, LEARNERS[learner], int(time.time()))
+    response = answers.answer(json.dumps({"learner": learner, "curricula": CURRICULA}))
+    # Lax and out of reach of scripts, as Auth.js sets it.
+    response.set_cookie(name, value, max_age=HOURS * 3600, httponly=True, samesite="Lax", secure=name.startswith("__"))
+    return response

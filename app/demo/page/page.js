@@ -1,0 +1,134 @@
+// The demo: who is signed in, which modules are listed, which lesson's page is open, and what goes over the wire.
+
+const LONGEST = 50; // calls in the drawer
+
+const list = document.querySelector("#call-list");
+const { fetch } = window;
+
+// Before the components are there, so that the drawer has every call they make. A site has no use for this.
+window.fetch = async (resource, options) => {
+  const { pathname } = new URL(resource, location.href);
+  const started = performance.now();
+  try {
+    const response = await fetch(resource, options);
+    if (pathname.startsWith("/api/")) {
+      const ms = performance.now() - started;
+      const body = await response.clone().text();
+      show(options?.method ?? "GET", pathname, response.status, ms, body);
+      if (response.status === 200) learn(pathname, JSON.parse(body));
+    }
+    return response;
+  } catch (error) {
+    show(options?.method ?? "GET", pathname, "–", performance.now() - started, String(error));
+    throw error;
+  }
+};
+
+// What the calls say that the page itself has a use for, without calls of its own.
+const known = { titles: new Map(), next: null };
+
+function learn(path, document) {
+  if (path.endsWith("/outline")) {
+    known.titles = new Map(
+      document.modules.flatMap(({ lessons }) => lessons.map(({ lessonId, title }) => [lessonId, title])),
+    );
+  }
+  if (path.endsWith("/next")) known.next = document.lessonId;
+  if (/\/(outline|next)$/.test(path)) open();
+}
+
+function element(name, className, text = "") {
+  const made = document.createElement(name);
+  made.className = className;
+  made.textContent = text;
+  return made;
+}
+
+function show(method, path, status, ms, body) {
+  const item = element("li", status < 400 ? "" : "failed");
+  const details = document.createElement("details");
+  const summary = document.createElement("summary");
+  const took = `${Math.round(ms)} ms`;
+  summary.append(
+    element("span", "method", method),
+    element("span", "path", path),
+    element("span", "status", status),
+    element("span", "ms", took),
+  );
+  const text = element("pre", "", body ? pretty(body) : "(no body: nothing changed since its ETag)");
+  text.tabIndex = 0; // it may scroll
+  details.append(summary, text);
+  item.append(details);
+  list.prepend(item);
+  while (list.children.length > LONGEST) list.lastElementChild.remove();
+  document.querySelector("#last-call").textContent =
+    `${method} ${path.replace("/api/progress", "…")} ${status} ${took}`;
+}
+
+function pretty(body) {
+  try {
+    return JSON.stringify(JSON.parse(body), null, 2);
+  } catch {
+    return body;
+  }
+}
+
+async function session(learner) {
+  const signIn = { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ learner }) };
+  const response = await fetch("/demo/session", learner ? signIn : {});
+  return response.json();
+}
+
+// Where there is room for it beside the dashboard, it is open.
+document.querySelector("#calls").open = matchMedia("(width >= 72rem)").matches;
+
+await import("/progress-ui/progress-ui.js");
+
+let { learner, curricula } = await session();
+if (!learner) ({ learner } = await session("full"));
+
+const course = document.createElement("course-progress");
+const lesson = document.createElement("lesson-progress");
+course.setAttribute("lesson-href", "#{lessonId}");
+const hint = element("p", "hint", "Sell them access, as Stripe would say it, and come back: ");
+hint.append(element("code", "", "make stripe-event FILE=app/demo/stripe/active.json"));
+hint.slot = "no-access";
+course.append(hint);
+
+const choices = [...curricula, { title: "Both", modules: null }];
+choices.forEach(({ title }, at) => {
+  const label = document.createElement("label");
+  const input = Object.assign(document.createElement("input"), {
+    type: "radio",
+    name: "curriculum",
+    value: at,
+    checked: at === 0,
+  });
+  label.append(input, element("span", "", title));
+  document.querySelector("#curricula").append(label);
+});
+
+function choose(at) {
+  const { modules } = choices[at];
+  if (modules) course.setAttribute("modules", modules.join(" "));
+  else course.removeAttribute("modules");
+}
+choose(0);
+
+document.querySelector("#curricula").addEventListener("change", ({ target }) => choose(target.value));
+document.querySelector(`#learners [value="${learner}"]`).checked = true;
+document.querySelector("#learners").addEventListener("change", async ({ target }) => {
+  await session(target.value);
+  course.reset(); // and the lesson's header with it: they share what they know
+});
+
+// A lesson's page, for a demo that has none: its id is in the address, else it is the one to go on with.
+function open() {
+  const lessonId = location.hash.slice(1) || known.next;
+  lesson.setAttribute("lesson-id", lessonId ?? "");
+  document.querySelector("#lesson-name").textContent = known.titles.get(lessonId) ?? "–";
+}
+addEventListener("hashchange", open);
+
+document.querySelector("#dashboard").append(course);
+document.querySelector("#lesson").append(lesson);
