@@ -211,18 +211,19 @@ def owners(world: psycopg.Connection) -> dict[str, str | None]:
     return dict(rows)
 
 
-def test_attach_names_each_learner_once_by_id_and_leaves_other_customers_alone(world):
+def test_attach_names_each_subscription_of_the_customer_by_id_and_leaves_others_alone(world):
     add_user(world, ANOTHER)
     world.execute(
         "insert into stripe_customers (customer_id, claimed_user_id, event_created)"
         " values ('cus_1', %s, now()), ('cus_2', %s, now())",
         [ANOTHER, ANOTHER],
     )
-    subscription(world, "sub_1", claimed_user_id=LEARNER, user_id=ANOTHER)
-    subscription(world, "sub_2", user_id=ANOTHER)
     subscription(world, "sub_3", claimed_user_id=uuid4(0x99), user_id=LEARNER)  # of somebody who has not come yet
+    subscription(world, "sub_2", user_id=ANOTHER)
+    subscription(world, "sub_1", claimed_user_id=LEARNER, user_id=ANOTHER)
     subscription(world, "sub_4", customer_id="cus_2", claimed_user_id=LEARNER)
-    assert [str(row["user_id"]) for row in run(world, "stripe_attach")] == [ANOTHER, LEARNER]
+    rows = [tuple(str(value) for value in row.values()) for row in run(world, "stripe_attach")]
+    assert rows == [("sub_1", ANOTHER, LEARNER), ("sub_2", ANOTHER, ANOTHER), ("sub_3", LEARNER, "None")]
     assert owners(world) == {"sub_1": LEARNER, "sub_2": ANOTHER, "sub_3": None, "sub_4": None}
     rows = world.execute("select customer_id, user_id::text from stripe_customers order by 1").fetchall()
     assert rows == [("cus_1", ANOTHER), ("cus_2", None)]
