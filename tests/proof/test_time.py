@@ -20,6 +20,7 @@ from tests.conftest import SERVICE, as_service, running_gunicorn
 from tests.test_cli import run
 from tests.world import (
     LEARNER,
+    add_lesson,
     add_module,
     add_user,
     assert_problem,
@@ -55,14 +56,29 @@ def found(connection: psycopg.Connection) -> dict[str, str | None]:
         row = database.run(connection, name, **given).fetchone()
         assert row
         access[name] = row["access"]
+    # It runs after a write that found some, and only counts: all lessons, the free ones, none.
+    row = database.run(connection, "lesson", user_id=LEARNER, lesson_id=uuid4(2)).fetchone()
+    assert row
+    access["lesson"] = {2: "full", 1: "free", 0: None}[row["answer"]["overall"]["totalCount"]]
     return access
+
+
+def expected(access: str | None) -> dict[str, str | None]:
+    return dict.fromkeys([*STATEMENTS, "lesson"], access)
+
+
+@pytest.fixture
+def two_lessons(db):
+    add_module(db, 1, 2)
+    add_lesson(db, 1, 3, is_free=True)
 
 
 @pytest.mark.parametrize("microseconds", [-1000, -1, 0, 1, 1000])
 @pytest.mark.parametrize("enrolled", [False, True])
-def test_full_access_lasts_until_the_period_ends_and_not_a_microsecond_longer(db, database_url, microseconds, enrolled):
+def test_full_access_lasts_until_the_period_ends_and_not_a_microsecond_longer(
+    db, two_lessons, database_url, microseconds, enrolled
+):
     add_user(db)
-    add_module(db, 1, 2)
     if enrolled:
         db.execute("insert into enrollments (user_id) values (%s)", [LEARNER])
     # In a transaction now() stands still.
@@ -72,19 +88,18 @@ def test_full_access_lasts_until_the_period_ends_and_not_a_microsecond_longer(db
             [microseconds],
         )
         access = "full" if microseconds > 0 else "free" if enrolled else None
-        assert found(connection) == dict.fromkeys(STATEMENTS, access)
+        assert found(connection) == expected(access)
         connection.rollback()
 
 
 @pytest.mark.parametrize("microseconds", [-1000, -1, 0, 1, 1000])
-def test_free_access_lasts_until_it_expires_and_not_a_microsecond_longer(db, database_url, microseconds):
+def test_free_access_lasts_until_it_expires_and_not_a_microsecond_longer(db, two_lessons, database_url, microseconds):
     add_user(db, access="free")
-    add_module(db, 1, 2, is_free=True)
     with psycopg.connect(database_url, cursor_factory=RawCursor, row_factory=dict_row) as connection:
         connection.execute(
             "update enrollments set expires_at = now() + make_interval(secs => $1::float8 / 1e6)", [microseconds]
         )
-        assert found(connection) == dict.fromkeys(STATEMENTS, "free" if microseconds > 0 else None)
+        assert found(connection) == expected("free" if microseconds > 0 else None)
         connection.rollback()
 
 
@@ -92,7 +107,6 @@ def test_free_access_lasts_until_it_expires_and_not_a_microsecond_longer(db, dat
 def test_access_ends_by_itself_within_the_call_that_comes_at_that_moment(api, db, table, column):
     add_user(db, access="full" if table == "subscriptions" else "free")
     add_module(db, 1, 2, is_free=True)
-
     get(api, "summary")
     end = instant(db, f"update {table} set {column} = clock_timestamp() + interval '150 ms' returning {column}")
     statuses: list[int] = []
