@@ -235,6 +235,15 @@ def learners_own(db: psycopg.Connection) -> None:
     complete(db, 2)
 
 
+def written(db: psycopg.Connection) -> list[Any]:
+    """What a write may have left in the learner's own rows."""
+    columns = {"progress": "lesson_id, completed_at", "subscriptions": "stripe_subscription_id, current_period_end"}
+    return [
+        db.execute(f"select {names} from {table} where user_id = %s order by 1", [LEARNER]).fetchall()
+        for table, names in columns.items()
+    ]
+
+
 def others_own(db: psycopg.Connection) -> list[Any]:
     tables = ["users where id", *(f"{name} where user_id" for name in ("progress", "subscriptions", "enrollments"))]
     tables.append("stripe_subscriptions where user_id")
@@ -261,22 +270,21 @@ def test_no_answer_and_no_line_of_the_log_depends_on_another_learners_rows(servi
         before = others_own(world)
         for name, call in every.items():
             for trick, addition in added.items():
-                if call.method in ("POST", "DELETE"):
+                if call.path == "/metrics" and trick not in ("nothing", "their id in headers"):  # which takes long
+                    continue
+                writes = call.method in ("POST", "DELETE")
+                if writes:
                     learners_own(world)
                 observed = observe(service, caplog, call, addition)
-                rows = world.execute("select * from subscriptions where user_id = %s", [LEARNER]).fetchall()
-                mine = world.execute(
-                    "select lesson_id, completed_at from progress where user_id = %s order by 1", [LEARNER]
-                ).fetchall()
-                seen.setdefault((name, trick), []).append((*observed, [row[:-1] for row in rows], mine))
+                mine = written(world) if writes else None
+                seen.setdefault((name, trick), []).append((*observed, mine))
         assert others_own(world) == before
     for (name, trick), observations in seen.items():
         assert all(one == observations[0] for one in observations), (name, trick)
-        status, _, body, _, _, _ = observations[0]
+        status, _, body, _, _ = observations[0]
         plain = seen[name, "nothing"][0]
         if trick not in ("any ETag", "nothing") and (status, body) != (plain[0], plain[2]):
-            assert body or name.startswith("HEAD"), (name, trick)
-            assert not body or json.loads(body)["code"] in REFUSED, (name, trick)
+            assert json.loads(body)["code"] in REFUSED, (name, trick)
     statuses = {observations[0][0] for observations in seen.values()}
     assert statuses == {200, 304, 400, 401, 404, 409, 415}
 
