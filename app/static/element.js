@@ -100,7 +100,7 @@ export class ProgressElement extends HTMLElement {
     this.attachShadow({ mode: "open" }).adoptedStyleSheets = [STYLES, styles];
     this.#notice = {
       text: h("p", { "aria-hidden": "true" }), // what is said to a screen reader is not said again each second
-      undo: h("button", { type: "button", onclick: () => this.#undo() }),
+      undo: h("button", { type: "button", onclick: (event) => this.#undo(event) }),
       dismiss: h("button", { type: "button", onclick: () => this.#dismiss() }, icon("close")),
     };
     const { text, undo, dismiss } = this.#notice;
@@ -293,7 +293,11 @@ export class ProgressElement extends HTMLElement {
       this.#hide();
       return;
     }
-    this.#show(told.join(" "), false, () => this._toggle(this._store.view.lessons.get(lessonId)));
+    this.#show(
+      told.join(" "),
+      false,
+      this._onToggle(() => lessonId),
+    );
     const hide = () => {
       if (this.#notice.box.matches(":hover, :focus-within")) this.#timer = setTimeout(hide, NOTICE);
       else this.#hide();
@@ -337,8 +341,8 @@ export class ProgressElement extends HTMLElement {
   #undone;
   #before;
 
-  #undo() {
-    this.#undone();
+  #undo(event) {
+    this.#undone(event);
     this.#dismiss();
   }
 

@@ -531,6 +531,20 @@ def test_the_keyboard_is_enough(visit, world):
     expect(shown.box("Hello World")).to_be_focused()
 
 
+def test_a_change_of_a_lesson_that_is_gone_meanwhile_cannot_be_undone_and_does_no_harm(visit, world, db):
+    shown = visit()
+    shown.open("Practice")
+    shown.box("Hello World").click()
+    expect(shown.notice).to_be_visible()
+    db.execute("update lessons set published = false where id = %s", [uuid4(HELLO)])
+    shown.becomes_visible()
+    expect(shown.box("Hello World")).to_have_count(0)
+    made = Calls(shown.page)
+    shown.course.locator(".notice").get_by_role("button", name="Undo").click()
+    expect(shown.notice).to_have_count(0)
+    assert made.asked == []
+
+
 def test_what_a_locked_lesson_needs_is_one_press_away(visit, world):
     shown = visit()
     shown.open("Booleans and strings")
