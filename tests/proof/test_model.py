@@ -271,5 +271,9 @@ def test_whatever_happens_every_call_answers_as_the_contract_says(apps: dict[str
     api = FlaskClient(apps[mode], apps[mode].response_class, use_cookies=False)
     run_state_machine_as_test(
         lambda: World(api, db),  # type: ignore[arg-type]
-        settings=settings(stateful_step_count=15 if DEEP else 6, suppress_health_check=list(HealthCheck)),
+        settings=settings(
+            max_examples=1000 if DEEP else 100,
+            stateful_step_count=15 if DEEP else 6,
+            suppress_health_check=list(HealthCheck),
+        ),
     )
