@@ -12,7 +12,7 @@ from tests.mutation.__main__ import SURVIVORS
 
 
 def test_a_change_in_one_place_of_a_statement_is_noticed():
-    environ = os.environ | {"MUTATION_SAMPLE": "14"}
+    environ = os.environ | {"MUTATION_SAMPLE": "8"}
     done = subprocess.run(
         [sys.executable, "-m", "tests.mutation"], cwd=ROOT, env=environ, capture_output=True, text=True
     )
@@ -20,7 +20,7 @@ def test_a_change_in_one_place_of_a_statement_is_noticed():
     assert done.returncode == 0, done.stdout + done.stderr
     assert total, done.stdout
     # Some changes do not prepare.
-    assert int(total[1]) == int(total[2]) >= 10
+    assert int(total[1]) == int(total[2]) >= 6
 
 
 def test_what_is_changed_in_a_statement():
