@@ -447,6 +447,8 @@ def test_a_commit_that_takes_too_long_is_no_success_even_if_it_is_done_then(make
 def test_out_of_connections_is_unavailable_at_once_and_over_when_there_are_some(make_api, db, database_url):
     add_user(db)
     api = make_api(WEB_THREADS="1")
+    # The pool has its connection then, and none on its way that the drain would miss.
+    assert api.get("/api/progress/summary", headers=bearer(LEARNER)).status_code == 200
     db.execute(f"alter role {SERVICE} connection limit 0")
     try:
         api.application.extensions["pool"].drain()
