@@ -79,29 +79,27 @@ def main() -> None:
         heads = ["call", "requests/s, median (min–max)", "of a bare Flask app", "P50 ms", "P95 ms", "P99 ms"]
         print(f"| {' | '.join([*heads, 'CPU ms Python', 'CPU ms PostgreSQL'])} |")
         print("|---|---|---|---|---|---|---|---|")
+        ceilings = []
         for name, server, kind in _scenarios(open_, limited):
             bare, ours = [], []
             for _ in range(ROUNDS):
                 bare.append(_run(ceiling, [("GET", "/", "-")], seconds, postgres))
                 ours.append(_run(server, _requests(kind, learner, writers), seconds, postgres))
+            ceilings += bare
             # Of the two runs of a round, one right after the other: the machine may be slower in the next.
             share = median(mine.rate / best.rate for mine, best in zip(ours, bare, strict=True))
-            rates = sorted(run.rate for run in ours)
-            figures = [median(getattr(run, field) for run in ours) for field in Run._fields[1:]]
-            print(
-                f"| {name} | {median(rates):.0f} ({rates[0]:.0f}–{rates[-1]:.0f}) | {share:.2f} | "
-                + " | ".join(f"{figure:.2f}" for figure in figures)
-                + " |",
-                flush=True,
-            )
-        rate, *figures = [median(getattr(run, field) for run in bare) for field in Run._fields[:-1]]
-        print(
-            f"| a bare Flask app | {rate:.0f} | 1.00 | {' | '.join(f'{figure:.2f}' for figure in figures)} | 0.00 |\n"
-        )
+            print(_row(name, ours, share), flush=True)
+        print(_row("a bare Flask app", ceilings, 1) + "\n")
         print(f"at {RATE} requests a second, whether they are answered or not:")
         for name, kind in (("summary", "summary"), ("module", "module"), ("mark and unmark", "writes")):
             found = _load(limited, _requests(kind, learner, writers), 10, RATE)
             print(f"  {name}: P50 {found['p50']:.1f} ms, P95 {found['p95']:.1f} ms, P99 {found['p99']:.1f} ms")
+
+
+def _row(name: str, runs: list[Run], share: float) -> str:
+    rates = sorted(run.rate for run in runs)
+    figures = " | ".join(f"{median(getattr(run, field) for run in runs):.2f}" for field in Run._fields[1:])
+    return f"| {name} | {median(rates):.0f} ({rates[0]:.0f}–{rates[-1]:.0f}) | {share:.2f} | {figures} |"
 
 
 def _scenarios(open_: Server, limited: Server) -> list[tuple[str, Server, str]]:
