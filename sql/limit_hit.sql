@@ -13,7 +13,8 @@
 with expired as (
     delete from rate_limits
     where
-        key in (
+        -- An array is made once. The subquery of an `in` may be run for each row, and would find two more each time.
+        key = any(array(
             select neighbour.key
             from rate_limits as neighbour
             where neighbour.key > :'key'::text
@@ -21,7 +22,7 @@ with expired as (
             limit 2
             -- Who is busy is not expired, and waiting for them could end in a deadlock.
             for update skip locked
-        )
+        ))
         and expires_at < now()
 )
 
