@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurv
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
+from jwt.algorithms import HMACAlgorithm
 from limits import RateLimitItem, parse_many
 from psycopg.conninfo import conninfo_to_dict
 
@@ -296,8 +297,8 @@ def _secrets(text: str) -> tuple[Key, ...]:
         raise ValueError("has a secret under 32 bytes; make one with: openssl rand -base64 33")
     try:
         for secret in secrets:
-            jwt.get_algorithm_by_name("HS256").prepare_key(secret)
-    except jwt.InvalidKeyError:  # PyJWT never verifies with one, so that nobody can sign with a public key
+            HMACAlgorithm(HMACAlgorithm.SHA256).prepare_key(secret)
+    except jwt.InvalidKeyError:  # or anybody could sign with a public key, and with one of a JSON Web Key
         raise ValueError("has a key in PEM or SSH form, which is no secret; see AUTH_JWT_PUBLIC_KEY") from None
     return tuple(Key("HS256", secret) for secret in secrets)
 
