@@ -69,6 +69,7 @@ def main() -> None:
         writers = _writers(connection)
         settings = {"DATABASE_URL": url, "AUTH_JWT_SECRET": SECRET, "WEB_CONCURRENCY": WORKERS, "WEB_THREADS": THREADS}
         ceiling = stack.enter_context(_gunicorn("tests.bench.ceiling:app", settings))
+        prototype = stack.enter_context(_gunicorn("tests.bench.prototype:app", settings))
         open_ = stack.enter_context(_gunicorn("wsgi:app", settings | {"RATE_LIMIT_WRITES": ""}))
         limited = stack.enter_context(_gunicorn("wsgi:app", settings))
         print(
@@ -80,7 +81,7 @@ def main() -> None:
         print(f"| {' | '.join([*heads, 'CPU ms Python', 'CPU ms PostgreSQL'])} |")
         print("|---|---|---|---|---|---|---|---|")
         ceilings = []
-        for name, server, kind in _scenarios(open_, limited):
+        for name, server, kind in _scenarios(open_, limited, prototype):
             bare, ours = [], []
             for _ in range(ROUNDS):
                 bare.append(_run(ceiling, [("GET", "/", "-")], seconds, postgres))
@@ -102,13 +103,15 @@ def _row(name: str, runs: list[Run], share: float) -> str:
     return f"| {name} | {median(rates):.0f} ({rates[0]:.0f}–{rates[-1]:.0f}) | {share:.2f} | {figures} |"
 
 
-def _scenarios(open_: Server, limited: Server) -> list[tuple[str, Server, str]]:
+def _scenarios(open_: Server, limited: Server, prototype: Server) -> list[tuple[str, Server, str]]:
     reads = ["summary", "module", "modules", "lessons", "outline", "next"]
     return [
         *((name, open_, name) for name in reads),
         ("summary, modules, outline, next in turn", open_, "dashboard"),
         ("mark and unmark in turn, no limit", open_, "writes"),
         ("mark and unmark in turn, with the limit", limited, "writes"),
+        # What of the ceiling is left with a session and the statement, and nothing else of the contract.
+        ("summary of a bare prototype", prototype, "summary"),
     ]
 
 
