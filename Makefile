@@ -29,7 +29,7 @@ test: install  ## run the tests, on a PostgreSQL of their own
 	@$(RUN) pytest -n auto --dist loadfile --ignore=tests/system
 
 test-deep: install  ## run the proofs with many more examples, and others each time
-	@PROGRESS_DEEP=1 $(RUN) pytest -n auto --dist worksteal tests/proof
+	@PROGRESS_DEEP=1 $(RUN) pytest -n auto --dist loadfile --no-loadscope-reorder tests/proof
 
 test-system: install  ## run what needs more than Python; as root on Debian it installs that
 	@$(RUN) tests.system

@@ -138,7 +138,8 @@ def _period_end(subscription: dict[str, Any]) -> float | None:
     # On the items since API version 2025-03-31.basil, on the subscription before.
     items = subscription.get("items")
     listed = items.get("data") if isinstance(items, dict) else None
-    ends = [_time(item.get("current_period_end")) for item in listed or () if isinstance(item, dict)]
+    found = listed if isinstance(listed, list) else ()
+    ends = [_time(item.get("current_period_end")) for item in found if isinstance(item, dict)]
     return max((end for end in ends if end is not None), default=_time(subscription.get("current_period_end")))
 
 

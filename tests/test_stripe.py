@@ -269,6 +269,12 @@ def test_a_nul_or_half_a_character_in_what_is_kept_does_no_harm(api, learner, db
     assert outcome(api, event("updated", odd, T0, previous={"status": "trialing"})) in ("applied", "stale")
 
 
+@pytest.mark.parametrize("items", [1e18, {"data": 1e18}, {"data": {"a": 1}}, {"data": [1, None, "a"]}])
+def test_items_that_are_none_have_no_end(api, learner, db, items):
+    assert outcome(api, event("updated", subscription(items=items, current_period_end=None))) == "applied"
+    assert db.execute("select current_period_end from stripe_subscriptions").fetchone() == (None,)
+
+
 # What Stripe says and what a learner may
 
 

@@ -38,7 +38,7 @@ WEBHOOK_SECRET = "whsec_1"
 TRIED: Counter[tuple[str, str, int]] = Counter()
 SESSIONS = {"token": bearer(), "cookie": cookie()}
 
-tried = settings(max_examples=1000 if DEEP else 12, suppress_health_check=list(HealthCheck))
+tried = settings(max_examples=300 if DEEP else 12, suppress_health_check=list(HealthCheck))
 
 
 @schemathesis.check
