@@ -83,7 +83,7 @@ def sql_cases() -> list[Case]:
 
 # The pure modules, and the tests that matter for each.
 PYTHON = {
-    "app/checks.py": ["tests/test_writes.py", "tests/test_errors.py", *ONE_PLAN],
+    "app/checks.py": ["tests/test_writes.py", "tests/test_errors.py", "tests/test_calls.py", *ONE_PLAN],
     "app/answers.py": ["tests/test_calls.py", "tests/test_errors.py", "tests/test_cookies.py", *ONE_PLAN],
     "app/sessions/__init__.py": ["tests/test_sessions.py", "tests/test_cookies.py", *ONE_PLAN],
     "app/sessions/bearer.py": ["tests/test_sessions.py", "tests/test_cookies.py", *ONE_PLAN],

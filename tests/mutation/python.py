@@ -1,8 +1,9 @@
-"""Mutants of Python files, by mutmut's operators, within functions.
+"""Mutants of Python files, by mutmut's operators.
 
 mutmut's own command would start PostgreSQL, and make the database, for each mutant.
 """
 
+import re
 from typing import Any
 
 import libcst as cst
@@ -12,7 +13,10 @@ from tests.mutation.sql import Mutant
 
 
 def mutants(file: str, text: str) -> list[Mutant]:
-    """Every mutant of a file, but for those of prose: what an error says is not what a caller acts on."""
+    """Every mutant of a file, but for those of prose: what an error says is not what a caller acts on.
+
+    And of a header's name, in which capitals and small letters are the same.
+    """
     module, mutations, _, _ = create_mutations(file, text)
     where = cst.metadata.MetadataWrapper(module, unsafe_skip_copy=True).resolve(cst.metadata.PositionProvider)
     lines = text.splitlines()
@@ -20,7 +24,7 @@ def mutants(file: str, text: str) -> list[Mutant]:
     seen: dict[tuple[str, str], int] = {}
     for mutation in mutations:
         original, mutated = mutation.original_node, mutation.mutated_node
-        if _is_prose(original):
+        if _is_prose(original) or _is_without_prose(original, mutated) or _is_the_same_header(original, mutated):
             continue
         line = lines[where[original].start.line - 1].strip()
         change = f"{_code(original)} -> {_code(mutated)}"
@@ -35,6 +39,20 @@ def _is_prose(node: cst.CSTNode) -> bool:
         node = node.value
     strings = (cst.SimpleString, cst.FormattedString, cst.ConcatenatedString)
     return isinstance(node, strings) and " " in _code(node)
+
+
+def _is_without_prose(original: cst.CSTNode, mutated: cst.CSTNode) -> bool:
+    """Whether a call only lost an argument that is prose."""
+    if not (isinstance(original, cst.Call) and isinstance(mutated, cst.Call)):
+        return False
+    kept = {_code(arg.with_changes(comma=cst.MaybeSentinel.DEFAULT)) for arg in mutated.args}
+    lost = [arg for arg in original.args if _code(arg.with_changes(comma=cst.MaybeSentinel.DEFAULT)) not in kept]
+    return len(lost) == 1 and _is_prose(lost[0])
+
+
+def _is_the_same_header(original: cst.CSTNode, mutated: cst.CSTNode) -> bool:
+    header = re.fullmatch(r'"(WWW|ETag|[A-Z][a-z]+)(-[A-Z][a-z]+)*"', _code(original))
+    return header is not None and header[0].lower() == _code(mutated).lower()
 
 
 def _code(node: cst.CSTNode) -> str:
