@@ -328,7 +328,9 @@ def test_a_request_without_a_connection_in_time_is_counted(make_api, db, limit):
     api = make_api(METRICS="on", DATABASE_TIMEOUT="0.1", WEB_THREADS="1", RATE_LIMIT_WRITES=limit)
 
     def timeouts():
-        return float(re.findall(r"^progress_pool_timeouts_total (\S+)$", api.get("/metrics").text, re.M)[0])
+        answer = api.get("/metrics")
+        assert not {"Cache-Control", "Vary", "ETag"} & set(answer.headers.keys())
+        return float(re.findall(r"^progress_pool_timeouts_total (\S+)$", answer.text, re.M)[0])
 
     before = timeouts()
     with api.application.extensions["pool"].connection():

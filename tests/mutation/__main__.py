@@ -83,8 +83,14 @@ def sql_cases() -> list[Case]:
 
 # The pure modules, and the tests that matter for each.
 PYTHON = {
-    "app/checks.py": ["tests/test_writes.py", "tests/test_errors.py", "tests/test_calls.py", *ONE_PLAN],
-    "app/answers.py": ["tests/test_calls.py", "tests/test_errors.py", "tests/test_cookies.py", *ONE_PLAN],
+    "app/checks.py": [
+        *("tests/test_writes.py", "tests/test_errors.py", "tests/test_calls.py", "tests/test_stripe.py"),
+        *("tests/proof/test_time.py", "-k", "not force_generic_plan and not all_orders and not fails_is_one"),
+    ],
+    "app/answers.py": [
+        *("tests/test_calls.py", "tests/test_errors.py", "tests/test_cookies.py", "tests/test_progress_ui.py"),
+        *("tests/test_operation.py", *ONE_PLAN),
+    ],
     "app/sessions/__init__.py": ["tests/test_sessions.py", "tests/test_cookies.py", *ONE_PLAN],
     "app/sessions/bearer.py": ["tests/test_sessions.py", "tests/test_cookies.py", *ONE_PLAN],
     "app/sessions/cookies.py": ["tests/test_cookies.py", *ONE_PLAN],
