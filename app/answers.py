@@ -34,9 +34,7 @@ def _add_headers(response: Response) -> Response:
     if request.blueprint in ("openapi", "progress_ui", "health", "metrics", "stripe") and g.get("code") != "not_found":
         return response
     response.headers["Cache-Control"] = "private, no-cache"
-    # With the Origin of allowed ones, which is the only one that may be there.
-    origin = ", Origin" if "Vary" in response.headers else ""
-    response.headers["Vary"] = f"Authorization, Cookie{origin}"
+    response.headers["Vary"] = "Authorization, Cookie"
     if request.endpoint in ("progress.mark", "progress.unmark"):
         key = checks.valid_idempotency_key()
         if key:

@@ -501,6 +501,7 @@ def test_an_allowed_origin_writes_by_cookie_and_reads_the_answer(make_api, world
     # Errors are to be read too, and an answer without an origin varies by it all the same.
     assert api.get(GET, headers={"Origin": PAGE}).headers["Access-Control-Allow-Origin"] == PAGE
     assert api.get(GET).headers["Vary"] == "Authorization, Cookie, Origin"
+    assert make_api().get(GET).headers["Vary"] == "Authorization, Cookie"
 
 
 def test_what_is_nobodys_own_is_the_same_for_every_origin(make_api, world):

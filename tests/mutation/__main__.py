@@ -1,7 +1,7 @@
 """`make mutate`: change a file in one small way, run the tests that matter for it, and see that one fails.
 
 Survivors are explained in survivors.toml, which is held to be true: one that is explained there must be a mutant, and
-must survive. FILE names one file to change, else all of sql/ and the pure modules are.
+must survive. FILE names one file to change, or a folder (sql, app), else all of sql/ and the pure modules are.
 """
 
 import json
@@ -91,7 +91,15 @@ PYTHON = {
         *("tests/test_calls.py", "tests/test_errors.py", "tests/test_cookies.py", "tests/test_progress_ui.py"),
         *("tests/test_operation.py", *ONE_PLAN),
     ],
-    "app/sessions/__init__.py": ["tests/test_sessions.py", "tests/test_cookies.py", *ONE_PLAN],
+    "app/sessions/__init__.py": [
+        *(
+            "tests/test_sessions.py",
+            "tests/test_cookies.py",
+            "tests/test_jwks.py",
+            "tests/test_operation.py",
+            *ONE_PLAN,
+        ),
+    ],
     "app/sessions/bearer.py": ["tests/test_sessions.py", "tests/test_cookies.py", *ONE_PLAN],
     "app/sessions/cookies.py": ["tests/test_cookies.py", *ONE_PLAN],
     "app/sessions/origins.py": ["tests/test_cookies.py", *ONE_PLAN],
@@ -109,7 +117,7 @@ def python_cases() -> list[Case]:
     return [
         Case(file, mutant.id(), mutant.text, tests)
         for file, tests in PYTHON.items()
-        if FILE in ("", file)  # making them all takes a minute
+        if _is_wanted(file)  # making them all takes minutes
         for mutant in python.mutants(file, (ROOT / file).read_text())
     ]
 
@@ -122,6 +130,10 @@ def copy_of_the_checkout(folder: Path) -> None:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, folder / name)
     (folder / ".venv").symlink_to(ROOT / ".venv")
+
+
+def _is_wanted(file: str) -> bool:
+    return not FILE or f"{file}/".startswith(f"{FILE}/")
 
 
 class Worker:
@@ -256,9 +268,7 @@ def _line(name: str, counter: Counter[str]) -> None:
 def main() -> None:
     """Try mutants, print the report, exit with 1 if there is a fault."""
     started = time.monotonic()
-    cases = [*sql_cases(), *([] if SAMPLE else python_cases())]
-    if FILE:
-        cases = [case for case in cases if case.file == FILE]
+    cases = [case for case in sql_cases() if _is_wanted(case.file)] + ([] if SAMPLE else python_cases())
     if not cases:
         sys.exit(f"make mutate: FILE={FILE} is none of the files that are changed")
     whole = {case.file for case in cases}
