@@ -193,6 +193,15 @@ def test_modules_and_lessons_come_in_catalog_order(api, db):
     assert get(api, "next") == {"lessonId": None, "moduleId": None}
 
 
+def test_modules_of_one_position_come_by_their_ids(api, db):
+    add_user(db)
+    numbers = range(0x21, 0x2C)  # so many that no hash has them in their order by chance
+    for module in reversed(numbers):
+        add_module(db, module, 0x100 * module, position=0)
+    assert ids(get(api, "modules")["modules"], "moduleId") == list(numbers)
+    assert ids(get(api, "outline")["modules"], "moduleId") == list(numbers)
+
+
 def test_the_lessons_that_keep_one_locked_come_in_catalog_order(api, db):
     add_user(db)
     add_module(db, 1, 0x50, position=3)
