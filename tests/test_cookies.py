@@ -531,6 +531,7 @@ def test_a_preflight_of_an_allowed_origin_is_answered_without_a_session(make_api
     api = make_api(AUTH_SECRET=SECRET, ALLOWED_ORIGINS=PAGE)
     answer = api.options(path, headers={"Origin": PAGE, "Access-Control-Request-Method": "POST"})
     assert (answer.status_code, answer.data) == (204, b"")
+    assert "Content-Type" not in answer.headers
     assert answer.headers["Access-Control-Allow-Origin"] == PAGE
     assert answer.headers["Access-Control-Allow-Credentials"] == "true"
     assert answer.headers["Access-Control-Allow-Methods"] == methods

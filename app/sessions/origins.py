@@ -63,7 +63,7 @@ def _preflight() -> Response | None:
         or not isinstance(missing, MethodNotAllowed)
     ):
         return None
-    return Response(
+    response = Response(
         status=204,
         headers={
             "Access-Control-Allow-Methods": ", ".join(sorted(missing.valid_methods or ())),
@@ -71,6 +71,8 @@ def _preflight() -> Response | None:
             "Access-Control-Max-Age": "600",
         },
     )
+    del response.headers["Content-Type"]  # which would say that nothing is HTML
+    return response
 
 
 def _allow(response: Response) -> Response:
