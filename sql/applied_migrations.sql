@@ -1,7 +1,7 @@
 -- The migrations that this database has, for the check at the start and for make migration-status.
 --
 -- Parameters: none
--- Returns: a row per migration, in the order in which they were applied
+-- Returns: a row per migration
 --   migration_id    character varying            its file's name without .sql
 --   applied_at_utc  timestamp without time zone  when
 -- Buffers: 10 light, 10 heavy
@@ -9,5 +9,4 @@
 select
     migration_id,
     applied_at_utc
-from _yoyo_migration
-order by applied_at_utc, migration_id;
+from _yoyo_migration;

@@ -266,11 +266,19 @@ def test_rows_that_have_expired_are_taken_away_in_passing(db, database_url, othe
         let_pass(db, 61)
         assert hit(service, "new")  # sorts before them
         assert keys(db) == ["new", *(f"old-{number}" for number in range(2, 10))]
-        # One that is busy is not waited for, nor is one that is still of use.
+        # A hit takes those that follow it, and does not wait for who is busy.
+        assert hit(service, "old-6")
+        assert keys(db) == ["new", *(f"old-{number}" for number in (2, 3, 4, 5, 6, 9))]
+        service.execute("set lock_timeout = '1 s'")
+        with db.transaction():
+            db.execute("select from rate_limits where key = 'old-2' for update")
+            assert hit(service, "new")
+        assert keys(db) == ["new", "old-2", "old-5", "old-6", "old-9"]
+        # One that is still of use stays.
         assert hit(service, "old-5")
         for _ in range(5):
             assert hit(service, "new")
-        assert keys(db)[:2] == ["new", "old-5"]
+        assert keys(db) == ["new", "old-5", "old-6"]
 
 
 def keys(db: psycopg.Connection) -> list[str]:
