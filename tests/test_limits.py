@@ -248,11 +248,26 @@ def test_a_learner_who_waits_for_their_own_hit_holds_up_no_other(make_api, world
     assert answers[0].status_code == 200
 
 
-def hit(db: psycopg.Connection, key: str, amount: int = 10, window: int = 60) -> bool:
+def ask(db: psycopg.Connection, name: str, key: str, amount: int = 10) -> Any:
     with psycopg.RawCursor(db) as cursor:
-        values = {"key": key, "amount": str(amount), "window": str(window)}
-        statement = STATEMENTS["limit_hit"]
-        return cursor.execute(statement.query, [values[name] for name in statement.parameters]).fetchone() is not None
+        values = {"key": key, "amount": str(amount), "window": "60"}
+        statement = STATEMENTS[name]
+        return cursor.execute(statement.query, [values[name] for name in statement.parameters]).fetchone()
+
+
+def hit(db: psycopg.Connection, key: str) -> bool:
+    return ask(db, "limit_hit", key) is not None
+
+
+def test_a_limit_that_was_lowered_looks_at_as_many_of_the_latest_hits(db):
+    for number in range(10):
+        assert hit(db, "a")
+        let_pass(db, 1 if number < 9 else 0)
+    for amount in (1, 5, 10):
+        age, hits = ask(db, "limit_window", "a", amount)
+        assert hits == amount
+        assert amount - 1 <= age < amount + 3  # of however slow a machine
+        assert ask(db, "limit_hit", "a", amount) is None
 
 
 # With a plan that loops, too, which a table has whose statistics are from when it was nearly empty.
