@@ -523,6 +523,7 @@ def test_the_keyboard_is_enough(visit, world):
     page.keyboard.press("Space")
     expect(shown.box("Hello World")).to_be_checked()
     expect(shown.box("Hello World")).to_be_focused()
+    expect(shown.notice).to_be_visible()
     page.keyboard.press("Tab")
     page.keyboard.press("Tab")
     assert focused() == "Undo"
