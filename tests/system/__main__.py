@@ -17,11 +17,11 @@ NEEDED = {
     "/usr/bin/chromium": "chromium",
 }
 # What is the same on whatever PostgreSQL, and took its time in `make test`: requests that are refused before any
-# statement, sessions, keys, the installation, the README, the tests of the tests, the ways in which the demo starts and
-# ends. On this PostgreSQL it is started by the tests of its page.
+# statement, sessions, keys, logs and metrics, the installation, the README, the tests of the tests, the ways in which
+# the demo starts and ends. On this PostgreSQL it is started by the tests of its page.
 ELSEWHERE = (
     *("proof/test_fuzz", "proof/test_schema", "test_cookies", "test_demo", "test_docs", "test_errors", "test_install"),
-    *("test_jwks", "test_locks", "test_mutation", "test_openapi", "test_sessions", "test_settings"),
+    *("test_jwks", "test_locks", "test_mutation", "test_openapi", "test_operation", "test_sessions", "test_settings"),
 )
 CREATECLUSTER = Path("/etc/postgresql-common/createcluster.conf")
 
