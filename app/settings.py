@@ -298,7 +298,8 @@ def _secrets(text: str) -> tuple[Key, ...]:
     try:
         for secret in secrets:
             HMACAlgorithm(HMACAlgorithm.SHA256).prepare_key(secret)
-    except jwt.InvalidKeyError:  # or anybody could sign with a public key, and with one of a JSON Web Key
+    # With a public key for a secret anybody could sign. Nobody looks again: bearer.py does not at each token.
+    except jwt.InvalidKeyError:
         raise ValueError("has a key in PEM or SSH form, which is no secret; see AUTH_JWT_PUBLIC_KEY") from None
     return tuple(Key("HS256", secret) for secret in secrets)
 

@@ -1,4 +1,7 @@
-"""A summary and nothing of the contract's besides: what Flask, PyJWT, a pool and the statement cost at least."""
+"""A summary and nothing of the contract's besides: what Flask, PyJWT, a pool and the statement cost at least.
+
+With the HS256 of app/sessions/bearer.py, which comes with the import of the statement.
+"""
 
 import os
 

@@ -92,13 +92,8 @@ PYTHON = {
         *("tests/test_operation.py", *ONE_PLAN),
     ],
     "app/sessions/__init__.py": [
-        *(
-            "tests/test_sessions.py",
-            "tests/test_cookies.py",
-            "tests/test_jwks.py",
-            "tests/test_operation.py",
-            *ONE_PLAN,
-        ),
+        *("tests/test_sessions.py", "tests/test_cookies.py", "tests/test_jwks.py"),
+        *("tests/test_operation.py", *ONE_PLAN),
     ],
     "app/sessions/bearer.py": ["tests/test_sessions.py", "tests/test_cookies.py", *ONE_PLAN],
     "app/sessions/cookies.py": ["tests/test_cookies.py", *ONE_PLAN],

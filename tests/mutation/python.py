@@ -45,8 +45,8 @@ def _is_without_prose(original: cst.CSTNode, mutated: cst.CSTNode) -> bool:
     """Whether a call only lost an argument that is prose."""
     if not (isinstance(original, cst.Call) and isinstance(mutated, cst.Call)):
         return False
-    kept = {_code(arg.with_changes(comma=cst.MaybeSentinel.DEFAULT)) for arg in mutated.args}
-    lost = [arg for arg in original.args if _code(arg.with_changes(comma=cst.MaybeSentinel.DEFAULT)) not in kept]
+    kept = {_code(arg.value) for arg in mutated.args}
+    lost = [arg for arg in original.args if _code(arg.value) not in kept]
     return len(lost) == 1 and _is_prose(lost[0])
 
 

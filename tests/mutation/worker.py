@@ -80,12 +80,15 @@ def tried(file: Path, tests: list[str], given: Given) -> dict[str, Any]:
         options = ["-x", "-q", "--tb=short", "--assert=plain", "-p", "no:cacheprovider"]
         files = [test for test in tests if test.endswith(".py")]
         # One after the other: most are killed by the first, and to collect all takes longer than that.
+        code: int = pytest.ExitCode.NO_TESTS_COLLECTED
         for test in files:
-            code = pytest.main([*options, test, *tests[len(files) :]], plugins=[given])
+            ended = pytest.main([*options, test, *tests[len(files) :]], plugins=[given])
+            if ended != pytest.ExitCode.NO_TESTS_COLLECTED:
+                code = ended
             if code not in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
                 break
         os.write(writing, given.failed.encode())
-        os._exit(0 if code == pytest.ExitCode.NO_TESTS_COLLECTED else int(code))
+        os._exit(code)
     os.close(writing)
     with os.fdopen(reading) as pipe:
         failed = pipe.read()
