@@ -307,6 +307,19 @@ def test_of_three_checkouts_the_latest_holds_whatever_their_order(world):
     assert world.execute("select claimed_user_id::text from stripe_customers").fetchall() == [(ANOTHER,)]
 
 
+def test_access_names_the_learners_own_subscription_that_stripe_said_something_of_last(world):
+    add_user(world, ANOTHER)
+    for id, said, owner in (("b", "1", LEARNER), ("c", "2", LEARNER), ("a", "1", LEARNER), ("d", "3", ANOTHER)):
+        subscription(world, id, user_id=owner, event_created=f"2026-01-0{said}")
+    named = []
+    for _ in range(3):
+        (row,) = run(world, "admin/access")
+        named.append((row["stripe"], row["stripe_said_at"]))
+        world.execute("delete from stripe_subscriptions where stripe_subscription_id = %s", [row["stripe"]])
+    assert named == [("c", "2026-01-02T00:00:00Z"), ("a", "2026-01-01T00:00:00Z"), ("b", "2026-01-01T00:00:00Z")]
+    assert run(world, "admin/access")[0]["stripe"] is None
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_a_file_is_documented_for_dbas(name):
     assert f"`{name}.sql`" in (database.SQL / "README.md").read_text()
