@@ -13,6 +13,7 @@ from urllib.parse import quote
 import psycopg
 import pytest
 from joserfc import jwe
+from werkzeug.test import EnvironBuilder, run_wsgi_app
 
 from app import create_app, database
 from app.database import SQL, NotReadyError
@@ -428,6 +429,8 @@ ORIGINS = {
     "http://www.example.org": True,
     "https://WWW.example.org": True,
     "https://www.example.org:443": True,
+    "http://www.example.org:80": True,
+    "https://www.example.org:80": False,
     "https://www.example.org:8443": False,
     "https://example.org": False,
     "https://evil.example": False,
@@ -454,7 +457,19 @@ def test_a_write_by_cookie_passes_from_the_same_origin_alone(cookie_api, world, 
         assert_problem(answer, "cross_site_request")
     # A token is not a browser's to send by itself, and a read changes nothing.
     assert api.open(WRITE, method=method, headers=bearer() | fetch).status_code == 200
-    assert api.get(GET, headers=cookie() | fetch).status_code == 200
+    for reading in ("GET", "HEAD"):
+        assert api.open(GET, method=reading, headers=cookie() | fetch).status_code == 200
+
+
+@pytest.mark.parametrize("host", ["www.example.org:443", "www.example.org:port", "", None])
+def test_an_origin_is_no_ones_own_where_the_host_is_another_or_none(cookie_app, cookie_api, world, host):
+    request = EnvironBuilder(WRITE, method="POST", headers=cookie()).get_environ()
+    del request["HTTP_HOST"]
+    if host is not None:
+        request["HTTP_HOST"] = host
+    for origin in ("http://www.example.org", "http://none", "http://xxxx", "http://"):
+        body, status, _ = run_wsgi_app(cookie_app, request | {"HTTP_ORIGIN": origin})
+        assert (json.loads(b"".join(body))["code"], status[:3]) == ("cross_site_request", "403")
 
 
 @pytest.fixture(scope="module")
@@ -535,6 +550,7 @@ def test_a_preflight_of_an_allowed_origin_is_answered_without_a_session(make_api
     assert answer.headers["Access-Control-Allow-Origin"] == PAGE
     assert answer.headers["Access-Control-Allow-Credentials"] == "true"
     assert answer.headers["Access-Control-Allow-Methods"] == methods
+    assert answer.headers["Access-Control-Max-Age"] == "600"
     allowed = answer.headers["Access-Control-Allow-Headers"].lower()
     assert {"authorization", "content-type", "idempotency-key", "if-none-match"} <= set(allowed.split(", "))
     assert "Origin" in answer.headers["Vary"]
