@@ -39,7 +39,10 @@ WRITES = [WORLDS, STATEMENTS, "tests/test_counts.py", "tests/test_writes.py", MO
 LOCK = ["tests/test_concurrency.py"]
 LIMITS = ["tests/test_limits.py", "-k", "not eight_clients"]
 CATALOG = ["tests/test_catalog.py", "-k", "not 10_000 and not killed_midway"]
-COMMANDS = ["tests/test_cli.py", "tests/test_stripe.py", "-k", "not by_make and not all_orders and not fails_is_one"]
+COMMANDS = [
+    *(STATEMENTS, "tests/test_cli.py", "tests/test_stripe.py"),
+    *("-k", "not psql_gets and not by_make and not all_orders and not fails_is_one"),
+]
 STRIPE = [STATEMENTS, "tests/test_stripe.py", "-k", "not psql_gets and not all_orders and not fails_is_one"]
 COOKIES = [STATEMENTS, "tests/test_cookies.py", "-k", "database"]
 
@@ -95,9 +98,12 @@ PYTHON = {
         *("tests/test_sessions.py", "tests/test_cookies.py", "tests/test_jwks.py"),
         *("tests/test_operation.py", *ONE_PLAN),
     ],
-    "app/sessions/bearer.py": ["tests/test_sessions.py", "tests/test_cookies.py", *ONE_PLAN],
-    "app/sessions/cookies.py": ["tests/test_cookies.py", *ONE_PLAN],
-    "app/sessions/origins.py": ["tests/test_cookies.py", *ONE_PLAN],
+    "app/sessions/bearer.py": [
+        *("tests/test_sessions.py", "tests/test_cookies.py", "tests/test_jwks.py", "tests/test_cli.py"),
+        *("-k", "not gunicorn and not origin and (token or not test_cli)"),
+    ],
+    "app/sessions/cookies.py": ["tests/test_cookies.py", "-k", "not gunicorn and not origin"],
+    "app/sessions/origins.py": ["tests/test_cookies.py", "-k", "origin or cors or cross_site or nobodys_own"],
     "app/sessions/jwks.py": ["tests/test_jwks.py"],
     "app/settings.py": ["tests/test_settings.py"],
     "app/catalog.py": CATALOG,

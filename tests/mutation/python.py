@@ -51,7 +51,7 @@ def _is_without_prose(original: cst.CSTNode, mutated: cst.CSTNode) -> bool:
 
 
 def _is_the_same_header(original: cst.CSTNode, mutated: cst.CSTNode) -> bool:
-    header = re.fullmatch(r'"(WWW|ETag|[A-Z][a-z]+)(-[A-Z][a-z]+)*"', _code(original))
+    header = re.fullmatch(r"""(["'])(WWW|ETag|[A-Z][a-z]+)(-[A-Z][a-z]+)*\1""", _code(original))
     return header is not None and header[0].lower() == _code(mutated).lower()
 
 
