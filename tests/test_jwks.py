@@ -1,22 +1,34 @@
 """Contract §5: another identity provider's key set, on a real HTTP server that rotates keys, hangs, dies and lies."""
 
+import contextlib
 import json
 import logging
+import re
+import socket
+import ssl
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from ipaddress import ip_address
+from pathlib import Path
 from typing import Any
 
 import jwt
 import psycopg
 import pytest
+from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from app.sessions import jwks
 from app.sessions.jwks import KeySet, NotKnownError
 from app.settings import ALGORITHMS, SettingsError, from_environ
-from tests.conftest import free_port
+from tests.conftest import ROOT, free_port
 from tests.world import SECRET, add_user, assert_problem, token
 
 RSA, OTHER_RSA = (rsa.generate_private_key(65537, 2048) for _ in range(2))
@@ -36,15 +48,17 @@ def jwk(private: Any, kid: str | None, **members: Any) -> dict[str, Any]:
 
 
 class Provider:
-    """What the server answers, and how often it was asked."""
+    """What the server answers, and how often it was asked. With a certificate's file it speaks TLS."""
 
-    def __init__(self) -> None:
+    def __init__(self, certificate: Path | None = None) -> None:
         self.keys: list[Any] = [jwk(RSA, "one")]
         self.body: bytes | None = None
         self.status = 200
         self.headers: dict[str, str] = {}
         self.behaviour = ""
         self.asked = 0
+        self.paths: list[str] = []
+        self.sent = 0  # mebibytes
         self.go = threading.Event()
         self.over = threading.Event()
         provider = self
@@ -52,6 +66,7 @@ class Provider:
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 provider.asked += 1
+                provider.paths.append(self.path)
                 if provider.behaviour == "hold":
                     provider.go.wait(20)
                 if provider.behaviour == "hang":
@@ -61,9 +76,16 @@ class Provider:
                 self.send_response(provider.status)
                 for name, value in provider.headers.items():
                     self.send_header(name, value)
-                if provider.behaviour != "drip":
+                if provider.behaviour == "drip":
+                    self.flush_headers()
+                else:
                     self.end_headers()
                     self.wfile.write(body)
+                if provider.behaviour == "much":
+                    with contextlib.suppress(OSError):
+                        for provider.sent in range(1, 101):
+                            self.wfile.write(b" " * 2**20)
+                    provider.over.set()
                 while provider.behaviour == "drip" and not provider.over.wait(0.1):
                     try:
                         self.wfile.write(b"X-Drip: 1\r\n")
@@ -76,7 +98,11 @@ class Provider:
 
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self.server.server_port}/keys"
+        if certificate:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(certificate)
+            self.server.socket = context.wrap_socket(self.server.socket, server_side=True)
+        self.url = f"http{'s' if certificate else ''}://127.0.0.1:{self.server.server_port}/keys"
         self.thread = threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.01})
         self.thread.start()
 
@@ -166,7 +192,7 @@ RUBBISH: dict[str, dict[str, Any]] = {
     "keys that are none": {"body": b'{"keys": 7}'},
     "not UTF-8": {"body": b"\xff\xfe"},
     "deep": {"body": b"[" * 100_000},
-    "huge": {"body": b" " * (jwks.LARGEST + 1)},
+    "huge": {"body": json.dumps({"keys": [jwk(RSA, "two")]}).encode().ljust(2**20 + 1)},
     "an error": {"status": 500},
     "a redirect": {"status": 302, "headers": {"Location": "http://127.0.0.1:1/"}},
     "nothing": {"status": 204},
@@ -183,11 +209,26 @@ def test_rubbish_does_not_replace_a_good_set(provider, clock, name, caplog):
         assert not keys.refresh()
     assert algorithms(keys, "one") == ["RS256"]
     assert len(caplog.messages) == 1
-    assert caplog.messages[0].startswith("AUTH_JWKS_URL: the key set ")
+    why = caplog.messages[0].removeprefix("AUTH_JWKS_URL: the key set ")
+    assert why == "has no key of use" or re.fullmatch(r"cannot be fetched: \w+Error", why)
     assert provider.url not in caplog.text
     # And it alone is as if there were nothing.
     with pytest.raises(NotKnownError):
         key_set(provider, clock).find("one")
+
+
+def test_a_set_may_have_a_mebibyte_and_a_hundred_keys(provider, clock):
+    keys = [None] * 99 + [jwk(RSA, "the hundredth"), jwk(RSA, "and one")]
+    provider.body = json.dumps({"keys": keys}).encode().ljust(2**20)
+    found = key_set(provider, clock)
+    assert (algorithms(found, "the hundredth"), algorithms(found, "and one")) == (["RS256"], [])
+
+
+def test_no_more_is_read_than_a_set_may_have(provider, clock):
+    provider.behaviour = "much"
+    assert not key_set(provider, clock).refresh()
+    provider.over.wait(20)
+    assert provider.sent < 100
 
 
 @pytest.mark.parametrize("behaviour", ["hang", "drip"])
@@ -201,11 +242,25 @@ def test_a_server_that_does_not_end_is_left_after_three_seconds(provider, clock,
     assert jwks.TIMEOUT == 0.3
 
 
+@pytest.mark.parametrize(("scheme", "waiting"), [("https", 0), ("https", 2), ("http", 2)])
+def test_a_server_that_takes_no_connection_is_left_too(clock, monkeypatch, scheme, waiting):
+    monkeypatch.setattr(jwks, "TIMEOUT", 0.3)
+    with contextlib.ExitStack() as stack:
+        # The kernel takes one connection, which nobody answers, and leaves what comes after it unconnected.
+        server = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        for _ in range(waiting):
+            with contextlib.suppress(TimeoutError):
+                stack.enter_context(socket.create_connection(server.getsockname(), timeout=0.1))
+        started = time.monotonic()
+        assert not KeySet(f"{scheme}://127.0.0.1:{server.getsockname()[1]}/", ALGORITHMS, clock).refresh()
+        assert 0.3 <= time.monotonic() - started < 2
+
+
 def test_a_rotated_key_is_found_at_once_and_the_old_one_is_gone(provider, clock):
     keys = key_set(provider, clock)
     assert algorithms(keys, "one") == ["RS256"]
     provider.keys = [jwk(EC, "two")]
-    clock.now += jwks.ASK_AGAIN
+    clock.now += 30
     assert (algorithms(keys, "two"), algorithms(keys, "one")) == (["ES256"], [])
 
 
@@ -226,7 +281,7 @@ def test_who_comes_while_a_rotated_key_is_fetched_waits_for_it_but_not_for_a_ser
     keys = key_set(provider, clock)
     keys.find("one")
     provider.keys, provider.behaviour = [jwk(EC, "two")], "hold"
-    clock.now += jwks.ASK_AGAIN
+    clock.now += 30
     first, found_first = finding(keys, "two")
     while provider.asked < 2:
         time.sleep(0.01)
@@ -250,7 +305,7 @@ def test_who_comes_while_a_rotated_key_is_fetched_waits_for_it_but_not_for_a_ser
 def test_forged_kids_cause_one_call_in_thirty_seconds(provider, clock):
     keys = key_set(provider, clock)
     keys.find("one")
-    clock.now += jwks.ASK_AGAIN
+    clock.now += 30
     threads = [
         threading.Thread(target=lambda start=start: [keys.find(f"forged-{n}") for n in range(start, start + 25)])
         for start in range(0, 200, 25)
@@ -260,7 +315,7 @@ def test_forged_kids_cause_one_call_in_thirty_seconds(provider, clock):
     for thread in threads:
         thread.join()
     assert provider.asked == 2
-    clock.now += jwks.ASK_AGAIN - 1
+    clock.now += 29
     assert keys.find("forged") == ()
     assert provider.asked == 2
     clock.now += 1
@@ -297,6 +352,49 @@ def test_a_set_is_fresh_as_long_as_it_says_within_bounds(provider, cache_control
     assert jwks._fetch(provider.url)[1] == seconds
 
 
+def certificate(folder: Path, name: str) -> Path:
+    """A certificate for an address, signed by itself, and its key, in one file."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    issuer = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
+    now = datetime.now(UTC)
+    made = (
+        x509.CertificateBuilder(issuer, issuer, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address(name))]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, SHA256())
+    )
+    private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    file = folder / f"{name}.pem"
+    file.write_bytes(made.public_bytes(Encoding.PEM) + private)
+    return file
+
+
+@pytest.mark.parametrize(
+    ("address", "trusted", "fetched"), [("127.0.0.1", True, True), ("127.0.0.1", False, False), ("::1", True, False)]
+)
+def test_a_provider_is_believed_whose_certificate_is_trusted_and_its_own(
+    tmp_path, monkeypatch, address, trusted, fetched
+):
+    file = certificate(tmp_path, address)
+    if trusted:
+        monkeypatch.setenv("SSL_CERT_FILE", str(file))
+    provider = Provider(file)
+    try:
+        assert bool(KeySet(provider.url, ALGORITHMS).refresh()) is fetched
+    finally:
+        provider.die()
+
+
+@pytest.mark.parametrize("path", ["", "/", "/a/b", "/a?b=c&d", "?b=c"])
+def test_the_url_is_asked_for_as_it_is_set(provider, clock, path):
+    provider.url = provider.url.replace("/keys", path)
+    assert key_set(provider, clock).refresh()
+    asked = provider.paths[0]
+    assert asked == (path if path.startswith("/") else f"/{path}")
+
+
 def wait_for(fact: Any) -> None:
     deadline = time.monotonic() + 10
     while not fact():
@@ -313,6 +411,32 @@ def test_it_is_fetched_in_the_background_and_again_before_it_expires(provider, m
     asked = provider.asked
     assert algorithms(keys, "one") == ["RS256"]
     assert provider.asked == asked
+
+
+def test_it_is_asked_for_ever_more_seldom_while_there_is_none(provider, clock):
+    keys = key_set(provider, clock)
+    statuses = [*[500] * 7, 200, 500, 500, 200]
+
+    class Waits(list[float]):
+        """An event that notes how long it is waited for."""
+
+        def is_set(self) -> bool:
+            if statuses:
+                provider.status = statuses.pop(0)
+                return False
+            return True
+
+        def wait(self, seconds: float) -> None:
+            self.append(seconds)
+
+    keys._closing = waits = Waits()  # type: ignore[assignment]
+    keys._keep_fresh()
+    assert waits == [1, 2, 4, 8, 16, 30, 30, 480, 1, 2, 480]
+
+
+def test_a_process_ends_though_its_keys_are_kept_fresh():
+    code = "from app.sessions.jwks import KeySet; KeySet('http://127.0.0.1:1/', ()).start()"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=10).returncode == 0
 
 
 # Through HTTP

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import urlsplit, urlunsplit
 
 import jwt
 
@@ -25,7 +25,7 @@ ASK_AGAIN = 30.0  # seconds between two fetches that tokens cause
 PATIENCE = 0.5  # seconds that a token waits for the fetch that another one caused
 SHORTEST, USUAL, LONGEST = 60.0, 600.0, 3600.0  # seconds that a set is fresh, by its Cache-Control
 
-log = logging.getLogger("app.sessions")
+log = logging.getLogger(__name__)
 
 
 class NotKnownError(Exception):
@@ -41,11 +41,10 @@ class KeySet:
         self.clock = clock
         self._keys: tuple[tuple[str | None, Key], ...] = ()
         self._fetched: float | None = None
-        self._fresh_for = USUAL
         self._asked: float | None = None
         self._asking = threading.Lock()
         self._closing = threading.Event()
-        self._thread = threading.Thread(target=self._keep_fresh, name="jwks", daemon=True)
+        self._thread = threading.Thread(target=self._keep_fresh, daemon=True)
 
     def start(self) -> None:
         """Fetch now and from time to time in the background; only after a worker's fork, which no thread survives."""
@@ -74,19 +73,22 @@ class KeySet:
     def _is_stale(self) -> bool:
         return self._fetched is None or self.clock() - self._fetched > STALE
 
-    def refresh(self) -> bool:
-        """Fetch the set; keep the one at hand, and return False, where that fails or gives no key of use."""
+    def refresh(self) -> float | None:
+        """Fetch the set; return for how many seconds it is fresh.
+
+        Keep the one at hand, and return None, where that fails or gives no key of use.
+        """
         try:
             body, fresh_for = _fetch(self.url)
             keys = tuple(_usable(json.loads(body), self.algorithms))
         except Exception as error:  # noqa: BLE001 - whatever a server, a network or rubbish may cause
             log.warning("AUTH_JWKS_URL: the key set cannot be fetched: %s", type(error).__name__)
-            return False
+            return None
         if not keys:
             log.warning("AUTH_JWKS_URL: the key set has no key of use")
-            return False
-        self._keys, self._fetched, self._fresh_for = keys, self.clock(), fresh_for
-        return True
+            return None
+        self._keys, self._fetched = keys, self.clock()
+        return fresh_for
 
     def _matching(self, kid: str | None) -> tuple[Key, ...]:
         return tuple(key for name, key in self._keys if kid is None or name == kid)
@@ -106,9 +108,10 @@ class KeySet:
     def _keep_fresh(self) -> None:
         wait = 1.0
         while not self._closing.is_set():
-            if self.refresh():
+            fresh_for = self.refresh()
+            if fresh_for:
                 wait = 1.0
-                self._closing.wait(self._fresh_for * 0.8)  # before they expire
+                self._closing.wait(fresh_for * 0.8)  # before they expire
             else:
                 self._closing.wait(wait)
                 wait = min(2 * wait, 30.0)
@@ -128,11 +131,10 @@ def _fetch(url: str) -> tuple[bytes, float]:
     opened = connection.sock
     # The timeout of a socket is for each read: this ends a server that sends a byte now and then.
     watch = threading.Timer(TIMEOUT, _end, [opened])
-    watch.daemon = True
     watch.start()
     try:
-        path = f"{parts.path or '/'}?{parts.query}" if parts.query else parts.path or "/"
-        connection.request("GET", path, headers={"Accept": "application/json", "Connection": "close"})
+        path = urlunsplit(("", "", parts.path or "/", parts.query, ""))
+        connection.request("GET", path)
         response = connection.getresponse()
         body = response.read(LARGEST + 1)
         if response.status != 200 or len(body) > LARGEST:
@@ -157,11 +159,10 @@ def _usable(document: Any, algorithms: tuple[str, ...]) -> list[tuple[str | None
         try:
             if entry.get("use", "sig") != "sig" or "verify" not in entry.get("key_ops", ["verify"]):
                 continue
-            kid = entry.get("kid")
             # Its own type's algorithm alone, whatever it or a token says.
             key = public_key(jwt.PyJWK(entry).key)
             if key.algorithm in algorithms and entry.get("alg", key.algorithm) == key.algorithm:
-                usable.append((kid if isinstance(kid, str) else None, key))
+                usable.append((entry.get("kid"), key))
         except (jwt.PyJWTError, ValueError, TypeError, AttributeError):
             continue
     return usable
