@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 import jwt
 
@@ -133,8 +133,8 @@ def _fetch(url: str) -> tuple[bytes, float]:
     watch = threading.Timer(TIMEOUT, _end, [opened])
     watch.start()
     try:
-        path = urlunsplit(("", "", parts.path or "/", parts.query, ""))
-        connection.request("GET", path)
+        query = f"?{parts.query}" if parts.query else ""
+        connection.request("GET", (parts.path or "/") + query)
         response = connection.getresponse()
         body = response.read(LARGEST + 1)
         if response.status != 200 or len(body) > LARGEST:
