@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, r
 
 from app import database
 from app.database import NotReadyError
-from app.settings import SettingsError, from_environ
+from app.settings import Key, SettingsError, from_environ
 from tests.world import SECRET
 
 ROOT = Path(__file__).parent.parent
@@ -46,13 +46,22 @@ def verified_with(settings):
 def test_what_is_not_set_has_the_contracts_default():
     settings = from_environ(BASE)
     values = {field.name: getattr(settings, field.name) for field in dataclasses.fields(settings)}
-    expected = {
+    assert values.pop("auth_jwt_keys") == (Key("HS256", SECRET),)
+    assert str(values.pop("rate_limit_writes")) == "10 per 1 minute"
+    assert values == {
         "database_url": URL,
         "database_timeout": 5.0,
         "prepare_threshold": 5,
+        "auth_secrets": (),
+        "auth_cookie_name": None,
+        "auth_session_table": None,
+        "auth_jwks_url": None,
+        "auth_jwt_algorithms": ("HS256", "RS256", "ES256", "EdDSA"),
         "auth_jwt_audience": None,
         "auth_jwt_issuer": None,
         "auth_user_id_claim": "sub",
+        "allowed_origins": frozenset(),
+        "rate_limit_storage_uri": None,
         "stripe_webhook_secrets": (),
         "stripe_user_id_metadata": "userId",
         "subscription_grace": 3600,
@@ -64,8 +73,6 @@ def test_what_is_not_set_has_the_contracts_default():
         "web_threads": 4,
         "forwarded_allow_ips": "127.0.0.1",
     }
-    assert {name: values[name] for name in expected} == expected
-    assert verified_with(settings) == ["HS256"]
 
 
 @pytest.mark.parametrize("empty", ["", " ", "\n"])
@@ -82,36 +89,69 @@ def test_an_empty_value_is_as_none(empty):
         ("DATABASE_URL", "postgresql:///progress?host=%2Ftmp%2Fa%40b&port=5433", None),
         ("DATABASE_URL", "postgresql://u:p%40ss%2F@one:1,two:65535/progress", None),
         ("DATABASE_URL", "postgresql://[::1]:5432/progress", None),
+        ("DATABASE_URL", "postgresql:///progress?host=@abstract", None),
         ("DATABASE_TIMEOUT", "0.5", 0.5),
         ("DATABASE_TIMEOUT", "30", 30.0),
         ("DATABASE_TIMEOUT", " 2.25 ", 2.25),
         ("PREPARE_THRESHOLD", "off", None),
         ("PREPARE_THRESHOLD", "0", 0),
         ("PREPARE_THRESHOLD", "12", 12),
+        ("PREPARE_THRESHOLD", "1000000", 1000000),
+        ("AUTH_COOKIE_NAME", "__Host-session.token", "__Host-session.token"),
+        ("AUTH_SESSION_TABLE", "Auth.Sessions$2", '"auth"."sessions$2"'),
+        ("AUTH_SESSION_TABLE", 'auth."Session ""x"""', '"auth"."Session ""x"""'),
+        ("AUTH_JWKS_URL", "https://issuer.example:8443/keys?a=b", "https://issuer.example:8443/keys?a=b"),
+        ("AUTH_JWT_ALGORITHMS", " HS256, ES256", ("HS256", "ES256")),
         ("AUTH_JWT_AUDIENCE", "progress", "progress"),
         ("AUTH_JWT_ISSUER", "https://example.org", "https://example.org"),
         ("AUTH_USER_ID_CLAIM", "https://example.org/id", "https://example.org/id"),
+        ("ALLOWED_ORIGINS", "https://a.example , http://[::1]:8080", {"https://a.example", "http://[::1]:8080"}),
+        ("ALLOWED_ORIGINS", "http://a_b-c.example:443,https://x:80", {"http://a_b-c.example:443", "https://x:80"}),
+        ("RATE_LIMIT_STORAGE_URI", "redis://cache", "redis://cache"),
+        ("RATE_LIMIT_STORAGE_URI", "rediss://u:p@cache:6380/1", "rediss://u:p@cache:6380/1"),
+        ("STRIPE_USER_ID_METADATA", "user_id", "user_id"),
         ("HOST", "0.0.0.0", "0.0.0.0"),
         ("HOST", "::", "::"),
         ("PORT", "0", 0),
         ("PORT", "65535", 65535),
         ("SUBSCRIPTION_GRACE", "0", 0),
+        ("SUBSCRIPTION_GRACE", "0 days", 0),
         ("SUBSCRIPTION_GRACE", "90 seconds", 90),
         ("SUBSCRIPTION_GRACE", "30 minutes", 1800),
-        ("SUBSCRIPTION_GRACE", "2 days", 172800),
+        ("SUBSCRIPTION_GRACE", "1 hour", 3600),
+        ("SUBSCRIPTION_GRACE", "366 days", 366 * 86400),
         ("METRICS", "on", True),
         ("METRICS", "off", False),
         ("LOG_LEVEL", "WARNING", "warning"),
+        ("LOG_LEVEL", "debug", "debug"),
+        ("LOG_LEVEL", "error", "error"),
         ("WEB_CONCURRENCY", "1", 1),
-        ("WEB_THREADS", "8", 8),
+        ("WEB_CONCURRENCY", "1000", 1000),
+        ("WEB_THREADS", "1", 1),
+        ("WEB_THREADS", "1000", 1000),
         ("FORWARDED_ALLOW_IPS", "*", "*"),
-        ("FORWARDED_ALLOW_IPS", "10.0.0.0/8,::1", "10.0.0.0/8,::1"),
+        ("FORWARDED_ALLOW_IPS", "10.0.0.0/8, ::1, *", "10.0.0.0/8, ::1, *"),
     ],
 )
 def test_a_setting_is_read(name, text, value):
     settings = from_environ(BASE | {name: text})
     expected = text if name == "DATABASE_URL" else value
     assert getattr(settings, name.lower()) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "attribute"), [("AUTH_SECRET", "auth_secrets"), ("STRIPE_WEBHOOK_SECRET", "stripe_webhook_secrets")]
+)
+def test_secrets_are_a_list_of_which_each_is_trimmed(name, attribute):
+    assert getattr(from_environ(BASE | {name: " one ,t w o"}), attribute) == ("one", "t w o")
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("AUTH_SECRET", "x"), ("AUTH_SESSION_TABLE", "x"), ("AUTH_JWT_SECRET", SECRET), ("AUTH_JWKS_URL", "https://x")],
+)
+def test_one_way_of_signing_in_is_enough(name, text):
+    from_environ({"DATABASE_URL": URL, name: text})
 
 
 @pytest.mark.parametrize(
@@ -187,7 +227,7 @@ WRONG: list[tuple[str, Any]] = [
     ),
     *(
         ("PREPARE_THRESHOLD", {"PREPARE_THRESHOLD": text})
-        for text in ("-1", "on", "none", "1.5", "OFF", "9999999", "x\ny")
+        for text in ("-1", "on", "none", "1.5", "OFF", "1000001", "x\ny")
     ),
     ("AUTH_SECRET", {"AUTH_JWT_SECRET": None}),
     ("AUTH_SECRET", {"AUTH_JWT_SECRET": "", "AUTH_JWT_AUDIENCE": "progress"}),
@@ -222,11 +262,23 @@ WRONG: list[tuple[str, Any]] = [
     ),
     ("AUTH_JWT_ALGORITHMS", {"AUTH_JWT_PUBLIC_KEY": KEYS["ES256"], "AUTH_JWT_ALGORITHMS": "HS256"}),
     ("AUTH_JWT_ALGORITHMS", {"AUTH_JWT_PUBLIC_KEY": KEYS["ES256"], "AUTH_JWT_ALGORITHMS": "ES256"}),
+    *(("AUTH_COOKIE_NAME", {"AUTH_COOKIE_NAME": text}) for text in ("a b", "a=b", "a;b", "é", "a,b", '"a"')),
     *(("HOST", {"HOST": text}) for text in ("a b", "256.1.1.1", "http://localhost", "[::1]", "x" * 300)),
     *(("PORT", {"PORT": text}) for text in ("-1", "65536", "http", "80.0", "0x50", "8000 8001", "\u0668", "1\n2")),
     *(
         ("SUBSCRIPTION_GRACE", {"SUBSCRIPTION_GRACE": text})
-        for text in ("1", "-1 hour", "1 week", "one hour", "1h", "367 days", "999999 days", "1  hour")
+        for text in (
+            "1",
+            "-1 hour",
+            "1 week",
+            "one hour",
+            "1h",
+            "8785 hours",
+            "367 days",
+            "1000000 seconds",
+            "1  hour",
+            "1 HOUR",
+        )
     ),
     *(("STRIPE_WEBHOOK_SECRET", {"STRIPE_WEBHOOK_SECRET": text}) for text in ("a,", ",", "a,,b")),
     *(("METRICS", {"METRICS": text}) for text in ("yes", "1", "ON")),

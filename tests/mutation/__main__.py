@@ -105,7 +105,10 @@ PYTHON = {
     "app/sessions/cookies.py": ["tests/test_cookies.py", "-k", "not gunicorn and not origin"],
     "app/sessions/origins.py": ["tests/test_cookies.py", "-k", "origin or cors or cross_site or nobodys_own"],
     "app/sessions/jwks.py": ["tests/test_jwks.py"],
-    "app/settings.py": ["tests/test_settings.py"],
+    "app/settings.py": [
+        *("tests/test_settings.py", "tests/test_cookies.py", "tests/test_jwks.py"),
+        *("-k", "(test_settings and not does_not_start) or stops_the_start or this_machine_alone or any_name"),
+    ],
     "app/catalog.py": CATALOG,
 }
 
