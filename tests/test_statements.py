@@ -1,6 +1,7 @@
 """The files of sql/: each prepares, has a header that says what the server says of it, and runs in psql as it is."""
 
 import csv
+import json
 import re
 import subprocess
 from pathlib import Path
@@ -305,6 +306,59 @@ def test_of_three_checkouts_the_latest_holds_whatever_their_order(world):
     for user_id, created in ((LEARNER, "1"), (ANOTHER, "3"), (uuid4(0xC), "2")):
         run(world, "stripe_tie", claimed_user_id=user_id, event_created=created)
     assert world.execute("select claimed_user_id::text from stripe_customers").fetchall() == [(ANOTHER,)]
+
+
+def test_what_a_load_would_touch_comes_in_the_order_of_the_catalog(db):
+    add_module(db, 3, 0x31, 0x32)  # of which the catalog has none
+    add_module(db, 4, 0x41)
+    add_module(db, 1, 0x11, 0x12)
+    db.execute("update lessons set position = 1, title = 'Lesson 01' where id = %s", [uuid4(0x41)])
+    modules = [
+        {"id": uuid4(module), "title": f"Module {module}", "position": position}
+        for module, position in ((5, 2), (2, 3), (1, 1))
+    ]
+    lessons = [
+        {
+            "id": uuid4(lesson),
+            "module_id": uuid4(module),
+            "title": f"Lesson {lesson:x}",
+            "position": position,
+            "published": True,
+            "is_free": False,
+        }
+        for module, lesson, position in (
+            (5, 0x51, 1),
+            (2, 0x21, 1),
+            (1, 0x13, 3),
+            (1, 0x12, 2),
+            (1, 0x11, 4),
+            (2, 0x20, 2),
+        )
+    ]
+    found = run(db, "admin/catalog_changes", catalog=json.dumps({"modules": modules, "lessons": lessons}))
+    assert [(row["kind"], row["title"], row["added"], row["changed"], row["unpublished"]) for row in found] == [
+        ("module", "Module 5", True, False, False),
+        ("module", "Module 2", True, False, False),
+        ("lesson", "Lesson 13", True, False, False),
+        ("lesson", "Lesson 11", False, True, False),
+        ("lesson", "Lesson 51", True, False, False),
+        ("lesson", "Lesson 21", True, False, False),
+        ("lesson", "Lesson 20", True, False, False),
+        ("lesson", "Lesson 01", False, False, True),
+        ("lesson", "Lesson 31", False, False, True),
+        ("lesson", "Lesson 32", False, False, True),
+    ]
+
+
+def test_customers_whom_nobody_is_known_to_be_are_named_once_in_order(world):
+    for id, customer, owner in (
+        ("a", "cus_2", None),
+        ("b", "cus_1", None),
+        ("c", "cus_2", None),
+        ("d", "cus_3", LEARNER),
+    ):
+        subscription(world, id, customer_id=customer, user_id=owner)
+    assert [row["customer_id"] for row in run(world, "admin/stripe_unattached")] == ["cus_1", "cus_2"]
 
 
 def test_access_names_the_learners_own_subscription_that_stripe_said_something_of_last(world):
