@@ -24,17 +24,17 @@ DATE_TIME = re.compile(
 
 
 def lesson_id(text: str) -> str:
-    """Return a lesson id from the path in lower case, or raise Problem invalid_lesson_id."""
+    """Return a lesson id from the path as it came, or raise Problem invalid_lesson_id."""
     if not UUID4.fullmatch(text):
         raise Problem("invalid_lesson_id")
-    return text.lower()
+    return text
 
 
 def module_id(text: str) -> str:
-    """Return a module id from the path in lower case, or raise Problem invalid_module_id."""
+    """Return a module id from the path as it came, or raise Problem invalid_module_id."""
     if not UUID4.fullmatch(text):
         raise Problem("invalid_module_id")
-    return text.lower()
+    return text
 
 
 def valid_idempotency_key() -> str | None:

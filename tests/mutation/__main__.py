@@ -96,7 +96,7 @@ PYTHON = {
     ],
     "app/sessions/__init__.py": [
         *("tests/test_sessions.py", "tests/test_cookies.py", "tests/test_jwks.py"),
-        *("tests/test_operation.py", *ONE_PLAN),
+        *("tests/test_operation.py", "-k", "not gunicorn and not origin and (line or not test_operation)"),
     ],
     "app/sessions/bearer.py": [
         *("tests/test_sessions.py", "tests/test_cookies.py", "tests/test_jwks.py", "tests/test_cli.py"),
