@@ -219,8 +219,11 @@ def test_a_body_may_have_512_kib(api, learner):
     spare = 512 * 1024 - len(json.dumps(document))
     document["data"]["object"]["note"] = "x" * (spare + 1)
     assert deliver(api, document).status_code == 200
-    document["data"]["object"]["note"] += "x"
-    refused(deliver(api, document), "body_too_large", 413)
+    for more in ("x", "x" * 2**20):
+        document["data"]["object"]["note"] += more
+        answer = deliver(api, document)
+        refused(answer, "body_too_large", 413)
+        assert answer.json["detail"] == "Send a body of 512 KiB at most."
 
 
 def test_it_needs_no_session_and_knows_no_write_limit(make_api, learner):
