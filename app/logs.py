@@ -11,7 +11,7 @@ from typing import Any
 
 from flask import Flask, Response, g, request
 
-REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}", re.ASCII)
+REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
 
 # Of g. The backend's pid is %p in PostgreSQL's log; error and traceback say why something failed, or was refused.
 FIELDS = ("user_id", "code", "error", "traceback", "stripe", "backend_pid")

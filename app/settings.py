@@ -157,11 +157,12 @@ def _storage_uri(text: str) -> str | None:
     if not text:
         return None
     try:
-        scheme, host = urlsplit(text).scheme, urlsplit(text).hostname
+        parts = urlsplit(text)
+        # Others of limits' storages would count in each worker for itself, or not exactly.
+        valid = parts.scheme in ("redis", "rediss") and bool(parts.hostname) and parts.port != 0
     except ValueError:
-        scheme, host = "", None
-    # Others of limits' storages would count in each worker for itself, or not exactly.
-    if scheme not in ("redis", "rediss") or not host:
+        valid = False
+    if not valid:
         raise ValueError("is not a URL like redis://host:6379/0; leave it empty to count in the database")
     return text
 
@@ -170,11 +171,12 @@ def duration(text: str) -> int:
     """Return the seconds of `90 seconds`, `30 minutes`, `1 hour`, `2 days` or `0`."""
     if text == "0":
         return 0
-    found = re.fullmatch(r"([0-9]{1,6}) (second|minute|hour|day)s?", text, re.ASCII)
-    seconds = int(found[1]) * {"second": 1, "minute": 60, "hour": 3600, "day": 86400}[found[2]] if found else -1
-    if not 0 <= seconds <= 366 * 86400:
-        raise ValueError(f"{text!r} is not a time such as '1 hour', '30 minutes', '2 days' or '0', a year at most")
-    return seconds
+    found = re.fullmatch(r"([0-9]{1,6}) (second|minute|hour|day)s?", text)
+    if found:
+        seconds = int(found[1]) * {"second": 1, "minute": 60, "hour": 3600, "day": 86400}[found[2]]
+        if seconds <= 366 * 86400:
+            return seconds
+    raise ValueError(f"{text!r} is not a time such as '1 hour', '30 minutes', '2 days' or '0', a year at most")
 
 
 def _on_or_off(text: str) -> bool:
@@ -190,13 +192,13 @@ def _log_level(text: str) -> str:
 
 
 def _is_port(text: str) -> bool:
-    return re.fullmatch(r"[0-9]{1,5}", text, re.ASCII) is not None and 1 <= int(text) <= 65535
+    return re.fullmatch(r"[0-9]{1,5}", text) is not None and 1 <= int(text) <= 65535
 
 
 def _host(text: str) -> str:
     # gunicorn would try five times, and then not say which setting it was.
     try:
-        socket.getaddrinfo(text, None, type=socket.SOCK_STREAM)
+        socket.getaddrinfo(text, None)
     except (OSError, UnicodeError):
         raise ValueError(f"{text!r} is not the name or address of a host, e.g. 127.0.0.1 or 0.0.0.0") from None
     return text
@@ -215,14 +217,14 @@ def _networks(text: str) -> str:
 
 
 def _seconds(text: str) -> float:
-    if not re.fullmatch(r"[0-9]{1,4}(\.[0-9]{1,3})?", text, re.ASCII) or not float(text):
+    if not re.fullmatch(r"[0-9]{1,4}(\.[0-9]{1,3})?", text) or not float(text):
         raise ValueError(f"{text!r} is not a number of seconds above 0, e.g. 5 or 0.5")
     return float(text)
 
 
 def _whole_number(least: int, most: int) -> Callable[[str], int]:
     def parse(text: str) -> int:
-        if not re.fullmatch(r"[0-9]{1,9}", text, re.ASCII) or not least <= int(text) <= most:
+        if not re.fullmatch(r"[0-9]{1,9}", text) or not least <= int(text) <= most:
             raise ValueError(f"{text!r} is not a whole number from {least} to {most}")
         return int(text)
 
@@ -258,7 +260,7 @@ def _table(text: str) -> str | None:
     if not text:
         return None
     part = r'"(?:[^"\x00]|"")+"|[A-Za-z_][A-Za-z0-9_$]*'
-    if not re.fullmatch(rf"(?:{part})(?:\.(?:{part}))?", text, re.ASCII):
+    if not re.fullmatch(rf"(?:{part})(?:\.(?:{part}))?", text):
         raise ValueError(f'{text!r} is not the name of a table, such as sessions, "Session" or auth.sessions')
     # What PostgreSQL does to a name without quotes, so that every name can carry them.
     return ".".join(name if name[0] == '"' else f'"{name.lower()}"' for name in re.findall(part, text))
@@ -270,7 +272,7 @@ def _jwks_url(text: str) -> str | None:
     try:
         parts = urlsplit(text)
         local = parts.hostname in ("localhost", "127.0.0.1", "::1")
-        valid = bool(parts.hostname) and (parts.port or 1) > 0
+        valid = bool(parts.hostname) and parts.port != 0
     except ValueError:
         valid = False
     if not valid or not (parts.scheme == "https" or (parts.scheme == "http" and local)):
@@ -282,9 +284,7 @@ def _origins(text: str) -> frozenset[str]:
     origins = _list(text)
     for origin in origins:
         # As browsers send it: scheme and host in lower case, a port only where it is not the scheme's own.
-        if not re.fullmatch(
-            r"https?://(\[[0-9a-f:.]+\]|[a-z0-9_-]+(\.[a-z0-9_-]+)*)(:[1-9][0-9]{0,4})?", origin, re.ASCII
-        ):
+        if not re.fullmatch(r"https?://(\[[0-9a-f:.]+\]|[a-z0-9_-]+(\.[a-z0-9_-]+)*)(:[1-9][0-9]{0,4})?", origin):
             raise ValueError(f"{origin!r} is not an origin, such as https://www.example.org; `*` and null are refused")
         if origin.endswith(":443" if origin.startswith("https") else ":80"):
             raise ValueError(f"{origin!r} names the port that its scheme has anyway, which browsers leave out")

@@ -515,7 +515,8 @@ def test_known_keys_verify_while_the_provider_is_dead_and_unknown_ones_cause_no_
 
 
 @pytest.mark.parametrize(
-    "url", ["http://issuer.example/keys", "ftp://localhost/keys", "keys", "https://", "https://[::1", "//x"]
+    "url",
+    ["http://issuer.example/keys", "ftp://localhost/keys", "keys", "https://", "https://[::1", "//x", "https://x:0"],
 )
 def test_a_url_that_is_not_https_stops_the_start(url):
     with pytest.raises(SettingsError, match=r"^AUTH_JWKS_URL: is not an https URL"):

@@ -89,7 +89,7 @@ def test_an_empty_value_is_as_none(empty):
         ("DATABASE_URL", "postgresql:///progress?host=%2Ftmp%2Fa%40b&port=5433", None),
         ("DATABASE_URL", "postgresql://u:p%40ss%2F@one:1,two:65535/progress", None),
         ("DATABASE_URL", "postgresql://[::1]:5432/progress", None),
-        ("DATABASE_URL", "postgresql:///progress?host=@abstract", None),
+        ("DATABASE_URL", "postgresql:///progress?host=@abstract,/tmp/a@b,@another", None),
         ("DATABASE_TIMEOUT", "0.5", 0.5),
         ("DATABASE_TIMEOUT", "30", 30.0),
         ("DATABASE_TIMEOUT", " 2.25 ", 2.25),
@@ -202,7 +202,7 @@ WRONG: list[tuple[str, Any]] = [
             *("postgresql://u:pass-word%zz@h/d", "postgresql://h/d?nonsense=pass-word", "postgresql://h/d?pass-word"),
             # What is not written as %40 and the like ends the password early.
             *("postgresql://u:pass@word@h/d", "postgresql://u:x@pass-word@h/d", "postgresql://u:pass-word/x@h/d"),
-            *("postgresql://u:99999/x@h/d", "postgresql://h:99999/d", "postgresql://h:0/d", "postgresql://u:x@b,c@h/d"),
+            *("postgresql://u:99999/x@h/d", "postgresql://h:65536/d", "postgresql://h:0/d", "postgresql://u:x@b,c@h/d"),
         )
     ),
     *(
@@ -274,6 +274,7 @@ WRONG: list[tuple[str, Any]] = [
             "one hour",
             "1h",
             "8785 hours",
+            "527041 minutes",
             "367 days",
             "1000000 seconds",
             "1  hour",
@@ -392,7 +393,10 @@ def test_the_limit_is_ten_per_minute_and_an_empty_one_is_none():
 
 @pytest.mark.parametrize(
     "text",
-    ["memory://", "memcached://host", "mongodb://host", "nonsense", "redis://", "redis:host", "http://host", "[::1"],
+    [
+        *("memory://", "memcached://host", "mongodb://host", "nonsense", "redis://", "redis:host", "http://host"),
+        *("redis://[::1", "redis://host:port", "redis://host:0", "redis://host:65536"),
+    ],
 )
 def test_a_storage_that_is_not_shared_or_not_known_stops_the_start(text):
     with pytest.raises(SettingsError, match=r"^RATE_LIMIT_STORAGE_URI: is not a URL like redis://host:6379/0; leave"):
