@@ -309,9 +309,11 @@ def _public_keys(text: str) -> tuple[Key, ...]:
         return ()
     if text.startswith("@"):
         try:
-            text = Path(text[1:]).read_text("utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise ValueError(f"the file cannot be read: {getattr(error, 'strerror', None) or 'not text'}") from None
+            text = Path(text[1:]).read_bytes().decode()
+        except OSError as error:
+            raise ValueError(f"the file cannot be read: {error.strerror}") from None
+        except UnicodeDecodeError:
+            raise ValueError("the file is not text") from None
     try:
         # Environments without line breaks carry PEM with "\n" spelled out.
         key = load_pem_public_key(text.replace("\\n", "\n").encode())

@@ -23,9 +23,13 @@ BASE = {"DATABASE_URL": URL, "AUTH_JWT_SECRET": SECRET}
 OTHER_SECRET = "another secret of the tests that is as long"
 
 
-def pem(key):
+def public_pem(key):
     encoding, form = serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
-    return key.public_key().public_bytes(encoding, form).decode()
+    return key.public_bytes(encoding, form).decode()
+
+
+def pem(key):
+    return public_pem(key.public_key())
 
 
 RSA = rsa.generate_private_key(65537, 2048)
@@ -176,7 +180,21 @@ def test_a_public_key_may_be_in_a_file(tmp_path):
     for name, text in KEYS.items():
         (tmp_path / "key.pem").write_text(text)
         settings = from_environ(BASE | {"AUTH_JWT_SECRET": "", "AUTH_JWT_PUBLIC_KEY": f"@{tmp_path / 'key.pem'}"})
-        assert verified_with(settings) == [name]
+        (key,) = settings.auth_jwt_keys
+        assert (key.algorithm, public_pem(key.material)) == (name, text)
+
+
+@pytest.mark.parametrize(
+    ("file", "why"),
+    [
+        ("/nowhere/key.pem", "the file cannot be read: No such file or directory"),
+        (".", "the file cannot be read: Is a directory"),
+        (sys.executable, "the file is not text"),
+    ],
+)
+def test_a_file_that_cannot_be_read_says_why(file, why):
+    with pytest.raises(SettingsError, match=f"^AUTH_JWT_PUBLIC_KEY: {why}$"):
+        from_environ(BASE | {"AUTH_JWT_PUBLIC_KEY": f"@{file}"})
 
 
 def test_the_settings_are_frozen():
