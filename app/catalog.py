@@ -26,7 +26,6 @@ class CatalogError(ValueError):
     def __init__(self, faults: list[str]) -> None:
         more = [f"and {len(faults) - SHOWN} more"] if len(faults) > SHOWN else []
         super().__init__("\n".join(faults[:SHOWN] + more))
-        self.faults = faults
 
 
 class _Id(fields.Field[str]):
@@ -125,7 +124,7 @@ def _parse(data: bytes) -> Any:
 def _flatten(messages: Any, place: str = "") -> Iterator[str]:
     """Turn marshmallow's nested messages into lines, `modules[3].lessons[2].id: …`, in the order of the file."""
     if isinstance(messages, dict):
-        for key, inner in sorted(messages.items(), key=lambda item: (isinstance(item[0], str), item[0])):
+        for key, inner in sorted(messages.items()):
             if key == "_schema":
                 yield from _flatten(inner, place)
             else:

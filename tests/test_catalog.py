@@ -250,6 +250,12 @@ def test_ids_are_lower_cased_and_titles_kept_as_they_are(db, load):
     assert prerequisites(db) == [(uuid4(0x12), uuid4(0xABCDEF))]
 
 
+def test_a_title_may_have_five_hundred_characters_and_those_beside_the_surrogates(db, load):
+    title = "\ud7ff\ue000".ljust(500, "x")
+    assert load(module(1, lesson(0x11, title=title)))[0] == 0
+    assert lessons(db)[0][2] == title
+
+
 def test_a_title_with_a_line_break_keeps_its_line_of_the_report(load):
     load(module(1, lesson(0x11, title='a\n"b"')))
     more = "unpublished: 1 lessons with 0 completions, all kept", '  "a\\n\\"b\\"": 0 completions'
@@ -414,8 +420,11 @@ FAULTS: list[tuple[str, str | bytes, list[str]]] = [
     ),
     (
         "odd keys",
-        text(**{"": 1, "$schema": 1, "a\nb": 1, "\ud800": 1}),
-        [f"{name}: is not a key of the catalog file" for name in ('""', '"$schema"', '"a\\nb"', '"\\ud800"')],
+        text(**{"": 1, "$schema": 1, "a\nb": 1, "é": 1, "\ud800": 1}),
+        [
+            f"{name}: is not a key of the catalog file"
+            for name in ('""', '"$schema"', '"a\\nb"', '"\\u00e9"', '"\\ud800"')
+        ],
     ),
     # Ids and titles.
     *(
@@ -443,7 +452,8 @@ FAULTS: list[tuple[str, str | bytes, list[str]]] = [
             (["x"], '["x"] is not a string'),
             ("x" * 501, "is longer than 500 characters"),
             ("a\0", "holds a character that PostgreSQL cannot store (NUL, or half of a surrogate pair)"),
-            ("a\udc00", "holds a character that PostgreSQL cannot store (NUL, or half of a surrogate pair)"),
+            ("\ud800", "holds a character that PostgreSQL cannot store (NUL, or half of a surrogate pair)"),
+            ("a\udfff", "holds a character that PostgreSQL cannot store (NUL, or half of a surrogate pair)"),
         ]
     ),
     ("a module's title", text(module(1, title=" ")), ["modules[0].title: is empty"]),
@@ -530,6 +540,14 @@ def test_every_circle_of_prerequisites_is_named_all_the_way_round(tmp_path, need
     split = [module(0xF1, *lessons[:1]), module(0xF2, *lessons[1:])]
     for modules in ([module(0xF, *lessons)], split):
         assert sorted(refused(modules, tmp_path / "catalog.json")) == sorted(circle(*one) for one in circles)
+
+
+@pytest.mark.parametrize("length", [19, 20, 30])
+def test_of_a_long_circle_the_first_nineteen_and_the_last_are_named(tmp_path, length):
+    ring = module(0xF1, *(lesson(n, n % length + 1) for n in range(1, length + 1)))
+    end = f' needs "Lesson 1" ({uuid4(1)})'
+    shown = circle(*range(1, 20)) + (end if length == 19 else f" needs … {length - 19} more …{end}")
+    assert refused([ring], tmp_path / "catalog.json") == [shown]
 
 
 def test_a_circle_of_10_000_lessons_is_refused(tmp_path):
