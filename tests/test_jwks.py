@@ -248,11 +248,15 @@ def test_a_server_that_takes_no_connection_is_left_too(clock, monkeypatch, schem
     with contextlib.ExitStack() as stack:
         # The kernel takes one connection, which nobody answers, and leaves what comes after it unconnected.
         server = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        end = threading.Timer(5, server.close)
+        end.start()
+        stack.callback(end.cancel)
         for _ in range(waiting):
             with contextlib.suppress(TimeoutError):
                 stack.enter_context(socket.create_connection(server.getsockname(), timeout=0.1))
+        url = f"{scheme}://127.0.0.1:{server.getsockname()[1]}/"
         started = time.monotonic()
-        assert not KeySet(f"{scheme}://127.0.0.1:{server.getsockname()[1]}/", ALGORITHMS, clock).refresh()
+        assert not KeySet(url, ALGORITHMS, clock).refresh()
         assert 0.3 <= time.monotonic() - started < 2
 
 
