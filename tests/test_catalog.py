@@ -262,11 +262,12 @@ def test_a_title_with_a_line_break_keeps_its_line_of_the_report(load):
     assert load() == report((0, 0, 0), (0, 0, 0, 0, 1), (0, 0), *more)
 
 
-def test_more_than_20_lessons_of_a_kind_are_20_and_how_many_more(load):
-    load(module(1, *(lesson(0x100 + n) for n in range(23))))
+@pytest.mark.parametrize(("count", "end"), [(20, []), (21, ["  and 1 more"]), (23, ["  and 3 more"])])
+def test_more_than_20_lessons_of_a_kind_are_20_and_how_many_more(load, count, end):
+    load(module(1, *(lesson(0x100 + n) for n in range(count))))
     more = [f'  "Lesson {0x100 + n:x}": 0 completions' for n in range(20)]
-    header = "unpublished: 23 lessons with 0 completions, all kept"
-    assert load() == report((0, 0, 0), (0, 0, 0, 0, 23), (0, 0), header, *more, "  and 3 more")
+    header = f"unpublished: {count} lessons with 0 completions, all kept"
+    assert load() == report((0, 0, 0), (0, 0, 0, 0, count), (0, 0), header, *more, *end)
 
 
 def test_a_dry_run_reports_what_a_load_would_do_and_writes_nothing(db, load):
@@ -438,6 +439,8 @@ FAULTS: list[tuple[str, str | bytes, list[str]]] = [
             (uuid4(1).replace("-", ""), f'"{uuid4(1).replace("-", "")}"'),
             (f"{{{uuid4(1)}}}", f'"{{{uuid4(1)}}}"'),
             (f"{uuid4(1)}\n", f'"{uuid4(1)}\\n"'),
+            ("x" * 58, f'"{"x" * 58}"'),
+            ("x" * 59, f'"{"x" * 56}…'),
             ("x" * 100, f'"{"x" * 56}…'),
             ("\u0661" * 8, json.dumps("\u0661" * 8)),
         ]
