@@ -23,7 +23,7 @@ from psycopg.pq import ExecStatus
 from app import database
 from tests import conftest
 
-SECONDS = 600  # for all tests of one mutant; what hangs is noticed
+SECONDS = 240  # for all tests of one mutant; what hangs is noticed, before it has taken all memory
 
 
 class Given:
