@@ -15,7 +15,8 @@ CATALOGS = ROOT / "app" / "demo" / "catalogs"
 
 
 @pytest.mark.parametrize(("name", "published"), [("exercism-javascript", 159), ("odin", 284)])
-def test_next_leads_through_a_whole_curriculum(api, db, database_url, name, published):
+def test_next_leads_through_a_whole_curriculum(make_api, db, database_url, name, published):
+    api = make_api(RATE_LIMIT_WRITES="")
     with psycopg.connect(database_url, cursor_factory=psycopg.RawCursor, row_factory=dict_row) as connection:
         catalog.load(connection, catalog.read(CATALOGS / f"{name}.json"), dry_run=False)
     add_user(db)
