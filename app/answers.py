@@ -30,12 +30,14 @@ def init_app(app: Flask) -> None:
 
 
 def _add_headers(response: Response) -> Response:
-    # Nobody's own (contract §3); but a path that begins with `//` is none of theirs, though Werkzeug finds them by it.
-    if request.blueprint in ("openapi", "progress_ui", "health", "metrics", "stripe") and g.get("code") != "not_found":
+    # A path that begins with `//` is nobody's, though Werkzeug finds an endpoint by it.
+    found = g.get("code") != "not_found"
+    # Nobody's own (contract §3).
+    if request.blueprint in ("openapi", "progress_ui", "health", "metrics", "stripe") and found:
         return response
     response.headers["Cache-Control"] = "private, no-cache"
     response.headers["Vary"] = "Authorization, Cookie"
-    if request.endpoint in ("progress.mark", "progress.unmark"):
+    if request.endpoint in ("progress.mark", "progress.unmark") and found:
         key = checks.valid_idempotency_key()
         if key:
             response.headers["Idempotency-Key"] = key

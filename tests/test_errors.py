@@ -246,6 +246,7 @@ DOUBLE = [
         "/api/progress//x",
         "//healthz",
         "//openapi.yaml",
+        f"//api/progress/lessons/{uuid4(2)}",
     ),
 ]
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "FOO")
@@ -254,7 +255,7 @@ METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", 
 @pytest.mark.parametrize("path", UNKNOWN + DOUBLE)
 def test_an_unknown_path_is_not_found_before_any_session(once, world, path):
     for method in METHODS:
-        for headers in ({}, bearer(), {"Authorization": "Bearer bad"}):
+        for headers in ({}, bearer() | {"Idempotency-Key": "the-key"}, {"Authorization": "Bearer bad"}):
             # Given as it arrives at the service: the client would take // for the beginning of a host.
             inside = {"PATH_INFO": path} if path in DOUBLE else {}
             answer = once.open("/x" if inside else path, method=method, headers=headers, environ_overrides=inside)
@@ -262,6 +263,7 @@ def test_an_unknown_path_is_not_found_before_any_session(once, world, path):
                 assert (answer.status_code, answer.data) == (404, b"")
             else:
                 assert_problem(answer, "not_found")
+            assert "Idempotency-Key" not in answer.headers
 
 
 @pytest.mark.parametrize("method", METHODS)
