@@ -208,8 +208,9 @@ def test_the_lessons_that_keep_one_locked_come_in_catalog_order(api, db):
     add_module(db, 2, 0x12, 0x11, position=2)
     add_module(db, 3, 0x13, position=1)
     add_lesson(db, 2, 0x10, position=2)
-    require(db, 0x50, 0x10, 0x11, 0x12, 0x13)
-    order = [uuid4(number) for number in (0x13, 0x12, 0x10, 0x11)]
+    add_module(db, 4, 0xF, position=2)
+    require(db, 0x50, 0xF, 0x10, 0x11, 0x12, 0x13)
+    order = [uuid4(number) for number in (0x13, 0x12, 0x10, 0x11, 0xF)]
     assert get(api, "outline")["modules"][-1]["lessons"][0]["prerequisites"] == order
     assert_problem(mark(api, 0x50), "lesson_locked", prerequisites=order)
 
