@@ -212,8 +212,9 @@ def local(monkeypatch):
 
     def set_local(hours: float) -> None:
         minutes = round(abs(hours) * 60)
-        monkeypatch.setenv("TZ", f"<x>{'-' if hours > 0 else '+'}{minutes // 60}:{minutes % 60:02}")
+        monkeypatch.setenv("TZ", f"<xyz>{'-' if hours > 0 else '+'}{minutes // 60}:{minutes % 60:02}")
         time.tzset()
+        assert time.timezone == -hours * 3600  # what is no zone is passed over, and is UTC
 
     yield set_local
     monkeypatch.undo()
@@ -281,7 +282,7 @@ def test_a_service_and_a_database_in_different_zones_answer_and_log_in_utc(envir
     db.execute(f"alter role {role} in database {name} set timezone = 'Asia/Tokyo'")
     db.execute(f"alter role {role} in database {name} set datestyle = 'SQL, DMY'")
     try:
-        with running_gunicorn(environ | {"TZ": "<x>+7", "WEB_CONCURRENCY": "1"}) as service:
+        with running_gunicorn(environ | {"TZ": "<xyz>+7", "WEB_CONCURRENCY": "1"}) as service:
             before = datetime.now(UTC) - timedelta(milliseconds=1)
             request = urllib.request.Request(
                 f"{service.url}/api/progress/lessons/{uuid4(2)}", method="POST", headers=bearer()
