@@ -603,6 +603,7 @@ def test_a_preflight_of_an_allowed_origin_is_answered_without_a_session(make_api
         "https://",
         "https://user@www.example.org",
         "https://www.example.org:443",
+        "http://www.example.org:80",
         "https://a b",
         "https://WWW.example.org",
         "https://www.example.org,",
