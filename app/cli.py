@@ -44,7 +44,12 @@ class OneLine(click.Group):
             raise click.ClickException("a value that was given is not UTF-8 text") from None
         except click.UsageError as error:  # its lines on usage are not for those who come here by make
             raise click.ClickException(error.format_message()) from None
-        except (migrations.LockedError, migrations.DataLossError, catalogs.CatalogError) as error:
+        except (
+            migrations.LockedError,
+            migrations.DataLossError,
+            migrations.SchemaError,
+            catalogs.CatalogError,
+        ) as error:
             raise click.ClickException(str(error)) from None
 
 

@@ -3,21 +3,27 @@
 import os
 import re
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from typing import Any
 from urllib.parse import urlencode
 
 import yoyo
-from psycopg import Connection, RawCursor
+from psycopg import Connection, Cursor, RawCursor, sql
 from psycopg.conninfo import conninfo_to_dict
-from psycopg.rows import dict_row
+from psycopg.errors import DuplicateSchema, InsufficientPrivilege, UndefinedColumn, UndefinedTable, UniqueViolation
+from psycopg.rows import dict_row, tuple_row
+from yoyo.backends.core.postgresql import PostgresqlPsycopgBackend
+from yoyo.connections import parse_uri
 from yoyo.exceptions import LockTimeout
+from yoyo.migrations import default_migration_table
 
 from app import database
 
 FOLDER = database.ROOT / "migrations"
 # A migration that waits for a table's lock holds up everybody who comes after it: better that it fails, to be repeated.
-OPTIONS = "-c lock_timeout=5s -c statement_timeout=0"
+TIMEOUTS = "select set_config('lock_timeout', '5s', true), set_config('statement_timeout', '0', true)"
+# The first schema of a search_path.
+FIRST_SCHEMA = re.compile(r'\s*(?:"((?:[^"]|"")+)"|([^\s,"]+))')
 
 
 class LockedError(Exception):
@@ -28,15 +34,35 @@ class DataLossError(Exception):
     """A rollback would drop data. Its text says what."""
 
 
+class SchemaError(Exception):
+    """The schema that the URL's search_path names cannot be used. Its text says why, and what to do."""
+
+
+class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
+    """yoyo's backend for any connection, one through a PgBouncer in transaction mode too.
+
+    Such a PgBouncer takes no options at startup. What is set for a session, and what is prepared, stays on the server's
+    connection, which the next transaction may not get, and another client may.
+    """
+
+    def init_connection(self, connection: Connection[Any]) -> None:
+        """Prepare no statement on a connection."""
+        super().init_connection(connection)
+        connection.prepare_threshold = None
+
+    def begin(self) -> None:
+        """Begin a transaction, with the timeouts of migrations in place of the connection's."""
+        super().begin()
+        self.execute(TIMEOUTS)
+
+
 @contextmanager
-def _locked(database_url: str, wait: float) -> Iterator[Any]:
+def _locked(database_url: str, wait: float, create: bool = False) -> Iterator[Any]:
     """Connect, and hold yoyo's lock: one at a time works on its tables, and creates them."""
     # getpass.getuser(), which yoyo logs, fails for a user id that /etc/passwd does not have.
     os.environ.setdefault("LOGNAME", str(os.getuid()))
-    parameters = conninfo_to_dict(database_url)
-    parameters["options"] = f"{parameters.get('options') or ''} {OPTIONS}".lstrip()
     try:
-        with _backend(parameters) as backend, backend.lock(timeout=wait):
+        with _backend(database_url, create) as backend, backend.lock(timeout=wait):
             yield backend
     except LockTimeout as error:
         pid = re.search(r"[0-9]+", str(error))
@@ -46,12 +72,24 @@ def _locked(database_url: str, wait: float) -> Iterator[Any]:
         ) from None
 
 
-def _backend(parameters: dict[str, Any]) -> Any:
-    """Connect as yoyo does. It takes any error of its lock for another run's, and waits: here they are raised."""
+def _backend(database_url: str, create: bool) -> Any:
+    """Connect as yoyo does. It takes any error of its lock for another run's, and waits: here they are raised.
+
+    yoyo's tables are those of our own schema: a site that uses yoyo too has tables of the same names.
+    """
     # Without slashes: they would name an empty database, over PGDATABASE and over a service file's.
-    backend = yoyo.get_backend("postgresql+psycopg:?" + urlencode(parameters))
+    uri = parse_uri("postgresql+psycopg:?" + urlencode(conninfo_to_dict(database_url)))
+    backend = Backend(uri, default_migration_table)
     try:
-        if not backend.execute("select to_regclass('yoyo_lock')").fetchone()[0]:
+        schema = named_schema(backend.connection, database_url)
+        if create:
+            _create_schema(backend.connection, schema)
+        elif schema and not _exists(backend.connection, schema):
+            raise SchemaError(f"search_path: there is no schema {schema} yet; make migrate creates it")
+        if schema and backend.execute("select current_schema()").fetchone()[0] != schema:
+            raise SchemaError(f"search_path: this role may not use the schema {schema}")
+        backend.create_lock_table()
+        if not backend.execute("select to_regclass(quote_ident(current_schema()) || '.yoyo_lock')").fetchone()[0]:
             backend.execute(backend.format_sql(backend.create_lock_table_sql))
         backend.execute("insert into yoyo_lock (pid) select 0 where false")
     except BaseException:
@@ -60,12 +98,63 @@ def _backend(parameters: dict[str, Any]) -> Any:
     return backend
 
 
+def named_schema(connection: Connection[Any], database_url: str) -> str | None:
+    """Return the schema that the search_path of the URL names first, None for none and for the role's own (`$user`).
+
+    Raises SchemaError where the URL's options did not reach the database.
+    """
+    cursor = Cursor(connection, row_factory=tuple_row)
+    cursor.execute("select setting, source from pg_settings where name = 'search_path'")
+    search_path, source = cursor.fetchone() or ("", "")
+    if source != "client":  # not what this connection brought, but the role's, the database's or the server's
+        if "search_path" in str(conninfo_to_dict(database_url).get("options")):
+            raise SchemaError(
+                "DATABASE_URL: its search_path does not reach the database; a PgBouncer ignores options. Leave it out,"
+                " and set it for the role: alter role … set search_path = …"
+            )
+        return None
+    first = FIRST_SCHEMA.match(search_path)
+    if not first:
+        return None
+    schema: str = first[1].replace('""', '"') if first[1] else first[2].lower()
+    return None if schema == "$user" else schema
+
+
+def _exists(connection: Connection[Any], schema: str) -> bool:
+    return Cursor(connection).execute("select from pg_namespace where nspname = %s", [schema]).rowcount == 1
+
+
+def _create_schema(connection: Connection[Any], schema: str | None) -> None:
+    """Create the schema that the URL names, unless the tables of this service are in another one of the search_path."""
+    own = """
+        select coalesce(to_regclass(schema || '._yoyo_migration'), to_regclass(schema || '.progress'))
+        from (select quote_ident(coalesce(%s, current_schema()))) as own (schema)
+    """
+    if connection.execute(own, [schema]).fetchone() == (None,):
+        # Started anew in an empty schema, the service would seem to have lost everything.
+        try:
+            elsewhere = connection.execute(
+                "select from _yoyo_migration where migration_id in ('0002_catalog', '0004_progress')"
+            ).rowcount
+        except (UndefinedTable, UndefinedColumn, InsufficientPrivilege):  # none at all, or the site's own
+            elsewhere = 0
+        if elsewhere == 2:
+            raise SchemaError(
+                "search_path: the tables of this service are in another schema of it already. Name that schema first,"
+                ' or move them (README, "A schema of its own")'
+            )
+    if schema and not _exists(connection, schema):
+        with suppress(DuplicateSchema, UniqueViolation):  # another run was faster
+            connection.execute(sql.SQL("create schema {}").format(sql.Identifier(schema)))
+
+
 def migrate(database_url: str, wait: float) -> Iterator[str]:
     """Apply every pending migration, each in a transaction; yield the name of each one that was.
 
-    Waits `wait` seconds for another run to end, then raises LockedError.
+    The schema that the URL's search_path names first is created if it is not there. Waits `wait` seconds for another
+    run to end, then raises LockedError.
     """
-    with _locked(database_url, wait) as backend:
+    with _locked(database_url, wait, create=True) as backend:
         for migration in backend.to_apply(yoyo.read_migrations(str(FOLDER))):
             backend.apply_one(migration)
             yield migration.id
@@ -93,7 +182,9 @@ def status(database_url: str) -> list[tuple[str, str]]:
     with closing(
         Connection.connect(database_url, autocommit=True, cursor_factory=RawCursor, row_factory=dict_row)
     ) as connection:
-        applied = database.applied_migrations(connection)
+        schema = named_schema(connection, database_url)
+        missing = schema and not _exists(connection, schema)
+        applied = {} if missing else database.applied_migrations(connection)
     known = sorted({*database.known_migrations(), *applied})
     return [
         (name, f"applied {applied[name]:%Y-%m-%d %H:%M:%S} UTC" if name in applied else "pending") for name in known
@@ -102,5 +193,5 @@ def status(database_url: str) -> list[tuple[str, str]]:
 
 def unlock(database_url: str) -> None:
     """Remove the lock that a killed run left behind."""
-    with _backend(conninfo_to_dict(database_url)) as backend:
+    with _backend(database_url, create=False) as backend:
         backend.break_lock()

@@ -7,9 +7,10 @@
 --
 --   psql "$DATABASE_URL" -v role=progress -f deploy/grants.sql
 --
--- A role that is not there is created, without a password. An owner who may not create roles has another create it once,
--- and set its timeouts, as at the end; what the script fails at it shows, and the rights are given before. Where
--- AUTH_SESSION_TABLE is set, the site grants `select` on three of its columns itself:
+-- Use a role that nobody but the service logs in as. One that is not there is created, without a password. An owner who
+-- may not create or alter roles has another create it once, and set its timeouts and its search_path, as at the end; what
+-- the script fails at it shows, and the rights are given before. Where AUTH_SESSION_TABLE is set, the site grants `select`
+-- on three of its columns itself:
 --
 --   grant select ("sessionToken", "userId", expires) on sessions to progress;
 
@@ -22,33 +23,50 @@ select format('create role %I login', :'role')
 where not exists (select from pg_roles where rolname = :'role')
 \gexec
 
+-- The tables are in the first schema of the search_path; a site's own users table may be in a later one.
 select current_schema() as schema
 \gset
 
 grant usage on schema :"schema" to :"role";
 
 -- From nothing each time, so that what an older version needed is taken back.
-revoke all on users, modules, lessons, lesson_prerequisites, subscriptions, enrollments, progress, rate_limits,
-stripe_customers, stripe_subscriptions, _yoyo_migration from :"role";
+revoke all on :"schema".modules, :"schema".lessons, :"schema".lesson_prerequisites, :"schema".subscriptions,
+:"schema".enrollments, :"schema".progress, :"schema".rate_limits, :"schema".stripe_customers,
+:"schema".stripe_subscriptions, :"schema"._yoyo_migration from :"role";
 
-grant select on modules, lessons, lesson_prerequisites, subscriptions, enrollments to :"role";
+grant select on :"schema".modules, :"schema".lessons, :"schema".lesson_prerequisites, :"schema".subscriptions,
+:"schema".enrollments to :"role";
 
 -- lock.sql: `for no key update` asks for the right to update some column. No statement updates an id, and a foreign key
--- holds most of them in place.
+-- holds most of them in place. Only the owner of a site's own users table can grant it.
+select pg_has_role(relowner, 'usage') as users_are_ours
+from pg_class
+where oid = 'users'::regclass
+\gset
+
+\if :users_are_ours
+revoke all on users from :"role";
 grant select (id), update (id) on users to :"role";
+\endif
 
-grant select, delete on progress to :"role";
-grant insert (user_id, lesson_id, completed_at, updated_at), update (updated_at) on progress to :"role";
+select format('grant usage on schema %I to %I', nspname, :'role')
+from pg_class
+inner join pg_namespace on relnamespace = pg_namespace.oid
+where pg_class.oid = 'users'::regclass and not has_schema_privilege(:'role', pg_namespace.oid, 'usage')
+\gexec
 
-grant select, insert, update, delete on rate_limits to :"role";
+grant select, delete on :"schema".progress to :"role";
+grant insert (user_id, lesson_id, completed_at, updated_at), update (updated_at) on :"schema".progress to :"role";
+
+grant select, insert, update, delete on :"schema".rate_limits to :"role";
 
 -- Stripe's webhook: its mirror, and the copy of it that decides who has full access.
-grant select, insert, update on stripe_customers, stripe_subscriptions to :"role";
-grant insert (user_id, stripe_subscription_id, status, current_period_end), delete on subscriptions to :"role";
-grant update (stripe_subscription_id, status, current_period_end) on subscriptions to :"role";
+grant select, insert, update on :"schema".stripe_customers, :"schema".stripe_subscriptions to :"role";
+grant insert (user_id, stripe_subscription_id, status, current_period_end), delete on :"schema".subscriptions to :"role";
+grant update (stripe_subscription_id, status, current_period_end) on :"schema".subscriptions to :"role";
 
 -- The check at the start, and /readyz.
-grant select on _yoyo_migration to :"role";
+grant select on :"schema"._yoyo_migration to :"role";
 
 commit;
 
@@ -67,3 +85,36 @@ where not exists (
     where rolname = :'role' and setdatabase = 0 and format('%s=%s', name, value) = any(setconfig)
 )
 \gexec
+
+-- The role finds the tables without options in its URL, which a PgBouncer does not take. In this database alone: the role
+-- may serve others too.
+with wanted as (
+    select string_agg(quote_ident(name), ', ' order by number) as search_path
+    from unnest(current_schemas(false)) with ordinality as schemas (name, number)
+)
+
+select format('alter role %I in database %I set search_path = %s', :'role', current_database(), search_path)
+from wanted
+where search_path != 'public' and not exists (
+    select from pg_db_role_setting
+    inner join pg_roles on setrole = pg_roles.oid
+    inner join pg_database on setdatabase = pg_database.oid
+    where rolname = :'role' and datname = current_database() and 'search_path=' || search_path = any(setconfig)
+)
+\gexec
+
+select has_column_privilege(:'role', 'users', 'id', 'select') and has_column_privilege(:'role', 'users', 'id', 'update')
+as users_are_granted
+\gset
+
+\if :users_are_granted
+\else
+select format(
+    'the users table is another''s, who has to run: grant select (id), update (id) on %I.users to %I;', nspname, :'role'
+) as message
+from pg_class
+inner join pg_namespace on relnamespace = pg_namespace.oid
+where pg_class.oid = 'users'::regclass
+\gset
+\warn :message
+\endif

@@ -1,4 +1,34 @@
--- Learners. A site that already has a users table keeps it: it is checked and left alone.
+-- Learners. A site that already has a users table keeps it, in whatever schema of the search_path it is: it is checked
+-- and left alone.
+
+-- The names of all migrations: a fresh run that one of them would stop stops here, before it has created anything.
+do $$
+declare
+    taken text;
+begin
+    select string_agg(relname, ', ' order by relname) into taken
+    from pg_class
+    inner join pg_namespace on relnamespace = pg_namespace.oid
+    left join pg_index on pg_class.oid = indexrelid
+    where
+        nspname = current_schema()
+        and relname in (
+            'modules', 'lessons', 'lesson_prerequisites', 'lessons_module_id_idx',
+            'lesson_prerequisites_prerequisite_id_idx', 'subscriptions', 'enrollments', 'progress',
+            'progress_lesson_id_idx', 'rate_limits', 'stripe_customers', 'stripe_subscriptions',
+            'stripe_customers_user_id_idx', 'stripe_subscriptions_customer_id_idx',
+            'stripe_subscriptions_user_id_idx'
+        )
+        and (obj_description(coalesce(indrelid, pg_class.oid), 'pg_class') ~ 'created by progress-tracking') is not true;
+    if taken is not null then
+        raise exception using
+            errcode = 'duplicate_table',
+            message = 'schema ' || current_schema() || ' already has relations that this service did not create: ' || taken,
+            hint = 'Give the service a schema of its own (README, "A schema of its own"), or rename them.';
+    end if;
+end
+$$;
+
 do $$
 begin
     if to_regclass('users') is null then
@@ -18,7 +48,8 @@ begin
         raise exception using
             errcode = 'invalid_table_definition',
             message = 'the users table that is already here must have "id uuid" as its primary key',
-            hint = 'Give it one, or let the service live in a schema or database of its own and fill users there.';
+            hint = 'Give it one, or leave its schema out of the search_path: the service then creates a users table in a '
+            'schema of its own, for the site to fill (README, "Learners").';
     end if;
 end
 $$;

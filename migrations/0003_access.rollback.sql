@@ -1,3 +1,20 @@
 -- drops data: subscriptions and enrollments
-drop table if exists enrollments;
-drop table if exists subscriptions;
+do $$
+declare
+    name text;
+    relation regclass;
+begin
+    foreach name in array array['enrollments', 'subscriptions'] loop
+        relation := to_regclass(quote_ident(current_schema()) || '.' || name);
+        if obj_description(relation, 'pg_class') ~ 'created by progress-tracking' then
+            execute 'drop table ' || relation;
+        elsif relation is not null then
+            raise exception using
+                errcode = 'wrong_object_type',
+                message = 'nothing was dropped: no comment says that this service created ' || relation,
+                hint = 'If an earlier version did, make migrate adds the comment. If it is the site''s own: '
+                'README, "A schema of its own".';
+        end if;
+    end loop;
+end
+$$;

@@ -1,4 +1,27 @@
 -- One row: this user has completed this lesson. Nothing derived from it is stored anywhere.
+
+-- "if not exists" must pass over tables of an earlier, killed run of this migration, and over no others.
+do $$
+declare
+    taken text;
+begin
+    select string_agg(relname, ', ' order by relname) into taken
+    from pg_class
+    inner join pg_namespace on relnamespace = pg_namespace.oid
+    left join pg_index on pg_class.oid = indexrelid
+    where
+        nspname = current_schema()
+        and relname in ('progress', 'progress_lesson_id_idx')
+        and (obj_description(coalesce(indrelid, pg_class.oid), 'pg_class') ~ 'created by progress-tracking') is not true;
+    if taken is not null then
+        raise exception using
+            errcode = 'duplicate_table',
+            message = 'schema ' || current_schema() || ' already has relations that this service did not create: ' || taken,
+            hint = 'Give the service a schema of its own (README, "A schema of its own"), or rename them.';
+    end if;
+end
+$$;
+
 create table if not exists progress (
     user_id uuid not null references users (id) on delete cascade,
     lesson_id uuid not null references lessons (id),
@@ -21,5 +44,7 @@ create table if not exists progress (
     autovacuum_vacuum_scale_factor = 0.02,
     autovacuum_analyze_scale_factor = 0.02
 );
+
+comment on table progress is 'which learner has completed which lesson (created by progress-tracking)';
 
 create index if not exists progress_lesson_id_idx on progress (lesson_id);

@@ -1,6 +1,31 @@
 -- What Stripe says of its subscriptions: a row for each, since a learner may have two, and what Stripe says last of the
 -- old one must not close the new one. The best of a learner's is copied into subscriptions.
 
+-- "if not exists" must pass over tables of an earlier, killed run of this migration, and over no others.
+do $$
+declare
+    taken text;
+begin
+    select string_agg(relname, ', ' order by relname) into taken
+    from pg_class
+    inner join pg_namespace on relnamespace = pg_namespace.oid
+    left join pg_index on pg_class.oid = indexrelid
+    where
+        nspname = current_schema()
+        and relname in (
+            'stripe_customers', 'stripe_subscriptions', 'stripe_customers_user_id_idx',
+            'stripe_subscriptions_customer_id_idx', 'stripe_subscriptions_user_id_idx'
+        )
+        and (obj_description(coalesce(indrelid, pg_class.oid), 'pg_class') ~ 'created by progress-tracking') is not true;
+    if taken is not null then
+        raise exception using
+            errcode = 'duplicate_table',
+            message = 'schema ' || current_schema() || ' already has relations that this service did not create: ' || taken,
+            hint = 'Give the service a schema of its own (README, "A schema of its own"), or rename them.';
+    end if;
+end
+$$;
+
 -- Which learner a customer of Stripe's is, as a checkout said. The learner need not be in users yet.
 create table if not exists stripe_customers (
     customer_id text primary key,
@@ -10,6 +35,8 @@ create table if not exists stripe_customers (
     event_created timestamptz not null,
     created_at timestamptz not null default now()
 );
+
+comment on table stripe_customers is 'which learner a customer of Stripe''s is (created by progress-tracking)';
 
 create index if not exists stripe_customers_user_id_idx on stripe_customers (user_id);
 
@@ -31,6 +58,8 @@ create table if not exists stripe_subscriptions (
     created_at timestamptz not null default now(),
     updated_at timestamptz not null default now()
 );
+
+comment on table stripe_subscriptions is 'what Stripe said last of each subscription (created by progress-tracking)';
 
 create index if not exists stripe_subscriptions_customer_id_idx on stripe_subscriptions (customer_id);
 

@@ -178,7 +178,7 @@ def shell_blocks(text: str) -> list[str]:
 @pytest.fixture(scope="module")
 def blocks() -> dict[str, list[str]]:
     found = {"README.md": shell_blocks(README), "sql/README.md": shell_blocks(DBAS)}
-    assert {name: len(texts) for name, texts in found.items()} == {"README.md": 10, "sql/README.md": 3}
+    assert {name: len(texts) for name, texts in found.items()} == {"README.md": 12, "sql/README.md": 3}
     return found
 
 
@@ -194,7 +194,8 @@ def checkout(folder: Path) -> Path:  # noqa: F811
 
 
 def test_the_shell_blocks_run_as_they_stand(checkout, blocks):
-    start, test, learners, events, venv, owner, production, dump, restore, by_hand = blocks["README.md"]
+    start, test, learners, copy, events, venv, owner, production, schema, dump, restore, by_hand = blocks["README.md"]
+    assert "site_users" in copy  # tests/test_site.py runs it
     assert (start, test) == ("make run\n", "make test\n")  # the second is what runs this
     environ = {"PATH": f"{postgres.bindir()}:{os.environ['PATH']}", "HOME": "/nonexistent", "PORT": str(free_port())}
     environ |= {"WEB_CONCURRENCY": "1"}
@@ -243,6 +244,11 @@ def test_the_shell_blocks_run_as_they_stand(checkout, blocks):
         assert any("Listening at: http://127.0.0.1:" in line for line in service.stderr)  # the last line is its end
         service.terminate()
         service.communicate(timeout=30)
+        run(f'psql -Xqc "create database site" "{ours}"')
+        options = re.search(r"&options=[^']*", schema)
+        assert options
+        site = ours.replace("/progress?", "/site?") + options[0]
+        assert "applied 0001_users" in run(schema.replace("export DATABASE_URL=", "export OTHER="), DATABASE_URL=site)
         run(dump)
         restored = ours.replace("/progress?", "/restored?")
         run(f'psql -Xqc "create database restored" "{ours}"')
@@ -268,19 +274,6 @@ def test_the_catalog_of_the_readme_loads(tmp_path, database_url, db):
     )
     assert done.stdout.endswith("loaded\n")
     assert db.execute("select title from lessons").fetchall() == [("Lucian's Luscious Lasagna",)]
-
-
-def test_the_trigger_of_the_readme_fills_users(db):
-    example = re.search(r"^```sql\n(create function.*?)^```$", README, re.M | re.S)
-    assert example
-    with db.transaction(force_rollback=True):
-        db.execute("create table accounts (id uuid primary key, email text)")
-        db.execute(example[1])
-        db.execute("insert into accounts values ('6f9619ff-8b86-4d11-b42d-00c04fc964ff', 'a@example.org')")
-        db.execute("update accounts set email = 'b@example.org'")
-        assert db.execute("select id::text, email from users").fetchall() == [
-            ("6f9619ff-8b86-4d11-b42d-00c04fc964ff", "b@example.org")
-        ]
 
 
 def test_the_project_speaks_of_itself_alone():

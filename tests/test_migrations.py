@@ -18,30 +18,36 @@ from app.database import ROOT, known_migrations
 from app.demo.postgres import bindir
 from tests.test_cli import Answer, ended, run, spawn
 
-NAMES = ["0001_users", "0002_catalog", "0003_access", "0004_progress", "0005_rate_limits", "0006_stripe"]
+NAMES = known_migrations()
+RELEASED = ["0001_users", "0002_catalog", "0003_access", "0004_progress", "0005_rate_limits", "0006_stripe"]
 # The last one that refers to users, and those from it on.
 PROGRESS = NAMES[3:]
-TABLES = [
-    "enrollments",
-    "lesson_prerequisites",
-    "lessons",
-    "modules",
-    "progress",
-    "rate_limits",
-    "stripe_customers",
-    "stripe_subscriptions",
-    "subscriptions",
-    "users",
-]
+FOLDER = ROOT / "migrations"
+ROLLBACKS = sorted(FOLDER.glob("*.rollback.sql"))
+TEXTS = {name: (FOLDER / f"{name}.sql").read_text() for name in NAMES}
+
+
+def created(name: str, what: str) -> list[str]:
+    """The names of the tables, or of the indexes, that a migration creates, in its order."""
+    return re.findall(rf"create (?:unlogged |unique )?{what} (?:if not exists )?(\w+)", TEXTS[name])
+
+
+TABLES = sorted(table for name in NAMES for table in created(name, "table"))
+# All but users, which may be the site's own.
+OURS = [table for table in TABLES if table != "users"]
 APPLIED = (0, "".join(f"applied {name}\n" for name in NAMES), "")
 NOTHING = (0, "nothing to do: every migration is applied\n", "")
 LOCKED = "Error: someone else holds a lock on a table; try again\n"
 PRIMARY_KEY = (
     'Error: the users table that is already here must have "id uuid" as its primary key. '
-    "Give it one, or let the service live in a schema or database of its own and fill users there.\n"
+    "Give it one, or leave its schema out of the search_path: the service then creates a users table in a schema of its"
+    ' own, for the site to fill (README, "Learners").\n'
 )
-FOLDER = ROOT / "migrations"
-ROLLBACKS = sorted(FOLDER.glob("*.rollback.sql"))
+TAKEN = (
+    "Error: schema public already has relations that this service did not create: {}. "
+    'Give the service a schema of its own (README, "A schema of its own"), or rename them.\n'
+)
+OWN_SCHEMA = "&options=-csearch_path%3Dprogress,public"
 
 
 @contextmanager
@@ -62,11 +68,11 @@ def schema(url: str, *options: str) -> str:
     return re.sub(r"^\\(un)?restrict .*\n", "", dump.stdout, flags=re.M)
 
 
-def tables(url: str) -> list[str]:
+def tables(url: str, schema: str = "public") -> list[str]:
     """The tables that are there, but for those of the migrations themselves."""
     with connected(url) as connection:
         rows = connection.execute(
-            "select tablename from pg_tables where schemaname = 'public' and tablename !~ 'yoyo' order by 1"
+            "select tablename from pg_tables where schemaname = %s and tablename !~ 'yoyo' order by 1", [schema]
         ).fetchall()
     return [name for (name,) in rows]
 
@@ -91,8 +97,9 @@ def migrated(empty: str) -> str:
     return empty
 
 
-def test_the_migrations_are_these_and_each_has_a_rollback():
-    assert known_migrations() == NAMES
+def test_the_migrations_are_numbered_and_each_has_a_rollback():
+    assert NAMES[: len(RELEASED)] == RELEASED
+    assert [int(name[:4]) for name in NAMES] == list(range(1, len(NAMES) + 1))
     assert [path.name for path in ROLLBACKS] == [f"{name}.rollback.sql" for name in NAMES]
 
 
@@ -118,7 +125,8 @@ def test_each_migration_goes_down_and_up_again_to_an_identical_schema(migrated):
         assert rollback(migrated) == (0, f"took back {name}\n", "")
         schemas.append(schema(migrated))
     assert tables(migrated) == []
-    assert len(set(schemas)) == len(NAMES) + 1
+    same = [name for name, one, other in zip(reversed(NAMES), schemas, schemas[1:], strict=False) if one == other]
+    assert same == ["0007_marks"]  # whose comments stay
     assert rollback(migrated) == (0, "nothing to do: no migration is applied\n", "")
     assert run(migrated, "migrate") == APPLIED
     assert schema(migrated) == schemas[0]
@@ -150,24 +158,23 @@ def test_the_status_of_an_empty_database_is_pending_and_changes_nothing(empty):
 @pytest.mark.parametrize("path", ROLLBACKS, ids=lambda path: path.name)
 def test_a_rollback_that_drops_data_says_so_in_its_first_line(path: Path):
     text = path.read_text()
-    if re.search(r"\b(drop|delete|truncate)\b", re.sub(r"--.*", "", text), re.IGNORECASE):
+    if re.search(r"\b(drop table|drop column|delete|truncate)\b", re.sub(r"--.*", "", text), re.IGNORECASE):
         assert re.match(r"-- drops data: \S.*\n", text)
 
 
 LOST = {
-    "0006_stripe": (
-        "what Stripe said of each subscription; access stays as it is, and make stripe-sync fetches the rest again"
-    ),
-    "0001_users": "users, unless the site brought the table itself",
-    "0002_catalog": "the catalog",
-    "0003_access": "subscriptions and enrollments",
-    "0004_progress": "every completion of every learner",
-    "0005_rate_limits": "the windows of the write limit, which fill again",
+    path.name.removesuffix(".rollback.sql"): lost[1]
+    for path in ROLLBACKS
+    if (lost := re.match(r"-- drops data: (.+)", path.read_text()))
 }
 
 
 def test_a_rollback_that_drops_data_drops_nothing_unless_it_is_confirmed(migrated):
+    assert {"0001_users", "0002_catalog", "0003_access", "0004_progress"} < set(LOST)
     for name in reversed(NAMES):
+        if name not in LOST:
+            assert run(migrated, "rollback") == (0, f"took back {name}\n", "")
+            continue
         before = schema(migrated), applied(migrated)
         refused = f"Error: taking back {name} drops {LOST[name]}; if that is meant: make rollback CONFIRM=yes\n"
         for confirm in ("", "no", "YES", "1"):
@@ -300,7 +307,7 @@ def test_a_migration_that_waits_for_a_table_gives_up_after_its_lock_timeout(migr
 
 def test_a_role_that_may_not_create_or_write_is_told_so_at_once(empty, postgres):
     with connected(postgres.url()) as connection:
-        if not connection.execute("select from pg_roles where rolname = 'weak'").fetchone():
+        if not connection.execute("select from pg_roles where rolname = 'weak'").rowcount:
             connection.execute("create role weak login")
     weak = empty.replace("postgres@", "weak@")
     for command in ("migrate", "rollback", "migrate-unlock"):
@@ -350,3 +357,261 @@ def test_a_run_is_logged_by_its_user_id_where_the_environment_names_no_user(empt
     assert run(empty, "migrate") == APPLIED
     with connected(empty) as connection:
         assert connection.execute("select distinct username from _yoyo_log").fetchall() == [(str(os.getuid()),)]
+
+
+GUARD = re.compile(r"do \$\$\ndeclare\n    taken text;.*?^\$\$;\n", re.S | re.M)
+NAME_LIST = re.compile(r"relname in \((.*?)\)", re.S)
+
+
+def test_each_migration_looks_for_relations_of_its_names_and_the_first_for_those_of_all():
+    guarded = {name: GUARD.search(text) for name, text in TEXTS.items()}
+    names = {name: set(created(name, "table") + created(name, "index")) for name in NAMES}
+    everything = set().union(*names.values()) - {"users"}
+    for name in NAMES:
+        guard = guarded[name]
+        if not guard:
+            assert not names[name], f"{name} creates tables, and begins without the block that 0002_catalog begins with"
+            continue
+        listed = NAME_LIST.search(guard[0])
+        assert listed
+        wanted = everything if name == NAMES[0] else names[name]
+        assert set(re.findall(r"\w+", listed[1])) == wanted, name
+        for table in set(created(name, "table")) - {"users"}:
+            assert re.search(rf"comment on table {table} is '.*\(created by progress-tracking\)';", TEXTS[name]), table
+    copies = {NAME_LIST.sub("", guard[0]) for guard in guarded.values() if guard}
+    assert len(copies) == 1
+
+
+def test_a_relation_of_the_sites_with_one_of_our_names_stops_a_fresh_run_before_anything_is_created(empty):
+    cases = [(name, f"create table {name} (id text primary key)") for name in OURS]
+    cases += [
+        ("lessons", "create view lessons as select 1 as id"),
+        ("progress", "create sequence progress"),
+        ("enrollments", "create table enrollments (id uuid primary key, user_id uuid, course_id uuid)"),
+        ("lessons_module_id_idx", "create table old (id text); create index lessons_module_id_idx on old (id)"),
+        # Like ours, but the service did not create it.
+        ("enrollments", "create table enrollments (user_id uuid primary key, expires_at timestamptz)"),
+    ]
+    for taken, statement in cases:
+        execute(empty, f"drop schema public cascade; create schema public; {statement}")
+        before = schema(empty, "--exclude-table=*yoyo*")
+        assert run(empty, "migrate") == (1, "", TAKEN.format(taken))
+        assert (schema(empty, "--exclude-table=*yoyo*"), applied(empty)) == (before, [])
+
+
+def test_a_relation_of_the_sites_stops_each_migration_that_would_create_one_of_its_name(migrated):
+    for name in reversed(NAMES[1:]):
+        assert rollback(migrated)[0] == 0
+        for table in created(name, "table"):
+            execute(migrated, f"create table {table} (id text)")
+            assert run(migrated, "migrate") == (1, "", TAKEN.format(table))
+            assert applied(migrated) == NAMES[: NAMES.index(name)]
+            execute(migrated, f"drop table {table}")
+
+
+def test_a_rollback_drops_only_what_our_comment_says_is_ours(migrated):
+    for name in reversed(NAMES[1:]):
+        before = tables(migrated), applied(migrated)
+        for table in created(name, "table"):
+            with connected(migrated) as connection:
+                comment = connection.execute("select obj_description(%s::regclass)", [table]).fetchone()
+                for none in ("null", "'learners'"):
+                    connection.execute(f"comment on table {table} is {none}")
+                    code, out, err = rollback(migrated)
+                    assert (code, out) == (1, "")
+                    assert err == (
+                        f"Error: nothing was dropped: no comment says that this service created {table}. "
+                        "If an earlier version did, make migrate adds the comment. "
+                        'If it is the site\'s own: README, "A schema of its own".\n'
+                    )
+                    assert (tables(migrated), applied(migrated)) == before
+                assert comment
+                connection.execute(sql.SQL("comment on table {} is {}").format(sql.Identifier(table), *comment))
+        assert rollback(migrated)[0] == 0
+
+
+@pytest.fixture
+def earlier(migrated: str) -> str:
+    """A database that the version without comments on its tables has migrated, but for users, which had one."""
+    while applied(migrated) != RELEASED:
+        assert rollback(migrated)[0] == 0
+    for table in set(tables(migrated)) - {"users"}:
+        execute(migrated, f"comment on table {table} is null")
+    return migrated
+
+
+def test_a_database_of_the_version_before_gets_the_comments_and_then_is_as_a_fresh_one(earlier, database_url):
+    assert run(earlier, "migrate")[0] == 0
+    assert schema(earlier) == schema(database_url)
+    for name in reversed(NAMES):
+        assert rollback(earlier) == (0, f"took back {name}\n", "")
+    assert tables(earlier) == []
+
+
+@pytest.mark.parametrize(
+    ("table", "change"),
+    [
+        ("enrollments", "drop table {0}; create table {0} (id uuid primary key, user_id uuid, course_id uuid)"),
+        ("subscriptions", "drop table {0}; create table {0} (id text primary key, plan text)"),
+        ("rate_limits", "drop table {0}"),
+        ("rate_limits", "alter table {0} rename to r; create view {0} as select * from r"),
+        ("rate_limits", "alter table {0} rename to r; create table {0} (like r)"),
+        ("rate_limits", "alter table {0} add column note text"),
+        ("stripe_customers", "alter table {0} alter column claimed_user_id type text"),
+        (
+            "lesson_prerequisites",
+            "alter table {0} drop constraint {0}_pkey; alter table {0} add primary key (lesson_id)",
+        ),
+    ],
+)
+def test_a_table_that_is_not_ours_gets_no_comment_and_stops_the_run(earlier, table, change):
+    execute(earlier, change.format(table))
+    before = schema(earlier)
+    refused = (
+        f"Error: schema public has no such table as this service creates: {table}. Columns or primary key differ, or"
+        " there is none. If a table is the site's own, move the service into a schema of its own "
+        '(README, "A schema of its own"). If it is the service\'s with columns of yours: '
+        "comment on table … is 'created by progress-tracking'.\n"
+    )
+    assert run(earlier, "migrate") == (1, "", refused)
+    assert (schema(earlier), applied(earlier)) == (before, RELEASED)
+
+
+def test_a_table_of_ours_with_columns_of_the_operators_is_ours_once_its_comment_says_so(earlier):
+    execute(
+        earlier, "alter table lessons add column slug text; comment on table lessons is 'created by progress-tracking'"
+    )
+    assert run(earlier, "migrate")[0] == 0
+    assert applied(earlier) == NAMES
+
+
+# A site that has tables of all our names, and uses yoyo itself.
+SITE = "".join(f"create table {name} (id serial primary key); insert into {name} default values; " for name in OURS)
+SITE += """
+    create table users (id uuid primary key, email text);
+    insert into users values ('00000000-0000-4000-8000-000000000001', 'ada@example.org');
+    create table _yoyo_migration (
+        migration_hash varchar(64) primary key, migration_id varchar(255), applied_at_utc timestamp
+    );
+    insert into _yoyo_migration values (encode(sha256('0001_users'), 'hex'), '0001_users', now());
+    create table _yoyo_version (version integer primary key, installed_at_utc timestamp);
+    insert into _yoyo_version values (2, now());
+    create table _yoyo_log (id varchar(36) primary key);
+    create table yoyo_lock (locked integer default 1 primary key, ctime timestamp, pid integer not null);
+    insert into yoyo_lock (pid) values (4711);
+"""
+
+
+def contents(url: str, schema: str) -> str:
+    """All that a schema holds, as pg_dump writes it."""
+    command = [str(bindir() / "pg_dump"), f"--schema={schema}", "--inserts", "--no-acl", url]
+    dump = subprocess.run(command, check=True, capture_output=True, text=True)
+    return re.sub(r"^\\(un)?restrict .*\n", "", dump.stdout, flags=re.M)
+
+
+def test_a_schema_of_our_own_leaves_alone_a_site_that_has_tables_of_the_same_names(empty):
+    execute(empty, SITE)
+    before = contents(empty, "public")
+    url = empty + OWN_SCHEMA
+    pending = (0, "".join(f"{name:24} pending\n" for name in NAMES), "")
+    no_schema = (1, "", "Error: search_path: there is no schema progress yet; make migrate creates it\n")
+    assert run(url, "migration-status") == pending
+    assert rollback(url) == run(url, "migrate-unlock") == no_schema
+    assert run(url, "migrate", "--wait", "1") == APPLIED
+    assert tables(url, "progress") == OURS
+    assert run(url, "migration-status")[1].count(" applied ") == len(NAMES)
+    assert run(url, "migrate-unlock") == (0, "the migrations' lock is removed\n", "")
+    for name in reversed(NAMES):
+        assert rollback(url) == (0, f"took back {name}\n", "")
+    assert run(url, "migration-status") == pending
+    assert tables(url, "progress") == []
+    assert contents(empty, "public") == before
+    assert run(url, "migrate") == APPLIED
+    assert run(url, "migrate") == NOTHING
+    assert contents(empty, "public") == before
+
+
+def test_a_schema_of_our_own_has_a_users_table_of_its_own_where_the_path_has_none(empty):
+    assert run(empty + OWN_SCHEMA, "migrate") == APPLIED
+    assert (tables(empty), tables(empty, "progress")) == ([], TABLES)
+
+
+def test_a_users_table_with_another_primary_key_is_no_obstacle_outside_the_search_path(empty):
+    execute(empty, "create table users (id serial primary key)")
+    assert run(empty + OWN_SCHEMA, "migrate") == (1, "", PRIMARY_KEY)
+    assert run(empty + OWN_SCHEMA.removesuffix(",public"), "migrate") == APPLIED
+    assert (tables(empty), tables(empty, "progress")) == (["users"], TABLES)
+
+
+def test_a_rollback_leaves_another_installation_on_the_search_path_alone(empty):
+    first, second = (f"{empty}&options=-csearch_path%3D{path}" for path in ("one", "two"))
+    for url in (first, second):
+        assert run(url, "migrate") == APPLIED
+    for _ in NAMES:
+        assert rollback(f"{second},one")[0] == 0
+    assert (tables(empty, "one"), tables(empty, "two")) == (TABLES, [])
+    # Repeated, as if killed before it was recorded: now the names are found in the other schema.
+    for name in NAMES:
+        psql = [str(bindir() / "psql"), "-Xq", "-v", "ON_ERROR_STOP=1", f"{second},one", "-f"]
+        subprocess.run([*psql, str(FOLDER / f"{name}.rollback.sql")], check=True)
+    assert tables(empty, "one") == TABLES
+
+
+def test_a_search_path_that_names_another_schema_first_does_not_start_anew_beside_the_tables_that_are_there(earlier):
+    moved = (
+        "Error: search_path: the tables of this service are in another schema of it already. "
+        'Name that schema first, or move them (README, "A schema of its own")\n'
+    )
+    for _ in range(2):
+        assert run(earlier + OWN_SCHEMA, "migrate") == (1, "", moved)
+        assert tables(earlier, "progress") == []
+        assert run(earlier, "migrate")[0] == 0
+    execute(earlier, "create schema progress")
+    assert run(earlier + OWN_SCHEMA, "migrate") == (1, "", moved)
+    assert tables(earlier, "progress") == []
+
+
+@pytest.mark.parametrize(
+    ("path", "schema"),
+    [
+        ("progress", "progress"),
+        ("PROGRESS,public", "progress"),
+        ('"My\\ ""own""",public', 'My "own"'),
+        ("\\ progress\\ ,\\ public", "progress"),
+        ('"$user",public', "public"),
+        ("$user,public", "public"),
+        ('"$user",progress,public', "public"),
+    ],
+)
+def test_the_schema_that_the_url_names_first_is_created_but_never_one_of_the_name_user(empty, path, schema):
+    url = f"{empty}&options=-csearch_path%3D{quote(path, safe='')}"
+    for answer in (APPLIED, NOTHING):
+        assert run(url, "migrate") == answer
+    assert tables(empty, schema) == TABLES
+    with connected(empty) as connection:
+        schemas = connection.execute(
+            "select nspname from pg_namespace where nspname !~ '^(pg_|information_)'"
+        ).fetchall()
+    assert {name for (name,) in schemas} == {"public", schema}
+
+
+def test_three_runs_at_once_create_one_schema(empty):
+    runs = [spawn(empty + OWN_SCHEMA, "migrate") for _ in range(3)]
+    assert sorted(ended(process) for process in runs) == sorted([APPLIED, NOTHING, NOTHING])
+    assert tables(empty, "progress") == TABLES
+
+
+def test_a_role_that_may_not_create_or_use_the_schema_is_told_so_and_nothing_is_created_elsewhere(empty, postgres):
+    with connected(postgres.url()) as connection:
+        if not connection.execute("select from pg_roles where rolname = 'weak'").rowcount:
+            connection.execute("create role weak login")
+    execute(empty, "grant all on schema public to weak")
+    weak = empty.replace("postgres@", "weak@") + OWN_SCHEMA
+    name = re.search(r"test_\d+", empty)
+    assert name
+    assert run(weak, "migrate") == (1, "", f"Error: permission denied for database {name[0]}\n")
+    execute(empty, "create schema progress")
+    assert run(weak, "migrate") == (1, "", "Error: permission denied for schema progress\n")
+    for command in ("rollback", "migrate-unlock"):
+        assert run(weak, command) == (1, "", "Error: search_path: this role may not use the schema progress\n")
+    assert tables(empty) == tables(empty, "progress") == []

@@ -1,0 +1,1 @@
+-- The comments stay: the rollbacks of the migrations before this one need them.
