@@ -615,3 +615,36 @@ def test_a_role_that_may_not_create_or_use_the_schema_is_told_so_and_nothing_is_
     for command in ("rollback", "migrate-unlock"):
         assert run(weak, command) == (1, "", "Error: search_path: this role may not use the schema progress\n")
     assert tables(empty) == tables(empty, "progress") == []
+
+
+@pytest.mark.parametrize("constraint", ["", "; alter table users rename constraint users_email_key to one_address"])
+def test_an_address_may_be_two_learners_and_a_rollback_says_so_without_naming_it(migrated, constraint):
+    while "0008_users_email" in applied(migrated):
+        assert rollback(migrated)[0] == 0
+    before = schema(migrated)
+    assert "UNIQUE (email)" in before
+    execute(migrated, f"select{constraint}")
+    assert run(migrated, "migrate")[0] == 0
+    assert "UNIQUE (email)" not in schema(migrated)
+    add = "insert into users (id, email) values (gen_random_uuid(), 'ada@example.org'), (gen_random_uuid(), null)"
+    for _ in range(2):
+        execute(migrated, add)
+    while applied(migrated)[-1] != "0008_users_email":
+        assert rollback(migrated)[0] == 0
+    refused = (
+        "Error: learners share an e-mail address, which the version before does not allow; such addresses: 1. "
+        "The service has no use for the address: update users set email = null where email in "
+        "(select email from users group by email having count(*) > 1).\n"
+    )
+    assert rollback(migrated) == (1, "", refused)
+    found = re.search("update users .*[)]", refused)
+    assert found
+    execute(migrated, found[0])
+    assert rollback(migrated)[0] == 0
+    assert schema(migrated) == before
+
+
+def test_a_sites_own_users_keep_their_unique_address(empty):
+    execute(empty, "create table users (id uuid primary key, email text unique)")
+    assert run(empty, "migrate") == APPLIED
+    assert "UNIQUE (email)" in schema(empty)

@@ -1,0 +1,19 @@
+-- Two learners may have one e-mail address: an account that was deleted and made again, or a soft delete. Only in a
+-- users table that this service created; a site's own is left alone.
+do $$
+declare
+    learners regclass := to_regclass(quote_ident(current_schema()) || '.users');
+    name text;
+begin
+    if obj_description(learners, 'pg_class') ~ 'created by progress-tracking' then
+        for name in
+            select conname
+            from pg_constraint
+            inner join pg_attribute on conrelid = attrelid and conkey = array[attnum]
+            where conrelid = learners and contype = 'u' and attname = 'email'
+        loop
+            execute 'alter table ' || learners || ' drop constraint ' || quote_ident(name);
+        end loop;
+    end if;
+end
+$$;
