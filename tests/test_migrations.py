@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -14,6 +15,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from app.checks import UUID4
 from app.database import ROOT, known_migrations
 from app.demo.postgres import bindir
 from tests.test_cli import Answer, ended, run, spawn
@@ -648,3 +650,55 @@ def test_a_sites_own_users_keep_their_unique_address(empty):
     execute(empty, "create table users (id uuid primary key, email text unique)")
     assert run(empty, "migrate") == APPLIED
     assert "UNIQUE (email)" in schema(empty)
+
+
+# One of each version, of each variant, and the two that are neither.
+IDS = [f"01900000-0000-{version:x}000-8000-000000000000" for version in range(16)]
+IDS += [f"01900000-0000-4000-{variant:x}000-000000000000" for variant in range(16)]
+IDS += [str(uuid.UUID(int=0)), str(uuid.UUID(int=2**128 - 1)), "ABCDEF01-2345-4789-ABCD-EF0123456789"]
+
+
+@pytest.mark.parametrize("table", ["modules", "lessons"])
+def test_the_tables_take_the_ids_that_the_api_takes_and_no_others(db, table):
+    module = str(uuid.uuid4())
+    db.execute("insert into modules (id, title, position) values (%s, '', 1)", [module])
+    insert = {
+        "modules": "insert into modules (id, title, position) values (%s, '', 1)",
+        "lessons": f"insert into lessons (id, module_id, title, position) values (%s, '{module}', '', 1)",
+    }
+    for text in dict.fromkeys(IDS):
+        try:
+            db.execute(insert[table], [text])
+            taken = True
+        except psycopg.errors.CheckViolation:
+            taken = False
+        assert taken == bool(UUID4.fullmatch(text)), text
+        db.execute(f"delete from {table} where id != %s", [module])
+
+
+def test_rows_whose_ids_are_not_of_version_4_are_named_and_nothing_is_changed(earlier):
+    assert run(earlier, "migrate")[0] == 0
+    while "0009_uuid_version_4" in applied(earlier):
+        assert rollback(earlier)[0] == 0
+    wrong = [f"01900000-0000-7000-8000-{number:012x}" for number in range(13)]
+    with connected(earlier) as connection:
+        module = str(uuid.uuid4())
+        for module_id in (module, wrong[0]):
+            connection.execute("insert into modules (id, title, position) values (%s, '', 1)", [module_id])
+        for lesson_id in (*wrong[1:], str(uuid.uuid4())):
+            connection.execute(
+                "insert into lessons (id, module_id, title, position) values (%s, %s, '', 1)", [lesson_id, module]
+            )
+        before = schema(earlier), applied(earlier)
+        named = ", ".join([f"module {wrong[0]}", *(f"lesson {lesson_id}" for lesson_id in wrong[1:10])])
+        refused = (
+            f"Error: ids that are not UUIDs of version 4: {named} and 3 more. The API refuses them. "
+            "Give each another id, for instance gen_random_uuid(), or delete the row.\n"
+        )
+        assert run(earlier, "migrate") == (1, "", refused)
+        assert (schema(earlier), applied(earlier)) == before
+        connection.execute("update lessons set id = gen_random_uuid() where id::text like '01900000%'")
+        refused = refused.replace(f"{named} and 3 more", f"module {wrong[0]}")
+        assert run(earlier, "migrate") == (1, "", refused)
+        connection.execute("delete from modules where id = %s", [wrong[0]])
+    assert run(earlier, "migrate")[0] == 0

@@ -264,7 +264,8 @@ def test_migrations_that_are_killed_at_any_moment_leave_each_applied_or_not(new_
     for name in NAMES:
         execute(reference, (FOLDER / f"{name}.sql").read_text())
         schemas.append(schema(reference, own))
-    assert len(set(schemas)) == len(NAMES) + 1
+    # All differ, but for 0007_marks, which changes nothing on a fresh database.
+    assert len(set(schemas)) == len(NAMES)
     started = time.monotonic()
     assert run(new_database(), "migrate")[0] == 0
     took = time.monotonic() - started
@@ -273,9 +274,11 @@ def test_migrations_that_are_killed_at_any_moment_leave_each_applied_or_not(new_
         url = new_database()
         with connected(url) as db:
             codes.add(kill_at_work(db, spawn(url, "migrate"), moment))
-        applied = schemas.index(schema(url, own))
+        now = schema(url, own)
+        applied = [number for number, one in enumerate(schemas) if one == now]
         # It is recorded after it is applied: in between, it is repeated, which does no harm.
-        assert recorded(url) in (NAMES[:applied], NAMES[: max(0, applied - 1)])
+        assert len(recorded(url)) in {number - late for number in applied for late in (0, 1)}
+        assert recorded(url) == NAMES[: len(recorded(url))]
         assert run(url, "migrate-unlock")[0] == 0
         assert run(url, "migrate")[0] == 0
         assert (schema(url, own), recorded(url)) == (schemas[-1], NAMES)
