@@ -38,6 +38,8 @@ class OneLine(click.Group):
             # Only what the server answered has a state: without one there is no connection.
             start = "" if error.sqlstate else "DATABASE_URL: "
             hint = f". {error.diag.message_hint}" if error.diag.message_hint else ""
+            if "unsupported startup parameter: options" in str(error):
+                hint = ". A PgBouncer takes no options: leave them out, and set for the role what they set"
             text = f"{start}{error.diag.message_primary or error}{hint}"
             raise click.ClickException(" ".join(text.split())) from None
         except UnicodeEncodeError:  # the environment carries bytes

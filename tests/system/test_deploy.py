@@ -10,6 +10,7 @@ import ssl
 import subprocess
 import tempfile
 import time
+import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from datetime import UTC, datetime, timedelta
@@ -25,9 +26,12 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from psycopg.conninfo import conninfo_to_dict
 
+from app.database import known_migrations
 from app.demo.postgres import owner, unprivileged
-from tests.conftest import ROOT, SERVICE, free_port, running_gunicorn
+from tests.conftest import ROOT, SERVICE, free_port, grant, running_gunicorn
 from tests.load import Load, fill, in_table
+from tests.test_cli import ended, run, spawn
+from tests.test_migrations import TABLES, tables
 from tests.world import SECRET, add_module, add_user, bearer, cookie, lesson_path
 
 SUMMARY = "/api/progress/summary"
@@ -240,35 +244,111 @@ def test_systemd_is_told_when_the_service_is_ready(folder, environ):
             assert b"READY=1" in notified.recv(1000)
 
 
-def test_behind_a_pgbouncer_in_transaction_mode(folder, environ, db):
-    fill(db)
-    parts = conninfo_to_dict(environ["DATABASE_URL"])
-    port = free_port()
-    (folder / "pgbouncer.ini").write_text(
-        "[databases]\n"
-        f"progress = host={parts['host']} port={parts['port']} dbname={parts['dbname']} user={SERVICE}\n"
-        "[pgbouncer]\n"
-        f"listen_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\nauth_type = any\n"
-        "pool_mode = transaction\ndefault_pool_size = 3\n"
-    )
-    user = owner(ROOT)
-    if user:
-        os.chown(folder, *user)
-    with subprocess.Popen([*unprivileged(ROOT), "pgbouncer", "-q", str(folder / "pgbouncer.ini")]) as pgbouncer:
-        try:
-            url = f"postgresql://{SERVICE}@127.0.0.1:{port}/progress"
-            settings = {"DATABASE_URL": url, "PREPARE_THRESHOLD": "off", "WEB_CONCURRENCY": "2"}
+@pytest.fixture
+def pgbouncer(folder):
+    """Start a PgBouncer in transaction mode before the server of a URL; returns its host and port."""
+    with ExitStack() as stack:
+
+        def start(url: str, settings: str = "") -> str:
+            parts = conninfo_to_dict(url)
+            port = free_port()
+            (folder / "pgbouncer.ini").write_text(
+                f"[databases]\n* = host={parts['host']} port={parts['port']}\n"
+                "[pgbouncer]\n"
+                f"listen_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\nauth_type = trust\n"
+                f"auth_file = {folder}/users\npool_mode = transaction\ndefault_pool_size = 3\n{settings}\n"
+            )
+            (folder / "users").write_text("".join(f'"{name}" ""\n' for name in ("postgres", SERVICE, "pooled_owner")))
+            user = owner(ROOT)
+            if user:
+                os.chown(folder, *user)
+            command = [*unprivileged(ROOT), "pgbouncer", "-q", str(folder / "pgbouncer.ini")]
+            process = stack.enter_context(subprocess.Popen(command))
+            stack.callback(process.terminate)
             deadline = time.monotonic() + 10
             while True:
                 try:
-                    psycopg.connect(url).close()
-                    break
+                    psycopg.connect(f"postgresql://postgres@127.0.0.1:{port}/{parts['dbname']}").close()
+                    return f"127.0.0.1:{port}"
                 except psycopg.OperationalError:
                     assert time.monotonic() < deadline
                     time.sleep(0.05)
-            with running_gunicorn(environ | settings) as service, Load(service.url) as load:
-                load.wait_for_more(300)
-            assert {(answer.status, answer.error) for answer in load.answers} == {(200, None)}
-            assert load.marked() <= in_table(db)
+
+        yield start
+
+
+def test_behind_a_pgbouncer_in_transaction_mode(pgbouncer, environ, db):
+    fill(db)
+    url = f"postgresql://{SERVICE}@{pgbouncer(environ['DATABASE_URL'])}/{db.info.dbname}"
+    settings = {"DATABASE_URL": url, "PREPARE_THRESHOLD": "off", "WEB_CONCURRENCY": "2"}
+    with running_gunicorn(environ | settings) as service, Load(service.url) as load:
+        load.wait_for_more(300)
+    assert {(answer.status, answer.error) for answer in load.answers} == {(200, None)}
+    assert load.marked() <= in_table(db)
+
+
+def test_a_schema_of_its_own_behind_a_pgbouncer_is_the_roles_from_migrate_to_service(
+    pgbouncer, new_database, environ, db
+):
+    direct = new_database()
+    with closing(psycopg.connect(direct, autocommit=True)) as superuser:
+        superuser.execute("create role pooled_owner login superuser")
+        try:
+            database = superuser.info.dbname
+            superuser.execute("create schema progress authorization pooled_owner")
+            superuser.execute(f"alter role pooled_owner in database {database} set search_path = progress, public")
+            superuser.execute("create table users (id uuid primary key, email text); create table lessons (id text)")
+            url = f"postgresql://pooled_owner@{pgbouncer(direct)}/{database}"
+            with superuser.transaction():
+                superuser.execute("lock table users")
+                waiting = spawn(url, "migrate")
+                assert ended(waiting)[2] == "Error: someone else holds a lock on a table; try again\n"
+            assert run(url, "migrate")[0] == 0
+            assert run(url, "migrate")[1] == "nothing to do: every migration is applied\n"
+            assert run(url, "rollback", CONFIRM="yes")[0] == 0
+            assert run(url, "migrate")[0] == 0
+            assert run(url, "migration-status")[1].count(" applied ") == len(known_migrations())
+            assert tables(direct, "progress") == [name for name in TABLES if name != "users"]
+            assert tables(direct) == ["lessons", "users"]
+            # The timeouts of the migrations are not those of the next one who gets their connection.
+            with closing(psycopg.connect(url, autocommit=True)) as pooled:
+                for name in ("lock_timeout", "statement_timeout"):
+                    assert pooled.execute(f"show {name}").fetchone() == ("0",)
+            grant(url)
+            with closing(psycopg.connect(url, autocommit=True)) as pooled:
+                pooled.prepare_threshold = None
+                add_user(pooled)
+                add_module(pooled, 1, 2)
+            settings = {"DATABASE_URL": url.replace("pooled_owner@", f"{SERVICE}@"), "PREPARE_THRESHOLD": "off"}
+            with running_gunicorn(environ | settings | {"WEB_CONCURRENCY": "1"}) as service:
+                request = urllib.request.Request(service.url + lesson_path(2), method="POST", headers=bearer())
+                with urllib.request.urlopen(request) as response:
+                    assert json.load(response)["overall"]["percent"] == 100
         finally:
-            pgbouncer.terminate()
+            superuser.execute("drop schema progress cascade; drop owned by pooled_owner")
+            superuser.execute("drop role pooled_owner")
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (
+            "",
+            "unsupported startup parameter: options. "
+            "A PgBouncer takes no options: leave them out, and set for the role what they set\n",
+        ),
+        (
+            "ignore_startup_parameters = options",
+            "Error: DATABASE_URL: its search_path does not reach the database; a PgBouncer ignores options. "
+            "Leave it out, and set it for the role: alter role … set search_path = …\n",
+        ),
+    ],
+)
+def test_a_search_path_in_the_url_that_a_pgbouncer_does_not_pass_on_is_told_of(pgbouncer, new_database, settings, said):
+    direct = new_database()
+    path = conninfo_to_dict(direct)["dbname"]
+    url = f"postgresql://postgres@{pgbouncer(direct, settings)}/{path}?options=-csearch_path%3Dprogress,public"
+    for command in ("migrate", "rollback", "migration-status", "migrate-unlock"):
+        code, out, err = run(url, command)
+        assert (code, out, err.count("\n"), err.endswith(said)) == (1, "", 1, True)
+    assert tables(direct) == []
