@@ -39,12 +39,12 @@ grant select on :"schema".modules, :"schema".lessons, :"schema".lesson_prerequis
 
 -- lock.sql: `for no key update` asks for the right to update some column. No statement updates an id, and a foreign key
 -- holds most of them in place. Only the owner of a site's own users table can grant it.
-select pg_has_role(relowner, 'usage') as users_are_ours
+select pg_has_role(relowner, 'usage') as may_grant_users
 from pg_class
 where oid = 'users'::regclass
 \gset
 
-\if :users_are_ours
+\if :may_grant_users
 revoke all on users from :"role";
 grant select (id), update (id) on users to :"role";
 \endif

@@ -107,7 +107,7 @@ begin
             message = 'schema ' || current_schema() || ' has no such table as this service creates: ' || others,
             hint = 'Columns or primary key differ, or there is none. If a table is the site''s own, move the service '
             'into a schema of its own (README, "A schema of its own"). If it is the service''s with columns of yours: '
-            'comment on table … is ''created by progress-tracking''.';
+            'comment on table NAME is ''created by progress-tracking''.';
     end if;
 end
 $$;

@@ -105,6 +105,11 @@ def test_the_migrations_are_numbered_and_each_has_a_rollback():
     assert [path.name for path in ROLLBACKS] == [f"{name}.rollback.sql" for name in NAMES]
 
 
+def test_a_database_of_any_encoding_takes_the_migrations():
+    for path in (*FOLDER.glob("*.sql"), ROOT / "deploy" / "grants.sql", *(ROOT / "sql").rglob("*.sql")):
+        assert path.read_text().isascii(), path
+
+
 @pytest.mark.parametrize("attempt", [1, 2, 3])
 def test_three_runs_at_once_on_a_fresh_database_leave_one_clean_result(empty, database_url, attempt):
     runs = [spawn(empty, "migrate") for _ in range(3)]
@@ -473,7 +478,7 @@ def test_a_table_that_is_not_ours_gets_no_comment_and_stops_the_run(earlier, tab
         f"Error: schema public has no such table as this service creates: {table}. Columns or primary key differ, or"
         " there is none. If a table is the site's own, move the service into a schema of its own "
         '(README, "A schema of its own"). If it is the service\'s with columns of yours: '
-        "comment on table … is 'created by progress-tracking'.\n"
+        "comment on table NAME is 'created by progress-tracking'.\n"
     )
     assert run(earlier, "migrate") == (1, "", refused)
     assert (schema(earlier), applied(earlier)) == (before, RELEASED)
