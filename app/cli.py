@@ -6,11 +6,11 @@ import os
 import re
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 import psycopg
@@ -19,6 +19,8 @@ from psycopg.rows import dict_row
 from app import catalog as catalogs
 from app import checks, database, migrations, sessions, settings
 from app.sessions import bearer
+
+T = TypeVar("T")
 
 LONGEST_TOKEN = 8784  # hours
 
@@ -68,6 +70,13 @@ def _database_url() -> str:
         return settings.database_url(os.environ.get("DATABASE_URL", "").strip())
     except ValueError as error:
         raise click.ClickException(f"DATABASE_URL: {error}") from None
+
+
+def _setting(name: str, parse: Callable[[str], T], default: str = "") -> T:
+    try:
+        return parse(os.environ.get(name, "").strip() or default)
+    except ValueError as error:
+        raise click.ClickException(f"{name}: {error}") from None
 
 
 @contextmanager
@@ -207,19 +216,17 @@ def stripe_sync(api_base: str | None) -> None:
     """Fetch every subscription from Stripe, and mend what differs."""
     import stripe  # it takes longer to import than all else, and no other task needs it
 
-    from app.stripe import sync
+    from app.stripe import Terms, sync
 
     api_key = os.environ.get("STRIPE_API_KEY", "").strip()
     if not api_key:
         raise click.ClickException("STRIPE_API_KEY: is not set; it lets this read the subscriptions at Stripe")
-    try:
-        grace = settings.duration(os.environ.get("SUBSCRIPTION_GRACE", "").strip() or settings.GRACE)
-    except ValueError as error:
-        raise click.ClickException(f"SUBSCRIPTION_GRACE: {error}") from None
+    grace = _setting("SUBSCRIPTION_GRACE", settings.duration, settings.GRACE)
+    terms = Terms(grace, _setting("STRIPE_PRICES", settings.stripe_ids))
     metadata = os.environ.get("STRIPE_USER_ID_METADATA", "").strip() or settings.USER_ID_METADATA
     with _connect() as connection:
         try:
-            for line in sync(connection, api_key, metadata, grace, api_base):
+            for line in sync(connection, api_key, metadata, terms, api_base):
                 click.echo(line)
         except stripe.AuthenticationError:
             raise click.ClickException("STRIPE_API_KEY: Stripe refuses it") from None
@@ -230,6 +237,7 @@ def stripe_sync(api_base: str | None) -> None:
 def _show_access(user_id: str) -> None:
     with _connect() as connection:
         row: dict[str, Any] | None = database.run(connection, "admin/access", user_id=user_id).fetchone()
+        subscriptions = database.run(connection, "admin/stripe_subscriptions", user_id=user_id).fetchall()
     if row is None:
         raise click.ClickException(f"there is no learner {user_id}; add them with: make add-user")
     words = {"full": "full access: every published lesson", "free": "free access: the published free lessons"}
@@ -242,10 +250,15 @@ def _show_access(user_id: str) -> None:
         click.echo("free path: not enrolled")
     else:
         click.echo(f"free path: enrolled, {'until ' + row['expires_at'] if row['expires_at'] else 'for ever'}")
-    if row["stripe"] is not None:
-        end = row["stripe_period_end"] or "at no known time"
-        said = f"{row['stripe']} is {row['stripe_status']}, period ends {end}"
-        click.echo(f"Stripe said last, at {row['stripe_said_at']}: {said}")
+    prices = _setting("STRIPE_PRICES", settings.stripe_ids)
+    for said in subscriptions:
+        line = f"{said['stripe_subscription_id']} is {said['status']}"
+        line += f", period ends {said['current_period_end'] or 'at no known time'}"
+        # Only where it matters: the reader compares the two.
+        line += f", for {said['prices'] or 'no price'}" if prices else ""
+        click.echo(f"Stripe said last, at {said['said_at']}: {line}")
+    if prices and subscriptions:
+        click.echo(f"access is given by: {', '.join(prices)} (STRIPE_PRICES)")
 
 
 def _end(text: str) -> str:

@@ -62,6 +62,7 @@ class Settings:
     rate_limit_storage_uri: str | None
     stripe_webhook_secrets: tuple[str, ...]
     stripe_user_id_metadata: str
+    stripe_prices: tuple[str, ...]
     subscription_grace: int
     metrics: bool
     log_level: str
@@ -103,6 +104,7 @@ def from_environ(environ: Mapping[str, str] = os.environ) -> Settings:
         rate_limit_storage_uri=read("RATE_LIMIT_STORAGE_URI", _storage_uri),
         stripe_webhook_secrets=read("STRIPE_WEBHOOK_SECRET", _comma_separated_secrets),
         stripe_user_id_metadata=read("STRIPE_USER_ID_METADATA", str, USER_ID_METADATA),
+        stripe_prices=read("STRIPE_PRICES", stripe_ids),
         subscription_grace=read("SUBSCRIPTION_GRACE", duration, GRACE),
         metrics=read("METRICS", _on_or_off, "off"),
         log_level=read("LOG_LEVEL", _log_level, "info"),
@@ -177,6 +179,16 @@ def duration(text: str) -> int:
         if seconds <= 366 * 86400:
             return seconds
     raise ValueError(f"{text!r} is not a time such as '1 hour', '30 minutes', '2 days' or '0', a year at most")
+
+
+def stripe_ids(text: str) -> tuple[str, ...]:
+    """Return the comma-separated ids of Stripe's prices and products; raise ValueError for what can be none."""
+    ids = _list(text)
+    for each in ids:
+        # A price that was a plan once may have any name, such as `gold`.
+        if not re.fullmatch(r"[A-Za-z0-9_.:/@+-]{1,255}", each):
+            raise ValueError(f"{each!r} is not the id of a price or product at Stripe, such as price_1 or prod_1")
+    return tuple(ids)
 
 
 def _on_or_off(text: str) -> bool:

@@ -7,8 +7,19 @@ import json
 import math
 import sys
 
+import psycopg
+
 from app import database
-from app.settings import SettingsError, from_environ
+from app.settings import Settings, SettingsError, from_environ
+
+EVERY_SUBSCRIPTION = (
+    "STRIPE_PRICES is empty: every active subscription of the Stripe account gives full access, whatever it is for"
+)
+
+NOT_JUDGED = (
+    "the subscriptions that are stored could not be judged by SUBSCRIPTION_GRACE and STRIPE_PRICES within"
+    " DATABASE_TIMEOUT; if one of the two has changed, run: make stripe-sync"
+)
 
 
 def main() -> None:
@@ -16,6 +27,11 @@ def main() -> None:
     try:
         settings = from_environ()
         database.check(settings)
+        if settings.stripe_webhook_secrets:
+            # Last: a start that is refused must change nothing.
+            judged = _judge_subscriptions(settings)
+            if settings.log_level != "error":
+                _warn(settings, judged)
     except (SettingsError, database.NotReadyError) as error:
         sys.exit(str(error))
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
@@ -31,6 +47,35 @@ def main() -> None:
         "metrics": settings.metrics,
     }
     json.dump(gunicorn, sys.stdout)
+
+
+def _judge_subscriptions(settings: Settings) -> bool:
+    """Judge again what the mirror wrote: SUBSCRIPTION_GRACE or STRIPE_PRICES may be new. Once, and not per worker.
+
+    Returns False if there was too much to judge within DATABASE_TIMEOUT; then nothing was changed.
+    """
+    from app import stripe  # Stripe's library takes longer to import than everything else
+
+    try:
+        with psycopg.Connection.connect(settings.database_url, **database.connect_options(settings)) as connection:
+            stripe.judge(connection, stripe.terms(settings))
+    except (psycopg.errors.QueryCanceled, psycopg.errors.LockNotAvailable):
+        return False
+    except psycopg.OperationalError as error:
+        raise database.NotReadyError(f"DATABASE_URL: {' '.join(str(error).split())}") from None
+    except psycopg.Error as error:  # the rights of an earlier version, say
+        raise database.NotReadyError(
+            f"DATABASE_URL: {error.diag.message_primary}; was deploy/grants.sql run after make migrate?"
+        ) from None
+    return True
+
+
+def _warn(settings: Settings, judged: bool) -> None:
+    """Say once, and not per worker, what an operator may have overlooked: on standard error, as gunicorn does."""
+    if not settings.stripe_prices:
+        print(EVERY_SUBSCRIPTION, file=sys.stderr)
+    if not judged:
+        print(NOT_JUDGED, file=sys.stderr)
 
 
 if __name__ == "__main__":

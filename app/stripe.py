@@ -8,10 +8,10 @@ transaction.
 import json
 import math
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass
 from email.utils import parsedate_to_datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import psycopg
 import stripe
@@ -27,12 +27,18 @@ blueprint = Blueprint("stripe", __name__)
 
 TOLERANCE = 300  # seconds between a signature's time and ours
 LARGEST_BODY = 512 * 1024
+MAX_DEPTH = 64  # levels of lists and objects within each other
 
 # No event follows these (https://docs.stripe.com/api/subscriptions/object).
 TERMINAL = ("canceled", "incomplete_expired")
 # Of two events of one second, the one further to the right came later.
 RANKS = ("fetched", "created", "updated", "deleted")
-EVENTS = ("created", "updated", "deleted", "paused", "resumed")
+SUBSCRIPTION_EVENTS = tuple(
+    f"customer.subscription.{what}" for what in ("created", "updated", "deleted", "paused", "resumed")
+)
+CHECKOUT_EVENT = "checkout.session.completed"
+# Before the type of a thin event (https://docs.stripe.com/webhooks#thin-events), which has no object in it.
+THIN = "v1."
 
 
 NO_UUID = "the user id is not a UUID"
@@ -40,6 +46,13 @@ NO_UUID = "the user id is not a UUID"
 
 class MalformedError(Exception):
     """What Stripe signed is not what its API describes."""
+
+
+class Terms(NamedTuple):
+    """What a subscription must be to give access, and for how long: two settings of the service."""
+
+    grace: int  # seconds (SUBSCRIPTION_GRACE)
+    prices: tuple[str, ...]  # ids of prices and products (STRIPE_PRICES); empty: every subscription gives access
 
 
 @dataclass(frozen=True)
@@ -58,19 +71,33 @@ class Said:
     previous_attributes: dict[str, Any]
 
 
+@dataclass(frozen=True)
+class Checkout:
+    """A completed Checkout Session of mode `subscription` that names a learner; times are seconds since 1970."""
+
+    checkout_session_id: str
+    customer_id: str
+    stripe_subscription_id: str | None
+    claimed_user_id: str | None  # None: what it names is no UUID
+    session_created: float
+
+
 @blueprint.post("/api/stripe/webhook")
 def webhook() -> Response:
     """Take one event of Stripe's: 200 once it is kept or is none of ours."""
+    settings: Settings = current_app.extensions["settings"]
     request.max_content_length = LARGEST_BODY + 1
     payload = checks.body(LARGEST_BODY, "Send a body of 512 KiB at most.")
-    _verify(payload or b"", current_app.extensions["settings"].stripe_webhook_secrets)
+    _verify(payload or b"", settings.stripe_webhook_secrets)
     try:
-        event = json.loads(payload or b"")
-        outcome = _take(event)
+        store = _read_event(payload or b"", settings)
     except (MalformedError, ValueError, RecursionError) as error:
-        # Stripe would send it for days, and then the events that matter no more.
+        # Stripe would send it again for days, and later the events that matter with less and less vigour.
         g.error = f"an event that is not as Stripe describes it: {error}"
         outcome = "malformed"
+    else:
+        # Outside the try: a fault of the service's own is 500, so that Stripe sends the event again.
+        outcome = database.transact("stripe", store) if store else "ignored"
     g.setdefault("stripe", {})["outcome"] = outcome
     return Response(json.dumps({"outcome": outcome}) + "\n", mimetype="application/json")
 
@@ -88,28 +115,40 @@ def _verify(payload: bytes, secrets: tuple[str, ...]) -> None:
     raise Problem("invalid_signature")
 
 
-def _take(event: Any) -> str:
-    settings: Settings = current_app.extensions["settings"]
+def terms(settings: Settings) -> Terms:
+    """The service's terms."""
+    return Terms(settings.subscription_grace, settings.stripe_prices)
+
+
+def _read_event(payload: bytes, settings: Settings) -> Callable[[database.Connection], str] | None:
+    """Read and check an event; return what stores it in a transaction, None for an event that is none of ours.
+
+    Raises MalformedError, ValueError or RecursionError. What stores it has nothing left to check.
+    """
+    event = json.loads(payload)
     kind = _text(event, "type")
     g.stripe = {"event": _text(event, "id"), "type": kind}
-    area, _, what = kind.rpartition(".")
-    if area == "customer.subscription" and what in EVENTS:
+    if kind.removeprefix(THIN) != kind and kind.removeprefix(THIN) in (*SUBSCRIPTION_EVENTS, CHECKOUT_EVENT):
+        g.stripe["reason"] = "a thin event: choose the payload style Snapshot for this endpoint at Stripe"
+        raise MalformedError(g.stripe["reason"])
+    if kind in SUBSCRIPTION_EVENTS:
         said = read(event, settings.stripe_user_id_metadata)
-        metadata = said.object.get("metadata")
-        if (
-            said.claimed_user_id is None
-            and isinstance(metadata, dict)
-            and metadata.get(settings.stripe_user_id_metadata)
-        ):
+        if said.claimed_user_id is None and _named(said.object, settings.stripe_user_id_metadata):
             g.stripe["reason"] = NO_UUID
-        return database.transact("stripe", lambda connection: keep(connection, said, settings.subscription_grace))
-    if kind == "checkout.session.completed":
-        return database.transact("stripe", lambda connection: _tie(connection, event, settings.subscription_grace))
-    return "ignored"
+        return lambda connection: keep(connection, said, terms(settings))
+    if kind == CHECKOUT_EVENT:
+        checkout = _read_checkout(event)
+        if checkout is None:
+            return None
+        if checkout.claimed_user_id is None:
+            g.stripe["reason"] = NO_UUID
+            return lambda connection: "unattached"
+        return lambda connection: _tie(connection, checkout, terms(settings))
+    return None
 
 
 def read(event: dict[str, Any], user_id_metadata: str) -> Said:
-    """Read an event of a subscription. Raises MalformedError."""
+    """Read an event of a subscription. Raises MalformedError, or ValueError for what is no JSON (NaN)."""
     data = event.get("data")
     subscription = data.get("object") if isinstance(data, dict) else None
     if not isinstance(data, dict) or not isinstance(subscription, dict):
@@ -117,13 +156,20 @@ def read(event: dict[str, Any], user_id_metadata: str) -> Said:
     created = _time(event.get("created"))
     if created is None:
         raise MalformedError("no created")
+    _check_depth(data)
+    for item in _items(subscription):
+        price = item.get("price")
+        for name in ("id", "product"):
+            # PostgreSQL has no text with a NUL or half a character in it, and stripe_copy.sql compares these as text.
+            if isinstance(price, dict) and isinstance(price.get(name), str) and not price[name].isprintable():
+                raise MalformedError("an item whose price has no id")
+    json.dumps(data, allow_nan=False)
     kind = _text(event, "type").rpartition(".")[2]
     previous = data.get("previous_attributes")
-    metadata = subscription.get("metadata")
     return Said(
         stripe_subscription_id=_text(subscription, "id"),
         customer_id=_text(subscription, "customer"),
-        claimed_user_id=_user_id(metadata.get(user_id_metadata)) if isinstance(metadata, dict) else None,
+        claimed_user_id=_user_id(_named(subscription, user_id_metadata)),
         status="canceled" if kind == "deleted" else _text(subscription, "status"),
         current_period_end=_period_end(subscription),
         event_id=_text(event, "id"),
@@ -134,91 +180,156 @@ def read(event: dict[str, Any], user_id_metadata: str) -> Said:
     )
 
 
-def _period_end(subscription: dict[str, Any]) -> float | None:
-    # On the items since API version 2025-03-31.basil, on the subscription before.
+def _named(subscription: dict[str, Any], user_id_metadata: str) -> Any:
+    metadata = subscription.get("metadata")
+    return metadata.get(user_id_metadata) if isinstance(metadata, dict) else None
+
+
+def _check_depth(value: Any, levels: int = MAX_DEPTH) -> None:
+    # Comparing two events goes as deep as they do, and Python's stack is not endless.
+    if levels == 0:
+        raise MalformedError("too many levels")
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    for each in inner:
+        _check_depth(each, levels - 1)
+
+
+def _items(subscription: dict[str, Any]) -> Iterator[dict[str, Any]]:
     items = subscription.get("items")
     listed = items.get("data") if isinstance(items, dict) else None
-    found = listed if isinstance(listed, list) else ()
-    ends = [_time(item.get("current_period_end")) for item in found if isinstance(item, dict)]
+    yield from (item for item in (listed if isinstance(listed, list) else ()) if isinstance(item, dict))
+
+
+def _period_end(subscription: dict[str, Any]) -> float | None:
+    # On the items since API version 2025-03-31.basil, on the subscription before.
+    ends = [_time(item.get("current_period_end")) for item in _items(subscription)]
     return max((end for end in ends if end is not None), default=_time(subscription.get("current_period_end")))
 
 
-def keep(connection: psycopg.Connection[Any], said: Said, grace: int) -> str:
+def _read_checkout(event: dict[str, Any]) -> Checkout | None:
+    """Read a completed Checkout Session; None if it says nothing of whose a subscription is."""
+    data = event.get("data")
+    session = data.get("object") if isinstance(data, dict) else None
+    created = _time(event.get("created"))
+    if not isinstance(session, dict) or created is None:
+        raise MalformedError("no data.object or no created")
+    # A session of mode payment or setup says nothing of a subscription, whatever its client_reference_id means there.
+    if session.get("mode") != "subscription":
+        return None
+    if session.get("customer") is None or session.get("client_reference_id") is None:
+        return None
+    session_created = _time(session.get("created"))
+    return Checkout(
+        checkout_session_id=_text(session, "id"),
+        customer_id=_text(session, "customer"),
+        stripe_subscription_id=None if session.get("subscription") is None else _text(session, "subscription"),
+        claimed_user_id=_user_id(session["client_reference_id"]),
+        session_created=created if session_created is None else session_created,
+    )
+
+
+def keep(connection: psycopg.Connection[Any], said: Said, terms: Terms) -> str:
     """Keep what is said of a subscription if it is newer, and give its learner the access that follows.
 
     Returns `applied`; `unattached`: kept, but nobody in users is known to own it; `stale`: something newer is known.
     It must run in a transaction.
     """
     database.run(connection, "stripe_lock", customer_id=said.customer_id)
-    stored = database.run(
-        connection, "stripe_subscription", stripe_subscription_id=said.stripe_subscription_id
-    ).fetchone()
-    newer = stored is None or is_newer(said, stored)
-    if newer:
-        end = said.current_period_end
+    row = database.run(connection, "stripe_subscription", stripe_subscription_id=said.stripe_subscription_id).fetchone()
+    known = _known(row) if row else []
+    contenders = latest_first([*known, said])
+    if contenders != known:
+        latest, *rivals = contenders
+        end = latest.current_period_end
         database.run(
             connection,
             "stripe_save",
-            stripe_subscription_id=said.stripe_subscription_id,
-            customer_id=said.customer_id,
-            claimed_user_id=said.claimed_user_id,
-            status=said.status,
+            stripe_subscription_id=latest.stripe_subscription_id,
+            customer_id=latest.customer_id,
+            claimed_user_id=latest.claimed_user_id,
+            status=latest.status,
             current_period_end=None if end is None else str(end),
-            event_id=said.event_id,
-            event_type=said.event_type,
-            event_created=str(said.event_created),
-            object=json.dumps(said.object),
-            previous_attributes=json.dumps(said.previous_attributes),
+            event_id=latest.event_id,
+            event_type=latest.event_type,
+            event_created=str(latest.event_created),
+            object=json.dumps(latest.object),
+            previous_attributes=json.dumps(latest.previous_attributes),
+            rivals=json.dumps([asdict(rival) for rival in rivals]),
         )
     # In any case: the learner may have come in the meantime.
-    attached = attach(connection, said.customer_id, grace)
+    attached = attach(connection, said.customer_id, terms)
     if said.stripe_subscription_id not in attached:
         return "unattached"
-    return "applied" if newer else "stale"
+    return "applied" if contenders[0] is said else "stale"
 
 
-def attach(connection: psycopg.Connection[Any], customer_id: str, grace: int) -> set[str]:
+def attach(connection: psycopg.Connection[Any], customer_id: str, terms: Terms) -> set[str]:
     """Give a customer's subscriptions to whose they are, and these the access that follows.
 
     Returns the ids of those that are somebody's.
     """
     rows = database.run(connection, "stripe_attach", customer_id=customer_id).fetchall()
-    learners = {row[when] for row in rows for when in ("before", "after")} - {None}
-    for learner in sorted(learners):  # so that two at once do not wait for each other
-        database.run(connection, "lock", user_id=str(learner))
+    # Sorted, so that two transactions do not wait for each other.
+    learners = sorted({str(row[when]) for row in rows for when in ("before", "after") if row[when]})
+    for learner in learners:
+        database.run(connection, "lock", user_id=learner)
     if learners:  # else what was written by hand stays: it may be right
         database.run(connection, "stripe_release", customer_id=customer_id)
-    for learner in learners:
-        database.run(connection, "stripe_copy", user_id=str(learner), grace=str(grace))
+        _copy(connection, learners, terms)
     return {row["stripe_subscription_id"] for row in rows if row["after"]}
 
 
-def _tie(connection: psycopg.Connection[Any], event: dict[str, Any], grace: int) -> str:
-    data = event.get("data")
-    session = data.get("object") if isinstance(data, dict) else None
-    created = _time(event.get("created"))
-    if not isinstance(session, dict) or created is None:
-        raise MalformedError("no data.object or no created")
-    if session.get("customer") is None or session.get("client_reference_id") is None:
-        return "ignored"  # a checkout that says nothing of whose it is
-    user_id = _user_id(session["client_reference_id"])
-    if user_id is None:
-        g.stripe["reason"] = NO_UUID
-        return "unattached"
-    customer_id = _text(session, "customer")
-    database.run(connection, "stripe_lock", customer_id=customer_id)
-    database.run(connection, "stripe_tie", customer_id=customer_id, claimed_user_id=user_id, event_created=str(created))
-    attach(connection, customer_id, grace)
+def _copy(connection: psycopg.Connection[Any], user_ids: list[str] | str, terms: Terms) -> None:
+    if not isinstance(user_ids, str):
+        user_ids = _array(user_ids)
+    database.run(connection, "stripe_copy", user_ids=user_ids, grace=str(terms.grace), prices=_array(terms.prices))
+
+
+def _array(values: Iterable[str]) -> str:
+    # The values are ids: settings.py and USER_ID let no quote and no backslash through.
+    return "{" + ",".join(f'"{value}"' for value in values) + "}"
+
+
+def judge(connection: psycopg.Connection[Any], terms: Terms) -> None:
+    """Judge again, by these terms, every row of `subscriptions` that the mirror wrote.
+
+    For the service's start and make stripe-sync, since the terms may have changed. What was written by hand stays.
+    """
+    with connection.transaction():
+        database.run(connection, "stripe_judge_lock")
+        user_ids = database.one(database.run(connection, "stripe_judge").fetchone())["user_ids"]
+        _copy(connection, user_ids, terms)
+
+
+def _tie(connection: psycopg.Connection[Any], checkout: Checkout, terms: Terms) -> str:
+    """Keep whom a Checkout Session names, and give its learner the access that follows.
+
+    Returns `applied`, or `unattached` while the learner is not in users. It must run in a transaction.
+    """
+    user_id = str(checkout.claimed_user_id)
+    said = {
+        "customer_id": checkout.customer_id,
+        "claimed_user_id": user_id,
+        "checkout_session_id": checkout.checkout_session_id,
+        "session_created": str(checkout.session_created),
+    }
+    database.run(connection, "stripe_lock", customer_id=checkout.customer_id)
+    if checkout.stripe_subscription_id:
+        database.run(connection, "stripe_checkout", stripe_subscription_id=checkout.stripe_subscription_id, **said)
+    database.run(connection, "stripe_tie", **said)
+    attach(connection, checkout.customer_id, terms)
     return "applied" if database.run(connection, "lock", user_id=user_id).fetchone() else "unattached"
 
 
 def sync(
-    connection: psycopg.Connection[Any], api_key: str, user_id_metadata: str, grace: int, api_base: str | None = None
+    connection: psycopg.Connection[Any], api_key: str, user_id_metadata: str, terms: Terms, api_base: str | None = None
 ) -> Iterator[str]:
     """Fetch every subscription from Stripe, keep what it says, and yield a line for each difference that this mended.
 
     Raises stripe.StripeError. A subscription is a transaction of its own; what was mended before a failure stays so.
     """
+    # First: what Stripe is not asked of, or does not answer, is judged by these terms all the same.
+    judge(connection, terms)
     client = stripe.StripeClient(api_key, base_addresses={"api": api_base} if api_base else {}, max_network_retries=2)
     fetched = 0
     for at, subscription in _subscriptions(client):
@@ -230,13 +341,13 @@ def sync(
         }
         try:
             said = read(event, user_id_metadata)
-        except MalformedError as error:
+        except (MalformedError, ValueError) as error:
             yield f"{subscription.id}: left alone, it has {error}"
             continue
         with connection.transaction():
             name = {"stripe_subscription_id": said.stripe_subscription_id}
             before = database.run(connection, "admin/stripe_owner", **name).fetchone()
-            keep(connection, said, grace)
+            keep(connection, said, terms)
             after = database.run(connection, "admin/stripe_owner", **name).fetchone()
         if before != after:
             yield f"{said.stripe_subscription_id}: {_described(before)} -> {_described(after)}"
@@ -245,7 +356,7 @@ def sync(
             yield f"fetched {fetched}"
     for row in database.run(connection, "admin/stripe_unattached").fetchall():
         with connection.transaction():
-            if attach(connection, row["customer_id"], grace):
+            if attach(connection, row["customer_id"], terms):
                 yield f"{row['customer_id']}: now has its learner"
     yield f"fetched {fetched} in all"
 
@@ -277,24 +388,36 @@ def _described(row: DictRow | None) -> str:
     return f"{row['status']}{until}, {row['user_id'] or 'of nobody known'}"
 
 
-def is_newer(said: Said, stored: DictRow) -> bool:
-    """Whether something is said later of a subscription than what is stored, whichever came here first."""
-    if stored["status"] in TERMINAL:
-        return False
-    if said.status in TERMINAL:
-        return True
-    if said.event_created != stored["event_created"]:
-        return bool(said.event_created > stored["event_created"])
-    if _rank(said.event_type) != _rank(stored["event_type"]):
-        return _rank(said.event_type) > _rank(stored["event_type"])
-    after = _had(json.loads(stored["object"]), said.previous_attributes)
-    before = _had(said.object, json.loads(stored["previous_attributes"]))
-    if after != before:
-        return after
-    # Nothing tells them apart, or both do, where one takes back what the other did. It must only not matter which comes
-    # first.
-    ours, theirs = said.current_period_end or 0, stored["current_period_end"] or 0
-    return bool((ours, said.event_id) > (theirs, stored["event_id"]))
+def _known(row: DictRow) -> list[Said]:
+    """What is stored of a subscription: what was said last, then what was said in the same second."""
+    rivals = [Said(**rival) for rival in json.loads(row.pop("rivals"))]
+    stored = Said(
+        **row | {name: json.loads(row[name]) for name in ("object", "previous_attributes")},
+    )
+    # An earlier version, which still runs while this one starts, replaces the first and leaves the others.
+    return [stored, *(rival for rival in rivals if _order(rival) == _order(stored))]
+
+
+def latest_first(contenders: list[Said]) -> list[Said]:
+    """Of what is said of one subscription, what was said last, then what was said at the same time; no event twice.
+
+    The result depends on the set alone, and not on its order, so that it does not matter in which order events come.
+    """
+    last = max(map(_order, contenders))
+    events = {said.event_id: said for said in reversed(contenders) if _order(said) == last}
+    # Events of one second carry no order, but an event tells what it changed. An event that another one followed was
+    # not the last. Where that leaves several events, or none, the period's end and the event's id decide.
+    final = [said for said in events.values() if not any(_follows(other, said) for other in events.values())]
+    latest = max(final or events.values(), key=lambda said: (said.current_period_end or 0, said.event_id))
+    return [latest, *(events[name] for name in sorted(events) if name != latest.event_id)]
+
+
+def _order(said: Said) -> tuple[bool, float, int]:
+    return said.status in TERMINAL, said.event_created, _rank(said.event_type)
+
+
+def _follows(one: Said, other: Said) -> bool:
+    return _had(other.object, one.previous_attributes) and not _had(one.object, other.previous_attributes)
 
 
 def _rank(event_type: str) -> int:

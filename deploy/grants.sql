@@ -31,8 +31,8 @@ grant usage on schema :"schema" to :"role";
 
 -- From nothing each time, so that what an older version needed is taken back.
 revoke all on :"schema".modules, :"schema".lessons, :"schema".lesson_prerequisites, :"schema".subscriptions,
-:"schema".enrollments, :"schema".progress, :"schema".rate_limits, :"schema".stripe_customers,
-:"schema".stripe_subscriptions, :"schema"._yoyo_migration from :"role";
+:"schema".enrollments, :"schema".progress, :"schema".rate_limits, :"schema".stripe_checkouts,
+:"schema".stripe_customers, :"schema".stripe_subscriptions, :"schema"._yoyo_migration from :"role";
 
 grant select on :"schema".modules, :"schema".lessons, :"schema".lesson_prerequisites, :"schema".subscriptions,
 :"schema".enrollments to :"role";
@@ -61,9 +61,12 @@ grant insert (user_id, lesson_id, completed_at, updated_at), update (updated_at)
 grant select, insert, update, delete on :"schema".rate_limits to :"role";
 
 -- Stripe's webhook: its mirror, and the copy of it that decides who has full access.
-grant select, insert, update on :"schema".stripe_customers, :"schema".stripe_subscriptions to :"role";
-grant insert (user_id, stripe_subscription_id, status, current_period_end), delete on :"schema".subscriptions to :"role";
-grant update (stripe_subscription_id, status, current_period_end) on :"schema".subscriptions to :"role";
+grant select, insert, update on :"schema".stripe_checkouts, :"schema".stripe_customers, :"schema".stripe_subscriptions
+to :"role";
+grant insert (user_id, stripe_subscription_id, status, current_period_end, mirrored_period_end), delete
+on :"schema".subscriptions to :"role";
+grant update (stripe_subscription_id, status, current_period_end, mirrored_period_end)
+on :"schema".subscriptions to :"role";
 
 -- The check at the start, and /readyz.
 grant select on :"schema"._yoyo_migration to :"role";

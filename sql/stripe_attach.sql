@@ -1,5 +1,6 @@
--- Gives the subscriptions of one customer to the learner whose they are: whom the subscription claims, or else the
--- customer's, if they are in users. Whose access may have changed by that is in its answer.
+-- Gives the subscriptions of one customer to the learner whose they are, if that learner is in users: whom the
+-- subscription's metadata names, else whom the Checkout Session of the subscription names, else the customer's learner.
+-- Its answer says whose access may have changed.
 --
 -- Parameters:
 --   customer_id  text  Stripe's id of the customer
@@ -16,8 +17,18 @@ with owned as (
         learner.id as after
     from stripe_subscriptions as subscription
     left join stripe_customers as customer on subscription.customer_id = customer.customer_id
+    left join lateral (
+        select claimed_user_id
+        from stripe_checkouts
+        where stripe_checkouts.stripe_subscription_id = subscription.stripe_subscription_id
+        -- Stripe makes one session for a subscription. If there were two, their order of arrival must not matter.
+        order by session_created asc, checkout_session_id asc
+        limit 1
+    ) as checkout on true
     left join users as learner
-        on coalesce(subscription.claimed_user_id, customer.claimed_user_id) = learner.id
+        on coalesce(
+            subscription.claimed_user_id, checkout.claimed_user_id, customer.claimed_user_id
+        ) = learner.id
     where subscription.customer_id = :'customer_id'::text
 ),
 
@@ -38,6 +49,16 @@ tied as (
         stripe_customers.customer_id = :'customer_id'::text
         and stripe_customers.claimed_user_id = learner.id
         and stripe_customers.user_id is distinct from learner.id
+),
+
+named as (
+    update stripe_checkouts
+    set user_id = learner.id
+    from users as learner
+    where
+        stripe_checkouts.customer_id = :'customer_id'::text
+        and stripe_checkouts.claimed_user_id = learner.id
+        and stripe_checkouts.user_id is distinct from learner.id
 )
 
 select

@@ -1,32 +1,115 @@
--- Copies the best of a learner's subscriptions at Stripe into subscriptions, from where every other statement has it:
--- one that gives access before one that does not, then the one that lasts longest. It runs under lock.sql. Who has none
--- at Stripe keeps what was written by hand.
+-- Copies the best of each learner's subscriptions at Stripe into subscriptions, from where every other statement has
+-- it: one that gives access before one that does not, then the one that lasts longest. A subscription counts if the
+-- price or product of one of its items is listed, or if none is listed at all. A learner of whose subscriptions none
+-- counts loses the copy, and keeps a row that was written by hand. It runs under lock.sql, or under
+-- stripe_judge_lock.sql.
 --
 -- Parameters:
---   user_id  uuid     the learner
---   grace    integer  seconds that a period lasts longer while its subscription is active or trialing
+--   prices    text[]   Stripe's ids of the prices and products that give access; empty: all do
+--   user_ids  uuid[]   the learners
+--   grace     integer  seconds that a period lasts longer while its subscription is active or trialing
 -- Returns: nothing
--- Buffers: 5 light, 5 heavy
+-- Buffers: 10 light, 10 heavy
 
-insert into subscriptions (user_id, stripe_subscription_id, status, current_period_end)
+with counting as (
+    select
+        subscription.user_id,
+        subscription.stripe_subscription_id,
+        subscription.status,
+        subscription.status in ('active', 'trialing') as gives_access,
+        period.ends_at
+    from stripe_subscriptions as subscription
+    cross join
+        lateral (
+            select subscription.current_period_end as ends_at
+            where cardinality(:'prices'::text[]) = 0
+            union all
+            select
+                max(
+                    case
+                        when ends.seconds ~ '^\d{1,11}(\.\d+)?$' then to_timestamp(ends.seconds::double precision)
+                    end
+                ) as ends_at
+            from
+                json_array_elements(
+                    case
+                        when json_typeof(subscription.object -> 'items' -> 'data') = 'array'
+                            then subscription.object -> 'items' -> 'data'
+                        else '[]'
+                    end
+                ) as item (document)
+            cross join
+                lateral (
+                    -- Before the API version 2025-03-31.basil the period is the subscription's.
+                    select
+                        coalesce(
+                            nullif((item.document -> 'current_period_end')::text, 'null'),
+                            (subscription.object -> 'current_period_end')::text
+                        ) as seconds
+                ) as ends
+            where
+                cardinality(:'prices'::text[]) > 0
+                and (
+                    item.document -> 'price' ->> 'id' = any(:'prices'::text[])
+                    or item.document -> 'price' ->> 'product' = any(:'prices'::text[])
+                )
+            having count(*) > 0
+        ) as period
+    where subscription.user_id = any(:'user_ids'::uuid[])
+),
+
+best as materialized (
+    select distinct on (user_id)
+        user_id,
+        stripe_subscription_id,
+        status,
+        case
+            when gives_access then ends_at + make_interval(secs => :'grace'::integer)
+            else ends_at
+        end as current_period_end
+    from counting
+    order by
+        user_id asc,
+        gives_access and ends_at is not null desc,
+        ends_at desc nulls last,
+        stripe_subscription_id asc
+),
+
+removed as (
+    delete from subscriptions
+    using stripe_subscriptions as mirrored
+    where
+        subscriptions.user_id = any(:'user_ids'::uuid[])
+        and subscriptions.user_id not in (select user_id from best)
+        and subscriptions.stripe_subscription_id = mirrored.stripe_subscription_id
+        and subscriptions.user_id = mirrored.user_id
+)
+
+insert into subscriptions as copied (
+    user_id,
+    stripe_subscription_id,
+    status,
+    current_period_end,
+    mirrored_period_end
+)
 select
-    :'user_id'::uuid as user_id,
-    best.stripe_subscription_id,
-    best.status,
-    case
-        when best.status in ('active', 'trialing')
-            then best.current_period_end + make_interval(secs => :'grace'::integer)
-        else best.current_period_end
-    end as current_period_end
-from stripe_subscriptions as best
-where best.user_id = :'user_id'::uuid
-order by
-    best.status in ('active', 'trialing') and best.current_period_end is not null desc,
-    best.current_period_end desc nulls last,
-    best.stripe_subscription_id asc
-limit 1
+    user_id,
+    stripe_subscription_id,
+    status,
+    current_period_end,
+    current_period_end as mirrored_period_end
+from best
 on conflict (user_id) do update
     set
         stripe_subscription_id = excluded.stripe_subscription_id,
         status = excluded.status,
-        current_period_end = excluded.current_period_end;
+        current_period_end = excluded.current_period_end,
+        mirrored_period_end = excluded.mirrored_period_end
+    where
+    (copied.stripe_subscription_id, copied.status, copied.current_period_end, copied.mirrored_period_end)
+    is distinct from (
+        excluded.stripe_subscription_id,
+        excluded.status,
+        excluded.current_period_end,
+        excluded.mirrored_period_end
+    );

@@ -11,6 +11,7 @@
 --   event_created           double precision  when it was made, in seconds since 1970
 --   object                  json              the subscription as the event has it
 --   previous_attributes     json              what it had been before, as far as the event changed it
+--   rivals                  json              what other events of the same second said, a list
 -- Returns: nothing
 -- Buffers: 20 light, 15 heavy
 
@@ -24,7 +25,8 @@ insert into stripe_subscriptions as stored (
     event_type,
     event_created,
     object,
-    previous_attributes
+    previous_attributes,
+    rivals
 )
 values (
     :'stripe_subscription_id'::text,
@@ -36,7 +38,8 @@ values (
     :'event_type'::text,
     to_timestamp(:'event_created'::double precision),
     :'object'::json,
-    :'previous_attributes'::json
+    :'previous_attributes'::json,
+    :'rivals'::json
 )
 on conflict (stripe_subscription_id) do update
     set
@@ -49,4 +52,5 @@ on conflict (stripe_subscription_id) do update
         event_created = excluded.event_created,
         object = excluded.object,
         previous_attributes = excluded.previous_attributes,
+        rivals = excluded.rivals,
         updated_at = excluded.updated_at;

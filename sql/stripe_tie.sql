@@ -1,17 +1,35 @@
--- Ties a customer of Stripe's to the learner that a checkout named. Of two checkouts the later one holds.
+-- Ties a customer of Stripe's to the learner that the customer's first Checkout Session of a subscription named.
+-- Sessions may arrive in any order. A row that an earlier version stored has no session. It counts as the first, and
+-- stays.
 --
 -- Parameters:
---   customer_id      text              Stripe's id of the customer
---   claimed_user_id  uuid              the learner, who need not be in users yet
---   event_created    double precision  when the event was made that says so, in seconds since 1970
+--   customer_id          text              Stripe's id of the customer
+--   claimed_user_id      uuid              the learner, who need not be in users yet
+--   session_created      double precision  when the session was made, in seconds since 1970
+--   checkout_session_id  text              the Checkout Session that names the learner
 -- Returns: nothing
 -- Buffers: 15 light, 15 heavy
 
-insert into stripe_customers as tied (customer_id, claimed_user_id, event_created)
-values (:'customer_id'::text, :'claimed_user_id'::uuid, to_timestamp(:'event_created'::double precision))
+insert into stripe_customers as tied (
+    customer_id,
+    claimed_user_id,
+    event_created,
+    checkout_session_id,
+    session_created
+)
+values (
+    :'customer_id'::text,
+    :'claimed_user_id'::uuid,
+    to_timestamp(:'session_created'::double precision),
+    :'checkout_session_id'::text,
+    to_timestamp(:'session_created'::double precision)
+)
 on conflict (customer_id) do update
     set
         claimed_user_id = excluded.claimed_user_id,
-        event_created = excluded.event_created
-    -- The ids decide between two of one second, so that it does not matter which comes first.
-    where (tied.event_created, tied.claimed_user_id) < (excluded.event_created, excluded.claimed_user_id);
+        -- stripe_attach.sql sets it, if the learner is in users.
+        user_id = null,
+        event_created = excluded.event_created,
+        checkout_session_id = excluded.checkout_session_id,
+        session_created = excluded.session_created
+    where (excluded.session_created, excluded.checkout_session_id) < (tied.session_created, tied.checkout_session_id);

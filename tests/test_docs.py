@@ -63,7 +63,7 @@ def test_the_settings_table_is_what_the_code_reads_and_assumes():
             value = None
         elif name in ("DATABASE_URL", "AUTH_JWT_SECRET"):
             value = None
-        if isinstance(value, frozenset):
+        if isinstance(value, frozenset | tuple):
             value = ",".join(value)
         if isinstance(value, bool):
             value = "on" if value else "off"

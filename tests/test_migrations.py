@@ -707,3 +707,65 @@ def test_rows_whose_ids_are_not_of_version_4_are_named_and_nothing_is_changed(ea
         assert run(earlier, "migrate") == (1, "", refused)
         connection.execute("delete from modules where id = %s", [wrong[0]])
     assert run(earlier, "migrate")[0] == 0
+
+
+OLD_MIRROR = """
+    insert into users (id) select ('00000000-0000-4000-8000-00000000000' || n)::uuid from generate_series(1, 6) as n;
+    insert into stripe_customers (customer_id, claimed_user_id, user_id, event_created)
+    select 'cus_' || right(id::text, 1), id, id, now() from users;
+    insert into stripe_subscriptions (
+        stripe_subscription_id, customer_id, user_id, status, current_period_end, event_id, event_type, event_created,
+        object, previous_attributes
+    )
+    select
+        'sub_' || right(id::text, 1), 'cus_' || right(id::text, 1), id,
+        case right(id::text, 1) when '4' then 'past_due' when '5' then 'canceled' else 'active' end,
+        '2030-01-01T00:00:00Z', 'evt', 'updated', now(), '{}', '{}'
+    from users;
+    insert into subscriptions (user_id, stripe_subscription_id, status, current_period_end)
+    select
+        user_id, stripe_subscription_id, status,
+        current_period_end + case right(user_id::text, 1)
+            when '3' then interval '90 days' when '4' then '0' when '5' then '1 hour' else interval '1 hour'
+        end
+    from stripe_subscriptions;
+    update subscriptions set stripe_subscription_id = null where user_id::text like '%6'
+"""
+
+
+def test_what_the_mirror_of_an_earlier_version_wrote_is_told_from_what_was_written_by_hand(migrated):
+    """Four rows have the grace of the time, or none where there is no access; the others somebody changed."""
+    while applied(migrated)[-1] >= "0010":
+        assert rollback(migrated)[0] == 0
+    execute(migrated, OLD_MIRROR)
+    assert run(migrated, "migrate")[0] == 0
+    with connected(migrated) as connection:
+        rows = connection.execute(
+            "select right(user_id::text, 1), mirrored_period_end = current_period_end from subscriptions order by 1"
+        ).fetchall()
+    assert rows == [("1", True), ("2", True), ("3", None), ("4", True), ("5", None), ("6", None)]
+
+
+def test_what_the_version_before_still_writes_is_right_while_this_one_starts(migrated):
+    """Its statements name no column of the new migration; what they write counts as the customer's first."""
+    execute(
+        migrated,
+        """
+        insert into users (id) values ('00000000-0000-4000-8000-000000000001');
+        insert into stripe_customers as tied (customer_id, claimed_user_id, event_created)
+        values ('cus_1', '00000000-0000-4000-8000-000000000001', now())
+        on conflict (customer_id) do update set claimed_user_id = excluded.claimed_user_id;
+        insert into stripe_subscriptions (
+            stripe_subscription_id, customer_id, status, current_period_end, event_id, event_type, event_created,
+            object, previous_attributes
+        )
+        values ('sub_1', 'cus_1', 'active', now(), 'evt', 'updated', now(), '{}', '{}');
+        insert into subscriptions (user_id, stripe_subscription_id, status, current_period_end)
+        values ('00000000-0000-4000-8000-000000000001', 'sub_1', 'active', '2030-01-01')
+        """,
+    )
+    with connected(migrated) as connection:
+        state = (
+            "select checkout_session_id, rivals::text, mirrored_period_end from stripe_customers, stripe_subscriptions,"
+        )
+        assert connection.execute(f"{state} subscriptions").fetchall() == [(None, "[]", None)]

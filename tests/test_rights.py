@@ -42,7 +42,7 @@ def send(api: FlaskClient, kind: str, document: dict[str, object], created: int)
 
 def everything(api: FlaskClient, db: psycopg.Connection, environ: dict[str, str]) -> Iterator[int | str]:
     """What the service answers in a world in which each of its statements has something to do."""
-    db.execute("delete from stripe_customers; delete from users; delete from rate_limits")
+    db.execute("delete from stripe_checkouts; delete from stripe_customers; delete from users; delete from rate_limits")
     add_user(db)
     add_user(db, FREE_LEARNER, access=None)
     # Expired counts, one of which the next hit takes away.
@@ -69,15 +69,21 @@ def everything(api: FlaskClient, db: psycopg.Connection, environ: dict[str, str]
         owned = sold | {"metadata": {"userId": learner}}
         yield send(api, "customer.subscription.updated", owned, at)
         yield send(api, "customer.subscription.updated", owned | {"status": "past_due"}, at)
-        checkout: dict[str, object] = {"client_reference_id": learner, "customer": "cus_1"}
+        checkout: dict[str, object] = {"client_reference_id": learner, "customer": "cus_1", "mode": "subscription"}
+        # The later the session, the earlier it says that it was made: so that the customer's first one changes.
+        checkout |= {"id": f"cs_{at}", "created": 9 - at, "subscription": "sub_1"}
         yield send(api, "checkout.session.completed", checkout, at)
+    stripe = {"STRIPE_WEBHOOK_SECRET": WEBHOOK_SECRET, "STRIPE_PRICES": "price_1"}
+    yield subprocess.run(
+        [sys.executable, "-m", "app.start"], cwd=ROOT, env=environ | stripe, capture_output=True
+    ).returncode
 
 
 def test_each_right_is_one_that_some_statement_needs(make_api, environ, db, database_url):
     add_module(db, 1, 2, 3)
     api = make_api(STRIPE_WEBHOOK_SECRET=WEBHOOK_SECRET, RATE_LIMIT_WRITES="3 per minute")
     answers = list(everything(api, db, environ))
-    assert answers == [*[200] * 10, 429, *[200] * 12]
+    assert answers == [*[200] * 10, 429, *[200] * 12, 0]
     rights = db.execute(RIGHTS, {"role": SERVICE}).fetchall()
     useless = []
     try:

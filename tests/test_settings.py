@@ -68,6 +68,7 @@ def test_what_is_not_set_has_the_contracts_default():
         "rate_limit_storage_uri": None,
         "stripe_webhook_secrets": (),
         "stripe_user_id_metadata": "userId",
+        "stripe_prices": (),
         "subscription_grace": 3600,
         "metrics": False,
         "log_level": "info",
@@ -114,6 +115,7 @@ def test_an_empty_value_is_as_none(empty):
         ("RATE_LIMIT_STORAGE_URI", "redis://cache", "redis://cache"),
         ("RATE_LIMIT_STORAGE_URI", "rediss://u:p@cache:6380/1", "rediss://u:p@cache:6380/1"),
         ("STRIPE_USER_ID_METADATA", "user_id", "user_id"),
+        ("STRIPE_PRICES", "price_1Pg, prod_Qx,gold", ("price_1Pg", "prod_Qx", "gold")),
         ("HOST", "0.0.0.0", "0.0.0.0"),
         ("HOST", "::", "::"),
         ("PORT", "0", 0),
@@ -300,6 +302,7 @@ WRONG: list[tuple[str, Any]] = [
         )
     ),
     *(("STRIPE_WEBHOOK_SECRET", {"STRIPE_WEBHOOK_SECRET": text}) for text in ("a,", ",", "a,,b")),
+    *(("STRIPE_PRICES", {"STRIPE_PRICES": text}) for text in ("a,", "a b", 'a"', "a\\", "{a}", "'a'", "a" * 256)),
     *(("METRICS", {"METRICS": text}) for text in ("yes", "1", "ON")),
     *(("LOG_LEVEL", {"LOG_LEVEL": text}) for text in ("verbose", "1")),
     *(("WEB_CONCURRENCY", {"WEB_CONCURRENCY": text}) for text in ("0", "-1", "many", "1.5", "1001")),

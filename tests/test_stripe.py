@@ -17,16 +17,21 @@ from datetime import UTC, datetime
 from typing import Any, ClassVar
 from urllib.parse import parse_qs, quote, urlsplit
 
+import hypothesis
 import psycopg
 import pytest
 import stripe
 from flask.testing import FlaskClient
+from hypothesis import strategies as st
+from psycopg.rows import dict_row
 
 import app.stripe
-from tests.conftest import ROOT, SERVICE, running_gunicorn
+from app import database
+from tests.conftest import ROOT, SERVICE, grant, running_gunicorn
 from tests.world import (
     FREE_LEARNER,
     LEARNER,
+    STRANGER,
     add_module,
     add_user,
     assert_problem,
@@ -106,16 +111,28 @@ def event(
     }
 
 
-def checkout(user_id: Any = LEARNER, created: int = T0, customer: str | None = CUSTOMER) -> dict[str, Any]:
+def checkout(
+    user_id: Any = LEARNER,
+    created: int = T0,
+    customer: str | None = CUSTOMER,
+    *,
+    session: str = "cs_test_a1",
+    subscription: str | None = NEW,
+    mode: str = "subscription",
+    event_created: int = T0,
+) -> dict[str, Any]:
+    """A completed Checkout Session; `created` is the session's own."""
     document = {
-        "id": "cs_test_a1",
+        "id": session,
         "object": "checkout.session",
         "client_reference_id": user_id,
+        "created": created,
         "customer": customer,
-        "mode": "subscription",
+        "mode": mode,
         "payment_status": "paid",
+        "subscription": subscription,
     }
-    return event("checkout.session.completed", document, created)
+    return event("checkout.session.completed", document, event_created)
 
 
 def signed(payload: str, secret: str = SECRET, at: int | None = None) -> dict[str, str]:
@@ -278,6 +295,68 @@ def test_items_that_are_none_have_no_end(api, learner, db, items):
     assert db.execute("select current_period_end from stripe_subscriptions").fetchone() == (None,)
 
 
+@pytest.mark.parametrize("odd", ["NaN", "Infinity", "1e400"])
+def test_what_is_no_json_is_malformed(api, learner, db, odd):
+    payload = json.dumps(event("updated", subscription(note=0))).replace('"note": 0', f'"note": {odd}')
+    assert outcome(api, payload) == "malformed"
+    assert copied(db) is None
+
+
+def test_what_is_nested_too_deeply_is_malformed(api, learner, db):
+    deep: Any = "deep"
+    for _ in range(400):
+        deep = [deep]
+    first = event("updated", subscription(note=deep), previous={"note": deep})
+    assert outcome(api, first) == "malformed"
+    assert outcome(api, event("updated", subscription(note=[[[["not deep"]]]]))) == "applied"
+
+
+@pytest.mark.parametrize("part", ["stripe_lock", "stripe_save", "stripe_copy"])
+def test_a_fault_of_the_services_own_is_500_and_stripe_sends_the_event_again(api, learner, db, monkeypatch, part):
+    document = event("created", subscription())
+    run = database.run
+
+    def broken(connection: Any, name: Any, /, **parameters: Any) -> Any:
+        if name == part:
+            raise ValueError("a fault of ours")
+        return run(connection, name, **parameters)
+
+    monkeypatch.setattr(database, "run", broken)
+    refused(deliver(api, document), "internal_error", 500)
+    monkeypatch.undo()
+    assert db.execute("select count(*) from stripe_subscriptions").fetchone() == (0,)
+    assert outcome(api, document) == "applied"
+    assert may_learn(api)
+
+
+def thin(kind: str) -> dict[str, Any]:
+    """An event of the payload style `thin`, which names its object and does not hold it."""
+    return {
+        "id": "evt_test_65RM8sQH2oXnebF5Rpc16RJyfa2xSQLHJJh1sxm7H0KI92",
+        "object": "v2.core.event",
+        "created": "2026-11-01T10:00:00.000Z",
+        "livemode": False,
+        "related_object": {"id": NEW, "type": "subscription", "url": f"/v1/subscriptions/{NEW}"},
+        "type": kind,
+    }
+
+
+@pytest.mark.parametrize(
+    "kind", [*(f"v1.{kind}" for kind in app.stripe.SUBSCRIPTION_EVENTS), "v1.checkout.session.completed"]
+)
+def test_a_thin_event_of_ours_is_malformed_and_says_why(api, learner, db, caplog, kind):
+    with caplog.at_level("INFO", "progress.requests"):
+        assert outcome(api, thin(kind)) == "malformed"
+    (fields,) = (record.__dict__["fields"] for record in caplog.records)
+    reason = "a thin event: choose the payload style Snapshot for this endpoint at Stripe"
+    assert fields["stripe"] == {"event": thin(kind)["id"], "type": kind, "outcome": "malformed", "reason": reason}
+
+
+@pytest.mark.parametrize("kind", ["v1.invoice.paid", "v2.core.account.updated", "v1.customer.subscription.x", "v1."])
+def test_any_other_thin_event_is_left_alone(api, learner, db, kind):
+    assert outcome(api, thin(kind)) == "ignored"
+
+
 # What Stripe says and what a learner may
 
 
@@ -381,6 +460,202 @@ def test_the_events_of_the_demo_are_a_subscriptions_life(api, db):
     for name, access in (("created", False), ("active", True), ("past_due", False), ("paid", True), ("deleted", False)):
         assert outcome(api, json.loads((ROOT / f"app/demo/stripe/{name}.json").read_text())) == "applied"
         assert may_learn(api, none) is access, name
+
+
+# Which subscriptions count
+
+
+NO_TIMES: list[Any] = ["1900000000", -5, 1e30, True, [], {}, 1e18]
+
+
+def items(*given: tuple[str, str | None, Any]) -> dict[str, Any]:
+    """The items of a subscription: the price, its product, the end of its period."""
+    data = [
+        {
+            "id": f"si_{price}",
+            "object": "subscription_item",
+            "current_period_end": end,
+            "price": {"id": price, "object": "price", "product": product},
+        }
+        for price, product, end in given
+    ]
+    return {"object": "list", "data": data}
+
+
+@pytest.mark.parametrize("listed", ["price_course", "prod_school", "price_other, price_course", "prod_school,prod_x"])
+def test_a_subscription_counts_whose_price_or_product_is_listed(make_api, learner, db, listed):
+    api = make_api(STRIPE_WEBHOOK_SECRET=SECRET, SUBSCRIPTION_GRACE="0", STRIPE_PRICES=listed)
+    donation = items(("price_donation", "prod_donation", T0 + 90 * DAY))
+    assert outcome(api, event("created", subscription(name=OLD, items=donation))) == "applied"
+    assert (copied(db), may_learn(api)) == (None, False)
+    course = items(("price_course", "prod_school", T0 + 5 * DAY), ("price_donation", None, T0 + 90 * DAY))
+    assert outcome(api, event("created", subscription(items=course))) == "applied"
+    assert copied(db) == (NEW, "active", T0 + 5 * DAY)
+    assert may_learn(api)
+    # The course is taken out of the subscription, which goes on.
+    assert outcome(api, event("updated", subscription(items=donation), T0 + 1)) == "applied"
+    assert (copied(db), may_learn(api)) == (None, False)
+
+
+@pytest.mark.parametrize(
+    ("listed", "given", "end"),
+    [
+        (("price_1", "price_2"), items(("price_1", None, T0 + 1), ("price_2", None, T0 + 2), ("x", None, T0 + 3)), 2),
+        (("prod_1",), items(("price_1", "prod_1", T0 + 4), ("price_2", "prod_1", None)), 4),
+        (("price_2",), items(("price_1", None, T0 + 4), ("price_2", None, None)), None),
+        # Before the items had periods of their own.
+        (("price_1",), items(("price_1", None, None)) | {"old": True}, 7),
+        (
+            ("price_1",),
+            {"data": [1, None, "a", [], {"price": "price_1"}, {"price": None}, {"price": {"id": 7}}]},
+            "none",
+        ),
+        (("price_1",), {"data": {"price": {"id": "price_1"}}}, "none"),
+        (("price_1",), 7, "none"),
+        *((("price_1",), items(("price_1", None, odd)), None) for odd in NO_TIMES),
+    ],
+)
+def test_the_last_of_the_listed_items_ends_the_period(make_api, learner, db, listed, given, end):
+    api = make_api(STRIPE_WEBHOOK_SECRET=SECRET, SUBSCRIPTION_GRACE="0", STRIPE_PRICES=",".join(listed))
+    old: dict[str, Any] = {"current_period_end": T0 + 7} if isinstance(given, dict) and given.pop("old", False) else {}
+    assert outcome(api, event("updated", subscription(items=given, **old))) == "applied"
+    assert copied(db) == (None if end == "none" else (NEW, "active", end and T0 + end))
+
+
+def test_an_item_whose_price_is_no_text_is_malformed(api, learner, db):
+    for odd in ("a\0b", "\ud800"):
+        assert outcome(api, event("updated", subscription(items=items((odd, None, T0))))) == "malformed"
+        assert outcome(api, event("updated", subscription(items=items(("price_1", odd, T0))))) == "malformed"
+
+
+def test_a_subscription_that_does_not_count_takes_nothing_that_was_written_by_hand(make_api, db):
+    api = make_api(STRIPE_WEBHOOK_SECRET=SECRET, STRIPE_PRICES="price_course")
+    add_module(db, 1, 2)
+    add_user(db)
+    before = copied(db)
+    assert outcome(api, event("created", subscription())) == "applied"
+    assert outcome(api, event("deleted", subscription("canceled"), T0 + 1)) == "applied"
+    assert copied(db) == before
+    assert may_learn(api)
+
+
+# What a changed setting changes
+
+
+def start(environ: dict[str, str], **settings: str) -> subprocess.CompletedProcess[str]:
+    """The check that gunicorn runs before the service starts, which judges what the mirror wrote."""
+    return subprocess.run(
+        [sys.executable, "-m", "app.start"],
+        cwd=ROOT,
+        env=environ | {"STRIPE_WEBHOOK_SECRET": SECRET} | settings,
+        capture_output=True,
+        text=True,
+    )
+
+
+def started(environ: dict[str, str], **settings: str) -> None:
+    assert start(environ, **settings).returncode == 0
+
+
+def test_a_changed_grace_holds_from_the_next_start_on(api, environ, learner, db):
+    for number, status in enumerate(("active", "trialing", "past_due", "canceled")):
+        user_id = add_user(db, uuid4(0xC0 + number), access=None)
+        own: dict[str, Any] = {"name": f"sub_{number}", "customer": f"cus_{number}", "metadata": {"userId": user_id}}
+        deliver(api, event("updated", subscription(status, **own)))
+    for days in (2, 1, 0):
+        started(environ, SUBSCRIPTION_GRACE=f"{days} days")
+        ends = [copied(db, uuid4(0xC0 + number))[2] - T0 - 30 * DAY for number in range(4)]
+        assert ends == [days * DAY, days * DAY, 0, 0]
+
+
+def test_a_changed_list_of_prices_holds_from_the_next_start_on(api, environ, learner, db):
+    given = items(("price_1", "prod_1", T0 + DAY), ("price_2", "prod_2", T0 + 2 * DAY))
+    deliver(api, event("updated", subscription(items=given)))
+    for listed, end in (("price_1", 1), ("prod_2", 2), ("price_3", None), ("price_1", 1), ("", 2)):
+        started(environ, STRIPE_PRICES=listed, SUBSCRIPTION_GRACE="0")
+        assert copied(db) == (end and (NEW, "active", T0 + end * DAY))
+
+
+def test_what_was_written_by_hand_stays_at_a_start(api, environ, db):
+    """A row of somebody whom Stripe does not know, and rows that the mirror wrote and somebody changed since."""
+    hands = [add_user(db, uuid4(0xC0)), *(add_user(db, uuid4(0xC0 + number), access=None) for number in range(1, 5))]
+    for number, user_id in enumerate(hands[1:]):
+        own: dict[str, Any] = {"name": f"sub_{number}", "customer": f"cus_{number}", "metadata": {"userId": user_id}}
+        deliver(api, event("updated", subscription("past_due", **own)))
+    db.execute(
+        "update subscriptions set current_period_end = '2099-01-01', status = 'active' where user_id = %s", [hands[1]]
+    )
+    db.execute("update subscriptions set current_period_end = '2099-01-01' where user_id = %s", [hands[2]])
+    db.execute("update subscriptions set status = 'blocked' where user_id = %s", [hands[3]])
+    db.execute("delete from subscriptions where user_id = %s", [hands[4]])
+    db.execute(
+        "insert into subscriptions (user_id, status, current_period_end) values (%s, 'active', '2099-01-01')",
+        [hands[4]],
+    )
+    before = [copied(db, user_id) for user_id in hands]
+    for settings in ({"SUBSCRIPTION_GRACE": "3 days"}, {"STRIPE_PRICES": "price_of_none"}):
+        started(environ, **settings)
+        assert [copied(db, user_id) for user_id in hands] == before
+
+
+def test_a_start_without_a_change_writes_nothing(api, environ, learner, db):
+    deliver(api, event("updated", subscription()))
+    rows = "select xmin, ctid, * from subscriptions"
+    before = db.execute(rows).fetchall()
+    started(environ, SUBSCRIPTION_GRACE="0")
+    assert db.execute(rows).fetchall() == before
+
+
+def test_a_start_that_is_refused_judges_nothing(api, environ, learner, db):
+    deliver(api, event("updated", subscription()))
+    assert start(environ, SUBSCRIPTION_GRACE="2 days", AUTH_SESSION_TABLE="not_there").returncode == 1
+    assert copied(db) == (NEW, "active", T0 + 30 * DAY)
+
+
+def test_an_event_that_comes_while_a_start_judges_is_not_overwritten(api, learner, db, database_url):
+    """The start waits for the event's transaction, and sees what it wrote."""
+    deliver(api, event("updated", subscription(), T0))
+    terms = app.stripe.Terms(2 * DAY, ())
+    options: dict[str, Any] = {"autocommit": True, "cursor_factory": psycopg.RawCursor, "row_factory": dict_row}
+    with psycopg.connect(database_url, **options) as judging:
+        thread = threading.Thread(target=app.stripe.judge, args=(judging, terms))
+        with psycopg.connect(database_url, **options) as delivering, delivering.transaction():
+            newer = event("updated", subscription("past_due", end=T0 + 60 * DAY), T0 + 1)
+            app.stripe.keep(delivering, app.stripe.read(newer, "userId"), app.stripe.Terms(0, ()))
+            thread.start()
+            while not db.execute("select from pg_locks where not granted").rowcount:
+                assert thread.is_alive()
+        thread.join()
+    assert copied(db) == (NEW, "past_due", T0 + 60 * DAY)
+
+
+def test_the_log_says_once_at_the_start_that_every_subscription_counts(environ, db, capfd):
+    settings = {"STRIPE_WEBHOOK_SECRET": SECRET, "WEB_CONCURRENCY": "2"}
+    with running_gunicorn(environ | settings):
+        assert capfd.readouterr().err.count("STRIPE_PRICES is empty: ") == 1
+    for none in ({"STRIPE_PRICES": "price_1"}, {"LOG_LEVEL": "error"}, {"STRIPE_WEBHOOK_SECRET": ""}):
+        assert start(environ, **none).stderr == ""
+
+
+def test_a_start_that_cannot_judge_in_time_goes_on_and_says_so(api, environ, learner, db, database_url):
+    deliver(api, event("updated", subscription()))
+    with psycopg.connect(database_url) as other:
+        other.execute("lock table stripe_subscriptions in row exclusive mode")
+        done = start(environ, SUBSCRIPTION_GRACE="2 days", STRIPE_PRICES="price_1", DATABASE_TIMEOUT="0.3")
+    assert done.returncode == 0
+    assert done.stderr.endswith("run: make stripe-sync\n")
+    assert copied(db) == (NEW, "active", T0 + 30 * DAY)
+
+
+def test_a_role_without_the_rights_of_this_version_is_told_so(environ, database_url, db):
+    db.execute(f"revoke insert (mirrored_period_end) on subscriptions from {SERVICE}")
+    try:
+        refused = start(environ)
+    finally:
+        grant(database_url)
+    assert refused.stderr == (
+        "DATABASE_URL: permission denied for table subscriptions; was deploy/grants.sql run after make migrate?\n"
+    )
 
 
 # In which order the events come
@@ -493,10 +768,36 @@ def test_of_two_events_the_later_holds_whichever_comes_first(api, learner, db, p
     later = pair[1]["data"]["object"]
     end = max(item["current_period_end"] for item in later["items"]["data"])
     for order in (pair, pair[::-1], [*pair, *pair], [*pair[::-1], *pair[::-1]]):
-        db.execute("delete from stripe_subscriptions; delete from subscriptions")
+        forget(db)
         for document in order:
             outcome(api, document)
         assert copied(db) == (NEW, later["status"], end), order
+
+
+def test_three_events_of_one_second_end_with_the_last_in_every_order(api, learner, db):
+    """The first and the third change the same, so that only the one between tells that the third came last."""
+    events = [
+        event("updated", subscription("active", end=T0 + 90 * DAY), T0, {"status": "incomplete"}),
+        event("updated", subscription("past_due", end=T0 + 80 * DAY), T0, {"status": "active"}),
+        event("updated", subscription("unpaid", end=T0 + 70 * DAY), T0, {"status": "past_due"}),
+    ]
+    for order in itertools.permutations(events):
+        forget(db)
+        for document in order:
+            outcome(api, document)
+        assert copied(db) == (NEW, "unpaid", T0 + 70 * DAY)
+
+
+def test_of_two_events_that_end_a_subscription_the_later_holds(api, learner, db):
+    events = [
+        event("updated", subscription("canceled", end=T0 + DAY), T0),
+        event("deleted", subscription("canceled", end=T0 + 2 * DAY), T0 + 1),
+    ]
+    for order in (events, events[::-1]):
+        forget(db)
+        for document in order:
+            outcome(api, document)
+        assert copied(db) == (NEW, "canceled", T0 + 2 * DAY)
 
 
 def test_events_that_nothing_tells_apart_end_the_same_in_every_order(api, learner, db):
@@ -512,7 +813,7 @@ def test_events_that_nothing_tells_apart_end_the_same_in_every_order(api, learne
 def assert_the_same_in_every_order(api: FlaskClient, db: psycopg.Connection, events: list[dict[str, Any]]) -> None:
     ends = set()
     for order in itertools.permutations(events):
-        db.execute("delete from stripe_subscriptions; delete from subscriptions")
+        forget(db)
         for document in order:
             outcome(api, document)
         ends.add(copied(db))
@@ -559,15 +860,173 @@ def test_metadata_comes_before_the_checkout(api, learner, db):
     assert (may_learn(api), may_learn(api, FREE_LEARNER)) == (True, False)
 
 
-def test_of_two_checkouts_the_later_holds_whichever_comes_first(api, learner, db):
+def forget(db: psycopg.Connection) -> None:
+    """As if Stripe had never said anything."""
+    for table in ("stripe_subscriptions", "stripe_checkouts", "stripe_customers", "subscriptions"):
+        db.execute(f"delete from {table}")
+
+
+def test_a_checkout_of_another_mode_says_nothing_of_a_subscription(api, learner, db):
+    deliver(api, event("created", subscription(metadata={})))
+    assert outcome(api, checkout()) == "applied"
+    order_number = uuid4(0x0DE5)
+    for mode in ("payment", "setup"):
+        sold = checkout(order_number, T0 + 1, session="cs_test_b2", subscription=None, mode=mode, event_created=T0 + 1)
+        assert outcome(api, sold) == "ignored"
+        assert may_learn(api)
+    assert copied(db) == (NEW, "active", T0 + 30 * DAY)
+
+
+def test_a_checkout_of_another_mode_names_nobody_for_later(api, learner, db):
+    assert outcome(api, checkout(subscription=None, mode="payment")) == "ignored"
+    assert outcome(api, event("created", subscription(metadata={}))) == "unattached"
+
+
+def test_one_customer_may_pay_for_two_learners(api, learner, db):
     add_user(db, FREE_LEARNER, access=None)
-    checkouts = [checkout(FREE_LEARNER, T0), checkout(LEARNER, T0 + 1)]
-    for order in (checkouts, checkouts[::-1]):
-        db.execute("delete from stripe_subscriptions; delete from stripe_customers; delete from subscriptions")
-        deliver(api, event("created", subscription(metadata={})))
+    own = [event("created", subscription(metadata={})), checkout()]
+    childs = [
+        event("created", subscription(name=OLD, metadata={}, end=T0 + 5 * DAY), T0 + 1),
+        checkout(FREE_LEARNER, T0 + 1, session="cs_test_b2", subscription=OLD),
+    ]
+    for order in itertools.permutations([*own, *childs]):
+        forget(db)
+        for document in order:
+            deliver(api, document)
+        assert copied(db) == (NEW, "active", T0 + 30 * DAY)
+        assert copied(db, FREE_LEARNER) == (OLD, "active", T0 + 5 * DAY)
+
+
+@pytest.mark.parametrize("tie", [0, 1])
+def test_a_subscription_that_no_checkout_names_is_of_the_customers_first(api, learner, db, tie):
+    """First by the session's own `created`, then by its id: neither by the event's, nor by when the event came."""
+    add_user(db, FREE_LEARNER, access=None)
+    first = checkout(LEARNER, T0, session="cs_1", subscription="sub_1", event_created=T0 + 9)
+    second = checkout(FREE_LEARNER, T0 + tie, session="cs_2", subscription=None)
+    made_in_the_dashboard = event("created", subscription(metadata={}))
+    for order in itertools.permutations([first, second, made_in_the_dashboard]):
+        forget(db)
         for document in order:
             deliver(api, document)
         assert (may_learn(api), may_learn(api, FREE_LEARNER)) == (True, False)
+
+
+def test_a_checkout_without_a_time_of_its_own_goes_by_its_events(api, learner, db):
+    add_user(db, FREE_LEARNER, access=None)
+    sessions = [
+        checkout(LEARNER, session="cs_2", subscription=None, event_created=T0),
+        checkout(FREE_LEARNER, session="cs_1", subscription=None, event_created=T0 + 1),
+    ]
+    for document in sessions[::-1]:
+        del document["data"]["object"]["created"]
+        deliver(api, document)
+    deliver(api, event("created", subscription(metadata={})))
+    assert (may_learn(api), may_learn(api, FREE_LEARNER)) == (True, False)
+
+
+def test_whom_an_earlier_version_stored_counts_as_the_customers_first(api, learner, db):
+    add_user(db, FREE_LEARNER, access=None)
+    db.execute(
+        "insert into stripe_customers (customer_id, claimed_user_id, user_id, event_created)"
+        " values (%s, %s, %s, '2099-01-01')",
+        [CUSTOMER, LEARNER, LEARNER],
+    )
+    assert outcome(api, event("created", subscription(name=OLD, metadata={}))) == "applied"
+    assert outcome(api, checkout(FREE_LEARNER, T0 - DAY)) == "applied"
+    assert outcome(api, event("created", subscription(metadata={}))) == "applied"
+    assert outcome(api, event("updated", subscription(name=OLD, metadata={}), T0 + 1)) == "applied"
+    assert (copied(db)[0], copied(db, FREE_LEARNER)[0]) == (OLD, NEW)
+
+
+def test_when_a_learner_goes_whom_the_customer_was_the_next_checkout_is_the_first(api, learner, db):
+    add_user(db, FREE_LEARNER, access=None)
+    deliver(api, checkout())
+    db.execute("delete from users where id = %s", [LEARNER])
+    assert outcome(api, checkout(FREE_LEARNER, T0 + 1, session="cs_2", subscription=None)) == "applied"
+    assert outcome(api, event("created", subscription(metadata={}))) == "applied"
+    assert may_learn(api, FREE_LEARNER)
+
+
+SUBSCRIPTIONS = [("sub_a", "cus_1"), ("sub_b", "cus_1"), ("sub_c", "cus_2")]
+LEARNERS = [uuid4(0xC1), uuid4(0xC2)]
+STATUSES = ["active", "past_due", "canceled"]
+
+
+@st.composite
+def event_sets(draw: st.DrawFn) -> tuple[list[dict[str, Any]], Callable[[str], str | None]]:
+    """Some events of three subscriptions and two customers, and whose each subscription is by them."""
+    named = {name: draw(st.sampled_from(["", *LEARNERS])) for name, _ in SUBSCRIPTIONS}
+    events, sessions = [], []
+    for number in range(draw(st.integers(1, 4))):
+        name, customer = draw(st.sampled_from(SUBSCRIPTIONS))
+        created = T0 + draw(st.integers(0, 2))
+        state = subscription(
+            draw(st.sampled_from(STATUSES)),
+            name=name,
+            customer=customer,
+            end=T0 + (number + 1) * DAY,
+            metadata={"userId": named[name]} if named[name] else {},
+        )
+        previous = draw(st.sampled_from([None, *({"status": status} for status in STATUSES)]))
+        events.append(event(draw(st.sampled_from(["created", "updated", "deleted"])), state, created, previous))
+    for number in range(draw(st.integers(0, 3))):
+        name, customer = draw(st.sampled_from(SUBSCRIPTIONS))
+        mode = draw(st.sampled_from(["subscription", "subscription", "payment"]))
+        of = draw(st.sampled_from([name, None])) if mode == "subscription" else None
+        learner, created = draw(st.sampled_from(LEARNERS)), T0 + draw(st.integers(0, 1))
+        events.append(checkout(learner, created, customer, session=f"cs_{number}", subscription=of, mode=mode))
+        if mode == "subscription":
+            sessions.append((created, f"cs_{number}", of, customer, learner))
+
+    def owner(name: str) -> str | None:
+        own = [learner for _, _, of, _, learner in sorted(sessions) if of == name]
+        customers = [
+            learner for _, _, _, customer, learner in sorted(sessions) if customer == dict(SUBSCRIPTIONS)[name]
+        ]
+        return named[name] or next(iter([*own, *customers]), None)
+
+    return events, owner
+
+
+def mirrored(db: psycopg.Connection) -> Any:
+    """Every subscription's owner and state; every learner's access."""
+    return (
+        db.execute(
+            "select stripe_subscription_id, user_id::text, status, current_period_end, event_id"
+            " from stripe_subscriptions order by 1"
+        ).fetchall(),
+        db.execute(
+            "select user_id::text, stripe_subscription_id, status, current_period_end from subscriptions order by 1"
+        ).fetchall(),
+    )
+
+
+def test_no_event_about_one_thing_changes_what_another_gives_whatever_the_order(api, db):
+    """The whole state depends on the set of events, and each subscription's owner on what is said of it."""
+    for learner in LEARNERS:
+        add_user(db, learner, access=None)
+
+    @hypothesis.settings(max_examples=60)
+    @hypothesis.given(event_sets(), st.randoms(use_true_random=False))
+    def hold(drawn: Any, random: Any) -> None:
+        events, owner = drawn
+        states = []
+        for _ in range(4):
+            forget(db)
+            random.shuffle(events)
+            for document in [*events, random.choice(events)]:
+                assert outcome(api, document) in ("applied", "stale", "unattached", "ignored")
+            states.append(mirrored(db))
+        assert all(state == states[0] for state in states)
+        rows, copies = states[0]
+        assert [(row[0], row[1]) for row in rows] == [(row[0], owner(row[0])) for row in rows]
+        # A learner has the best of what is theirs, and nothing else.
+        for learner in LEARNERS:
+            theirs = [row for row in rows if row[1] == learner]
+            best = max(theirs, key=lambda row: (row[2] == "active", row[3]), default=None)
+            assert [copy[1:] for copy in copies if copy[0] == learner] == ([(best[0], *best[2:4])] if best else [])
+
+    hold()
 
 
 @pytest.mark.parametrize("user_id", ["1", "{6f9619ff-8b86-4d11-b42d-00c04fc964ff}", 7, {"a": 1}, "\0"])
@@ -645,7 +1104,7 @@ def test_with_a_user_all_that_is_theirs_goes(api, learner, db):
     deliver(api, checkout())
     deliver(api, event("created", subscription()))
     db.execute("delete from users")
-    for table in ("stripe_subscriptions", "stripe_customers", "subscriptions"):
+    for table in ("stripe_subscriptions", "stripe_checkouts", "stripe_customers", "subscriptions"):
         assert db.execute(f"select count(*) from {table}").fetchone() == (0,)
 
 
@@ -731,7 +1190,7 @@ def post(environ, db) -> Iterator[Callable[..., Any]]:
 def test_two_deliveries_at_one_moment_leave_the_right_state(post, learner, db):
     other = "cus_other"
     for _ in range(15):
-        db.execute("delete from stripe_subscriptions; delete from stripe_customers; delete from subscriptions")
+        forget(db)
         events = [
             event("created", subscription("incomplete", metadata={}), T0),
             event("updated", subscription("active", metadata={}), T0, {"status": "incomplete"}),
@@ -905,6 +1364,16 @@ def test_a_sync_shows_times_in_utc_up_to_the_year_9999_whatever_the_database_is_
     )
 
 
+def test_a_sync_judges_again_what_stripe_is_not_asked_of(api, learner, db, sync):
+    deliver(api, event("created", subscription()))
+    assert sync(SUBSCRIPTION_GRACE="1 day") == (0, ["fetched 0 in all"])
+    assert copied(db) == (NEW, "active", T0 + 31 * DAY)
+    assert sync(STRIPE_PRICES="price_other") == (0, ["fetched 0 in all"])
+    assert copied(db) is None
+    assert sync(subscription(), STRIPE_PRICES="price_1")[0] == 0
+    assert copied(db) == (NEW, "active", T0 + 30 * DAY)
+
+
 def test_a_sync_attaches_those_whose_learner_has_come(api, db, sync):
     deliver(api, event("created", subscription()))
     add_user(db, access=None)
@@ -939,6 +1408,7 @@ def test_a_sync_goes_by_stripes_clock_whatever_ours_says(api, learner, db, sync,
         ),
         ({"STRIPE_API_KEY": "rk_wrong"}, 200, "Error: STRIPE_API_KEY: Stripe refuses it"),
         ({"SUBSCRIPTION_GRACE": "long"}, 200, "Error: SUBSCRIPTION_GRACE: 'long' is not a time such as '1 hour', "),
+        ({"STRIPE_PRICES": "a b"}, 200, "Error: STRIPE_PRICES: 'a b' is not the id of a price or product at Stripe, "),
         ({}, 400, "Error: Stripe: An error on our side"),
         ({"STRIPE_API_BASE": "http://127.0.0.1:1"}, 200, "Error: Stripe: Unexpected error communicating with Stripe."),
     ],
@@ -953,22 +1423,45 @@ def test_a_sync_that_fails_is_one_line(db, sync, environ, status, line):
 # make access
 
 
-def test_access_tells_what_stripe_said_last(api, learner, db, database_url):
-    deliver(api, event("updated", subscription("past_due"), T0))
-    deliver(api, event("created", subscription("active", name=OLD), T0 - DAY))
+def told(database_url: str, **settings: str) -> list[str]:
     done = subprocess.run(
         [sys.executable, "-m", "app.cli", "access", LEARNER],
         cwd=ROOT,
-        env={"PATH": os.environ["PATH"], "DATABASE_URL": database_url},
+        env={"PATH": os.environ["PATH"], "DATABASE_URL": database_url} | settings,
         capture_output=True,
         text=True,
     )
+    return (done.stdout + done.stderr).splitlines()
+
+
+def test_access_tells_what_stripe_says_of_every_subscription(api, learner, db, database_url):
+    deliver(api, event("updated", subscription("past_due"), T0))
+    deliver(api, event("created", subscription("active", name=OLD), T0 - DAY))
+    deliver(api, checkout(customer="cus_2", subscription="sub_third"))
+    deliver(api, event("created", subscription("trialing", name="sub_third", customer="cus_2", metadata={}, end=None)))
+    deliver(api, event("created", subscription(name="sub_others", customer="cus_3", metadata={"userId": STRANGER})))
     end = stamp(T0 + 30 * DAY)
-    assert done.stdout.splitlines() == [
+    assert told(database_url) == [
         "full access: every published lesson",
         f"subscription: active, period ends {end}",
         "free path: not enrolled",
         f"Stripe said last, at {stamp(T0)}: {NEW} is past_due, period ends {end}",
+        f"Stripe said last, at {stamp(T0)}: sub_third is trialing, period ends at no known time",
+        f"Stripe said last, at {stamp(T0 - DAY)}: {OLD} is active, period ends {end}",
+    ]
+
+
+def test_access_tells_which_prices_a_subscription_is_for_where_they_matter(make_api, learner, db, database_url):
+    api = make_api(STRIPE_WEBHOOK_SECRET=SECRET, STRIPE_PRICES="price_9,prod_8")
+    deliver(api, event("created", subscription(items=items(("price_1", "prod_1", T0), ("price_2", None, T0)))))
+    deliver(api, event("created", subscription(name=OLD, items=None), T0 - DAY))
+    assert told(database_url, STRIPE_PRICES="price_9, prod_8") == [
+        "no access: not enrolled",
+        "subscription: none",
+        "free path: not enrolled",
+        f"Stripe said last, at {stamp(T0)}: {NEW} is active, period ends {stamp(T0)}, for price_1 of prod_1, price_2",
+        f"Stripe said last, at {stamp(T0 - DAY)}: {OLD} is active, period ends at no known time, for no price",
+        "access is given by: price_9, prod_8 (STRIPE_PRICES)",
     ]
 
 

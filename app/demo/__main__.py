@@ -50,6 +50,7 @@ def main() -> None:
                 server, environ["DATABASE_URL"] = postgres.start(LOCAL / "postgres")
                 for name in ("AUTH_JWT_SECRET", "AUTH_SECRET", "STRIPE_WEBHOOK_SECRET"):
                     environ[name] = os.environ.get(name, "").strip() or _secret()
+                environ.setdefault("STRIPE_PRICES", "price_demoQ7x1")
                 _fill(environ)
             status = _serve(environ, url, demo)
         except KeyboardInterrupt:

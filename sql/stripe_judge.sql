@@ -1,0 +1,25 @@
+-- Whose subscriptions at Stripe are to be judged again when SUBSCRIPTION_GRACE or STRIPE_PRICES may have changed: the
+-- learners whose row in subscriptions the mirror wrote, and those who have no row. A row whose status or end somebody
+-- wrote by hand is left alone. It runs under stripe_judge_lock.sql.
+--
+-- Parameters: none
+-- Returns: one row
+--   user_ids  text  the learners, for stripe_copy.sql
+-- Buffers: 5 light, 5 heavy
+
+select coalesce(array_agg(distinct said.user_id), '{}')::text as user_ids
+from stripe_subscriptions as said
+left join subscriptions as copied on said.user_id = copied.user_id
+left join stripe_subscriptions as source
+    on
+        copied.stripe_subscription_id = source.stripe_subscription_id
+        and copied.user_id = source.user_id
+where
+    said.user_id is not null
+    and (
+        copied.user_id is null
+        or (
+            copied.status = source.status
+            and copied.mirrored_period_end is not distinct from copied.current_period_end
+        )
+    );
