@@ -428,8 +428,9 @@ def test_a_rollback_drops_only_what_our_comment_says_is_ours(migrated):
                     assert (code, out) == (1, "")
                     assert err == (
                         f"Error: nothing was dropped: no comment says that this service created {table}. "
-                        "If an earlier version did, make migrate adds the comment. "
-                        'If it is the site\'s own: README, "A schema of its own".\n'
+                        "If an earlier version did, make migrate adds the comment; if it was lost: "
+                        f"comment on table {table} is 'created by progress-tracking'. "
+                        'If the table is the site\'s own: README, "A schema of its own".\n'
                     )
                     assert (tables(migrated), applied(migrated)) == before
                 assert comment

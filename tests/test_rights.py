@@ -209,7 +209,9 @@ TIMEOUTS = """
 def test_the_role_brings_timeouts_for_connections_that_cannot(environ, database_url):
     with closing(psycopg.connect(as_service(database_url), autocommit=True)) as service:
         shown = service.execute(TIMEOUTS).fetchone()
+        path = service.execute("show search_path").fetchone()
     assert shown == ("4s", "4500ms", "5s")
+    assert path == ('"$user", public',)  # PostgreSQL's own: the tables are in public
 
 
 def test_a_connection_of_the_services_brings_its_own(make_api, db):
