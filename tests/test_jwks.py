@@ -3,13 +3,15 @@
 import contextlib
 import json
 import logging
-import re
+import os
 import socket
 import ssl
 import subprocess
 import sys
 import threading
 import time
+import tomllib
+from base64 import b64encode
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -25,7 +27,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from app.sessions import jwks
+from app.sessions import download, jwks
 from app.sessions.jwks import KeySet, NotKnownError
 from app.settings import ALGORITHMS, SettingsError, from_environ
 from tests.conftest import ROOT, free_port
@@ -58,6 +60,7 @@ class Provider:
         self.behaviour = ""
         self.asked = 0
         self.paths: list[str] = []
+        self.requests: list[dict[str, str]] = []  # their headers
         self.sent = 0  # mebibytes
         self.go = threading.Event()
         self.over = threading.Event()
@@ -67,16 +70,23 @@ class Provider:
             def do_GET(self) -> None:
                 provider.asked += 1
                 provider.paths.append(self.path)
+                provider.requests.append(dict(self.headers.items()))
+                body = provider.body if provider.body is not None else json.dumps({"keys": provider.keys}).encode()
                 if provider.behaviour == "hold":
                     provider.go.wait(20)
                 if provider.behaviour == "hang":
                     provider.over.wait(20)
                     return
-                body = provider.body if provider.body is not None else json.dumps({"keys": provider.keys}).encode()
-                self.send_response(provider.status)
+                if provider.behaviour == "nonsense":
+                    self.wfile.write(b"220 smtp.example ESMTP\r\n")
+                    return
+                # What common rules of web application firewalls ask of a client.
+                named = not self.headers.get("User-Agent", "python").lower().startswith(("python", "curl"))
+                json_wanted = "application/json" in self.headers.get("Accept", "")
+                self.send_response(provider.status if named and json_wanted else 403)
                 for name, value in provider.headers.items():
                     self.send_header(name, value)
-                if provider.behaviour == "drip":
+                if provider.behaviour == "drip headers":
                     self.flush_headers()
                 else:
                     self.end_headers()
@@ -86,9 +96,9 @@ class Provider:
                         for provider.sent in range(1, 101):
                             self.wfile.write(b" " * 2**20)
                     provider.over.set()
-                while provider.behaviour == "drip" and not provider.over.wait(0.1):
+                while provider.behaviour.startswith("drip") and not provider.over.wait(0.1):
                     try:
-                        self.wfile.write(b"X-Drip: 1\r\n")
+                        self.wfile.write(b"X" if provider.behaviour == "drip headers" else b" ")
                         self.wfile.flush()
                     except OSError:
                         return
@@ -111,6 +121,13 @@ class Provider:
         self.server.shutdown()
         self.server.server_close()
         self.thread.join()
+
+
+@pytest.fixture(autouse=True)
+def no_proxy(monkeypatch) -> None:
+    for name in list(os.environ):
+        if name.lower().endswith("_proxy"):
+            monkeypatch.delenv(name)
 
 
 @pytest.fixture
@@ -184,34 +201,53 @@ def test_a_key_that_is_of_no_use_is_passed_over_and_the_others_are_used(provider
     assert (algorithms(keys, "x"), algorithms(keys, "good")) == ([], ["RS256"])
 
 
-RUBBISH: dict[str, dict[str, Any]] = {
-    "HTML": {"body": b"<html>"},
-    "an array": {"body": b"[]"},
-    "no keys": {"body": b'{"keys": []}'},
-    "keys of no use": {"keys": [PASSED_OVER["symmetric"]]},
-    "keys that are none": {"body": b'{"keys": 7}'},
-    "not UTF-8": {"body": b"\xff\xfe"},
-    "deep": {"body": b"[" * 100_000},
-    "huge": {"body": json.dumps({"keys": [jwk(RSA, "two")]}).encode().ljust(2**20 + 1)},
-    "an error": {"status": 500},
-    "a redirect": {"status": 302, "headers": {"Location": "http://127.0.0.1:1/"}},
-    "nothing": {"status": 204},
+NO_SET = "what is there is not a key set"
+NO_KEY = "the key set has no key of use"
+# What the provider answers, and what the log says of it.
+RUBBISH: dict[str, tuple[dict[str, Any], str]] = {
+    "HTML": ({"body": b"<html>"}, NO_SET),
+    "an array": ({"body": b"[]"}, NO_SET),
+    "no keys": ({"body": b'{"keys": []}'}, NO_KEY),
+    "keys of no use": ({"keys": [PASSED_OVER["symmetric"]]}, NO_KEY),
+    "keys that are none": ({"body": b'{"keys": 7}'}, NO_SET),
+    "not UTF-8": ({"body": b"\xff\xfe"}, NO_SET),
+    "deep": ({"body": b"[" * 100_000}, NO_SET),
+    "huge": (
+        {"body": json.dumps({"keys": [jwk(RSA, "two")]}).encode().ljust(2**20 + 1)},
+        "the key set cannot be fetched: the answer is larger than 1 MiB",
+    ),
+    "an error": ({"status": 500}, "the key set cannot be fetched: 500"),
+    "a firewall's refusal": ({"status": 403}, "the key set cannot be fetched: 403"),
+    "a redirect": (
+        {"status": 301, "headers": {"Location": "https://user:word@moved.example/keys?secret=1"}},
+        "the key set cannot be fetched: 301 to moved.example; name the document's own URL, for no redirect is followed",
+    ),
+    "a redirect on the same host": (
+        {"status": 302, "headers": {"Location": "/elsewhere"}},
+        "the key set cannot be fetched: 302 to 127.0.0.1; name the document's own URL, for no redirect is followed",
+    ),
+    "nothing": ({"status": 204}, "the key set cannot be fetched: 204"),
+    "not HTTP": ({"behaviour": "nonsense"}, "the key set cannot be fetched: the answer is not HTTP"),
+    "an answer that is cut off": (
+        {"headers": {"Content-Length": "999999"}},
+        "the key set cannot be fetched: the connection ended early",
+    ),
 }
 
 
 @pytest.mark.parametrize("name", RUBBISH)
-def test_rubbish_does_not_replace_a_good_set(provider, clock, name, caplog):
+def test_rubbish_does_not_replace_a_good_set_and_the_log_says_what_it_was(provider, clock, name, caplog):
     keys = key_set(provider, clock)
     assert keys.refresh()
-    for attribute, value in RUBBISH[name].items():
+    answer, told = RUBBISH[name]
+    for attribute, value in answer.items():
         setattr(provider, attribute, value)
-    with caplog.at_level(logging.WARNING):
+    with caplog.at_level(logging.WARNING, "app"):
         assert not keys.refresh()
     assert algorithms(keys, "one") == ["RS256"]
     assert [record.name for record in caplog.records] == ["app.sessions.jwks"]
-    why = caplog.messages[0].removeprefix("AUTH_JWKS_URL: the key set ")
-    assert why == "has no key of use" or re.fullmatch(r"cannot be fetched: \w+Error", why)
-    assert provider.url not in caplog.text
+    assert caplog.messages == [f"AUTH_JWKS_URL: {told}"]
+    assert provider.asked == 2
     # And it alone is as if there were nothing.
     with pytest.raises(NotKnownError):
         key_set(provider, clock).find("one")
@@ -231,20 +267,56 @@ def test_no_more_is_read_than_a_set_may_have(provider, clock):
     assert provider.sent < 100
 
 
-@pytest.mark.parametrize("behaviour", ["hang", "drip"])
-def test_a_server_that_does_not_end_is_left_after_three_seconds(provider, clock, behaviour, monkeypatch):
-    monkeypatch.setattr(jwks, "TIMEOUT", 0.3)
+LATE = "AUTH_JWKS_URL: the key set cannot be fetched: no whole answer within 0.3 seconds"
+
+
+@pytest.fixture
+def short(monkeypatch) -> None:
+    monkeypatch.setattr(download, "TIMEOUT", 0.3)
+
+
+def test_a_fetch_may_take_three_seconds():
+    assert download.TIMEOUT == 3
+
+
+@pytest.mark.parametrize("behaviour", ["hang", "drip headers", "drip body"])
+def test_a_server_that_does_not_end_is_left_in_time(provider, clock, behaviour, short, caplog):
     assert key_set(provider, clock).refresh()
     provider.behaviour = behaviour
     started = time.monotonic()
     assert not key_set(provider, clock).refresh()
     assert time.monotonic() - started < 2
-    assert jwks.TIMEOUT == 0.3
+    assert caplog.messages == [LATE]
+    nobody_fetches()
+
+
+def nobody_fetches() -> None:
+    """Wait until no thread that was left behind reads from a server any more."""
+    wait_for(lambda: not any("_run" in thread.name for thread in threading.enumerate()))
+
+
+def test_a_name_that_is_looked_up_slowly_is_left_in_time(provider, clock, short, monkeypatch, caplog):
+    found, look_up = threading.Event(), socket.getaddrinfo
+
+    def slowly(host: str, *args: Any) -> Any:
+        found.wait(20)
+        return look_up("127.0.0.1", *args)
+
+    monkeypatch.setattr(socket, "getaddrinfo", slowly)
+    provider.url = provider.url.replace("127.0.0.1", "localhost")
+    provider.behaviour = "drip headers"
+    started = time.monotonic()
+    assert not key_set(provider, clock).refresh()
+    assert time.monotonic() - started < 2
+    assert caplog.messages == [LATE]
+    # What is found at last is of no use any more.
+    found.set()
+    nobody_fetches()
+    assert provider.asked == 0
 
 
 @pytest.mark.parametrize(("scheme", "waiting"), [("https", 0), ("https", 2), ("http", 2)])
-def test_a_server_that_takes_no_connection_is_left_too(clock, monkeypatch, scheme, waiting):
-    monkeypatch.setattr(jwks, "TIMEOUT", 0.3)
+def test_a_server_that_takes_no_connection_is_left_too(clock, short, scheme, waiting):
     with contextlib.ExitStack() as stack:
         # The kernel takes one connection, which nobody answers, and leaves what comes after it unconnected.
         server = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
@@ -281,7 +353,7 @@ def test_who_comes_while_a_rotated_key_is_fetched_waits_for_it_but_not_for_a_ser
     provider, clock, monkeypatch, patience
 ):
     monkeypatch.setattr(jwks, "PATIENCE", patience)
-    monkeypatch.setattr(jwks, "TIMEOUT", 20.0)
+    monkeypatch.setattr(download, "TIMEOUT", 20.0)
     keys = key_set(provider, clock)
     keys.find("one")
     provider.keys, provider.behaviour = [jwk(EC, "two")], "hold"
@@ -304,6 +376,23 @@ def test_who_comes_while_a_rotated_key_is_fetched_waits_for_it_but_not_for_a_ser
     assert found_first == ["ES256"]
     assert found_second == (["ES256"] if patience > 1 else [])
     assert provider.asked == 2
+
+
+def test_of_two_fetches_at_once_the_older_set_never_replaces_the_newer_one(provider, clock):
+    keys = key_set(provider, clock)
+    provider.behaviour = "hold"
+    older = threading.Thread(target=keys.refresh)
+    older.start()
+    wait_for(lambda: provider.asked == 1)
+    # The provider rotates while its first answer is still on its way.
+    provider.behaviour, provider.keys = "", [jwk(EC, "two")]
+    newer = threading.Thread(target=keys.refresh)
+    newer.start()
+    newer.join(0.3)
+    provider.go.set()
+    for thread in (older, newer):
+        thread.join(20)
+    assert (algorithms(keys, "two"), provider.asked) == (["ES256"], 2)
 
 
 def test_forged_kids_cause_one_call_in_thirty_seconds(provider, clock):
@@ -351,9 +440,9 @@ def test_a_set_is_served_for_twenty_four_hours_and_no_longer(provider, clock):
     ("cache_control", "seconds"),
     [(None, 600), ("max-age=120", 120), ("public, max-age=1", 60), ("max-age=999999", 3600), ("no-store", 600)],
 )
-def test_a_set_is_fresh_as_long_as_it_says_within_bounds(provider, cache_control, seconds):
+def test_a_set_is_fresh_as_long_as_it_says_within_bounds(provider, clock, cache_control, seconds):
     provider.headers = {"Cache-Control": cache_control} if cache_control else {}
-    assert jwks._fetch(provider.url)[1] == seconds
+    assert key_set(provider, clock).refresh() == seconds
 
 
 def certificate(folder: Path, name: str) -> Path:
@@ -376,19 +465,178 @@ def certificate(folder: Path, name: str) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("address", "trusted", "fetched"), [("127.0.0.1", True, True), ("127.0.0.1", False, False), ("::1", True, False)]
+    ("address", "trusted", "told"),
+    [
+        ("127.0.0.1", True, []),
+        ("127.0.0.1", False, ["TLS: self-signed certificate"]),
+        ("::1", True, ["TLS: IP address mismatch, certificate is not valid for '127.0.0.1'."]),
+    ],
 )
 def test_a_provider_is_believed_whose_certificate_is_trusted_and_its_own(
-    tmp_path, monkeypatch, address, trusted, fetched
+    tmp_path, monkeypatch, caplog, address, trusted, told
 ):
     file = certificate(tmp_path, address)
     if trusted:
         monkeypatch.setenv("SSL_CERT_FILE", str(file))
     provider = Provider(file)
     try:
-        assert bool(KeySet(provider.url, ALGORITHMS).refresh()) is fetched
+        assert bool(KeySet(provider.url, ALGORITHMS).refresh()) is not bool(told)
     finally:
         provider.die()
+    assert caplog.messages == [f"AUTH_JWKS_URL: the key set cannot be fetched: {words}" for words in told]
+
+
+def test_a_provider_that_speaks_no_tls_or_is_not_there_is_told_in_words(provider, clock, caplog):
+    provider.url = provider.url.replace("http", "https")
+    assert not key_set(provider, clock).refresh()
+    provider.die()
+    assert not key_set(provider, clock).refresh()
+    provider.url = "https://there-is-none.invalid/keys"
+    assert not key_set(provider, clock).refresh()
+    start = "AUTH_JWKS_URL: the key set cannot be fetched: "
+    assert [message.removeprefix(start) for message in caplog.messages] == [
+        "TLS: WRONG_VERSION_NUMBER",
+        "Connection refused",
+        "the host's name has no address",
+    ]
+
+
+def test_the_client_says_who_it_is_and_what_it_wants_and_nothing_of_its_user(provider, clock, tmp_path, monkeypatch):
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine 127.0.0.1 login ada password secret\n")
+    monkeypatch.setenv("NETRC", str(netrc))
+    assert key_set(provider, clock).refresh()
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    [sent] = provider.requests
+    assert sent.pop("Host")
+    assert sent == {
+        "User-Agent": f"progress-tracking/{version}",
+        "Accept": "application/jwk-set+json, application/json",
+        "Accept-Encoding": sent["Accept-Encoding"],
+        "Connection": "keep-alive",
+    }
+
+
+class Proxy:
+    """A proxy that tunnels (CONNECT), whatever name it is asked for, to one port of this machine."""
+
+    def __init__(self, port: int, certificate: Path | None = None) -> None:
+        self.scheme = "https" if certificate else "http"
+        self.asked: list[tuple[str, str | None]] = []
+        self.drips = False
+        self.over = threading.Event()
+        proxy = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_CONNECT(self) -> None:
+                authorization = self.headers.get("Proxy-Authorization")
+                proxy.asked.append((self.path, authorization))
+                if proxy.drips:
+                    while not proxy.over.wait(0.1):
+                        try:
+                            self.wfile.write(b"H")
+                        except OSError:
+                            return
+                if authorization != "Basic " + b64encode(b"user:word").decode():
+                    self.send_error(407)
+                    return
+                with socket.create_connection(("127.0.0.1", port)) as server:
+                    self.send_response(200)
+                    self.end_headers()
+                    back = threading.Thread(target=self.pass_on, args=(server, self.connection))
+                    back.start()
+                    self.pass_on(self.connection, server)
+                    back.join()
+
+            def pass_on(self, source: socket.socket, target: socket.socket) -> None:
+                with contextlib.suppress(OSError):
+                    while data := source.recv(2**16):
+                        target.sendall(data)
+                    target.shutdown(socket.SHUT_WR)
+
+            def log_message(self, *args: Any) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server.daemon_threads = True
+        if certificate:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(certificate)
+            self.server.socket = context.wrap_socket(self.server.socket, server_side=True)
+        self.thread = threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.01})
+        self.thread.start()
+
+    def url(self, password: str = "word") -> str:
+        return f"{self.scheme}://user:{password}@127.0.0.1:{self.server.server_port}"
+
+    def die(self) -> None:
+        self.over.set()
+        self.server.shutdown()
+        self.server.server_close()
+        self.thread.join()
+
+
+@pytest.fixture
+def tls_provider(tmp_path, monkeypatch) -> Iterator[Provider]:
+    file = certificate(tmp_path, "127.0.0.1")
+    monkeypatch.setenv("SSL_CERT_FILE", str(file))
+    provider = Provider(file)
+    yield provider
+    provider.die()
+
+
+@pytest.fixture(params=["http", "https"])
+def proxy(request, tls_provider, tmp_path) -> Iterator[Proxy]:
+    proxy = Proxy(tls_provider.server.server_port, tmp_path / "127.0.0.1.pem" if request.param == "https" else None)
+    yield proxy
+    proxy.die()
+
+
+def test_the_way_out_is_the_proxy_of_the_environment(tls_provider, proxy, clock, monkeypatch):
+    address = tls_provider.url.split("/")[2]
+    monkeypatch.setenv("HTTPS_PROXY", proxy.url())
+    assert key_set(tls_provider, clock).refresh()
+    assert [asked for asked, _ in proxy.asked] == [address]
+    assert "Proxy-Authorization" not in tls_provider.requests[0]
+    monkeypatch.setenv("NO_PROXY", "example.org,127.0.0.1")
+    assert key_set(tls_provider, clock).refresh()
+    assert (len(proxy.asked), tls_provider.asked) == (1, 2)
+
+
+def test_a_server_behind_the_proxy_that_does_not_end_is_left_in_time(
+    tls_provider, proxy, clock, monkeypatch, short, caplog
+):
+    monkeypatch.setenv("HTTPS_PROXY", proxy.url())
+    tls_provider.behaviour = "drip body"
+    assert not key_set(tls_provider, clock).refresh()
+    assert caplog.messages == [LATE]
+    nobody_fetches()
+
+
+def test_what_the_proxy_does_wrong_is_told_without_its_password(tls_provider, proxy, clock, monkeypatch, short, caplog):
+    for url in (proxy.url("wrong-word"), "http://user:word@127.0.0.1:1", "socks5://user:word@127.0.0.1:1"):
+        monkeypatch.setenv("HTTPS_PROXY", url)
+        assert not key_set(tls_provider, clock).refresh()
+    monkeypatch.setenv("HTTPS_PROXY", proxy.url())
+    proxy.drips = True
+    started = time.monotonic()
+    assert not key_set(tls_provider, clock).refresh()
+    assert time.monotonic() - started < 2
+    nobody_fetches()
+    start = "AUTH_JWKS_URL: the key set cannot be fetched: "
+    assert [message.removeprefix(start) for message in caplog.messages] == [
+        "the proxy: 407",
+        "the proxy: Connection refused",
+        "the URL, or that of the proxy, is of no use",
+        "no whole answer within 0.3 seconds",
+    ]
+    assert tls_provider.asked == 0
+
+
+def test_a_provider_on_this_machine_is_asked_without_the_proxy(provider, clock, monkeypatch):
+    for name in ("HTTP_PROXY", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    assert key_set(provider, clock).refresh()
 
 
 @pytest.mark.parametrize("path", ["", "/", "/a/b", "/a?b=c&d", "?b=c"])

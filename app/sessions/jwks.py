@@ -1,28 +1,21 @@
 """The keys of another identity provider: a JSON Web Key Set (RFC 7517), cached and kept fresh in the background."""
 
-import contextlib
-import http.client
 import json
 import logging
 import re
-import socket
-import ssl
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
-from urllib.parse import urlsplit
 
 import jwt
 
 from app.settings import Key, public_key
 
-TIMEOUT = 3.0  # seconds, for a whole fetch once it is connected, and for connecting
-LARGEST = 2**20  # bytes
 MOST = 100  # keys
 STALE = 24 * 3600.0  # seconds that a set is served after its last successful fetch
 ASK_AGAIN = 30.0  # seconds between two fetches that tokens cause
-PATIENCE = 0.5  # seconds that a token waits for the fetch that another one caused
+PATIENCE = 0.5  # seconds that a token waits for a fetch that something else caused
 SHORTEST, USUAL, LONGEST = 60.0, 600.0, 3600.0  # seconds that a set is fresh, by its Cache-Control
 
 log = logging.getLogger(__name__)
@@ -42,7 +35,8 @@ class KeySet:
         self._keys: tuple[tuple[str | None, Key], ...] = ()
         self._fetched: float | None = None
         self._asked: float | None = None
-        self._asking = threading.Lock()
+        # One fetch at a time: of two, the one that was answered first could be stored last, with the older set.
+        self._fetching = threading.Lock()
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._keep_fresh, daemon=True)
 
@@ -54,7 +48,7 @@ class KeySet:
         """Stop fetching."""
         self._closing.set()
         if self._thread.is_alive():
-            self._thread.join(2 * TIMEOUT + 1)
+            self._thread.join()
 
     def find(self, kid: str | None) -> tuple[Key, ...]:
         """Return the keys that a token with this `kid` may be signed with, none if there is no such key.
@@ -64,7 +58,7 @@ class KeySet:
         """
         found = self._matching(kid)
         if not found or self._is_stale():
-            self._ask()
+            self._ask(kid)
             found = self._matching(kid)
         if self._is_stale():
             raise NotKnownError
@@ -78,32 +72,45 @@ class KeySet:
 
         Keep the one at hand, and return None, where that fails or gives no key of use.
         """
+        with self._fetching:
+            return self._fetch()
+
+    def _fetch(self) -> float | None:
+        # Here, for it takes 30 ms and 7 MB that a service without a key set need not spend.
+        from app.sessions.download import DownloadError, download
+
         try:
-            body, fresh_for = _fetch(self.url)
+            body, headers = download(self.url)
+        except DownloadError as error:
+            log.warning("AUTH_JWKS_URL: the key set cannot be fetched: %s", error)
+            return None
+        try:
             keys = tuple(_usable(json.loads(body), self.algorithms))
-        except Exception as error:  # noqa: BLE001 - whatever a server, a network or rubbish may cause
-            log.warning("AUTH_JWKS_URL: the key set cannot be fetched: %s", type(error).__name__)
+        except (ValueError, TypeError, KeyError, RecursionError):
+            log.warning("AUTH_JWKS_URL: what is there is not a key set")
             return None
         if not keys:
             log.warning("AUTH_JWKS_URL: the key set has no key of use")
             return None
         self._keys, self._fetched = keys, self.clock()
-        return fresh_for
+        return _fresh_for(headers)
 
     def _matching(self, kid: str | None) -> tuple[Key, ...]:
         return tuple(key for name, key in self._keys if kid is None or name == kid)
 
-    def _ask(self) -> None:
+    def _ask(self, kid: str | None) -> None:
         # Who comes with a new key while it is being fetched waits for it; but not every thread for a server that hangs.
-        if not self._asking.acquire(timeout=PATIENCE):
+        if not self._fetching.acquire(timeout=PATIENCE):
             return
         try:
+            if self._matching(kid) and not self._is_stale():
+                return  # the fetch that was waited for has brought it
             now = self.clock()
             if self._asked is None or now - self._asked >= ASK_AGAIN:
                 self._asked = now
-                self.refresh()
+                self._fetch()
         finally:
-            self._asking.release()
+            self._fetching.release()
 
     def _keep_fresh(self) -> None:
         wait = 1.0
@@ -117,39 +124,9 @@ class KeySet:
                 wait = min(2 * wait, 30.0)
 
 
-def _fetch(url: str) -> tuple[bytes, float]:
-    """Get the document at `url`, and how many seconds it is fresh. No redirect is followed: the setting names it."""
-    parts = urlsplit(url)
-    host = parts.hostname or ""
-    if parts.scheme == "https":
-        connection: http.client.HTTPConnection = http.client.HTTPSConnection(
-            host, parts.port, timeout=TIMEOUT, context=ssl.create_default_context()
-        )
-    else:
-        connection = http.client.HTTPConnection(host, parts.port, timeout=TIMEOUT)
-    connection.connect()
-    opened = connection.sock
-    # The timeout of a socket is for each read: this ends a server that sends a byte now and then.
-    watch = threading.Timer(TIMEOUT, _end, [opened])
-    watch.start()
-    try:
-        query = f"?{parts.query}" if parts.query else ""
-        connection.request("GET", (parts.path or "/") + query)
-        response = connection.getresponse()
-        body = response.read(LARGEST + 1)
-        if response.status != 200 or len(body) > LARGEST:
-            raise ValueError("not a key set")
-        age = re.search(r"max-age=([0-9]{1,9})", response.headers.get("Cache-Control", ""))
-        return body, min(max(float(age[1]), SHORTEST), LONGEST) if age else USUAL
-    finally:
-        watch.cancel()
-        connection.close()
-        opened.close()
-
-
-def _end(opened: socket.socket) -> None:
-    with contextlib.suppress(OSError):  # it was closed in this moment
-        opened.shutdown(socket.SHUT_RDWR)
+def _fresh_for(headers: Mapping[str, str]) -> float:
+    age = re.search(r"max-age=([0-9]{1,9})", headers.get("Cache-Control", ""))
+    return min(max(float(age[1]), SHORTEST), LONGEST) if age else USUAL
 
 
 def _usable(document: Any, algorithms: tuple[str, ...]) -> list[tuple[str | None, Key]]:
