@@ -3,6 +3,7 @@
 import base64
 import json
 import subprocess
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -20,7 +21,7 @@ from app.database import SQL, NotReadyError
 from app.demo.postgres import bindir
 from app.logs import JsonFormatter
 from app.sessions import cookies
-from app.settings import SettingsError, from_environ
+from app.settings import Settings, SettingsError, from_environ
 from tests.conftest import SERVICE, as_service
 from tests.test_statements import header
 from tests.world import (
@@ -73,7 +74,8 @@ def test_a_session_of_the_real_library_is_what_it_is(make_api, world, at_time, c
     assert answer.status_code in expected(case)
     if answer.status_code == 401:
         assert_problem(answer, "unauthenticated")
-        assert answer.headers["WWW-Authenticate"].startswith('Bearer realm="progress", error="invalid_token"')
+        invalid = answer.headers["WWW-Authenticate"].startswith('Bearer realm="progress", error="invalid_token"')
+        assert invalid == bool(case["token"])  # an empty cookie is as if absent
 
 
 @pytest.mark.parametrize("case", VECTORS["cookie_sets"], ids=lambda case: case["name"])
@@ -148,9 +150,12 @@ def test_a_cookie_of_the_exact_name_comes_before_chunks_and_chunks_before_the_ne
         (f"{V5}.0={good}; {V5}=nonsense", 401),
         (f"{V5}.0={good[:100]}; {V5}.1={good[100:]}; {V4}=nonsense", 200),
         (f"{V5_SECURE}.0=nonsense; {V5}={good}", 401),
-        (f"{V5}.1={good}", 401),
-        (f"{V5}.0={good[:100]}; {V5}.2={good[100:]}", 401),
+        (f"{V5}.1={good}", 200),
+        (f"{V5}.0={good[:100]}; {V5}.2={good[100:]}", 200),
+        (f"{V5}.0={good[:100]}; {V5}.2={good[200:]}", 401),
+        (f"{V5}.10={good[100:]}; {V5}.9={good[:100]}", 200),
         (f"{V5}.00={good}", 401),
+        (f"{V5}.{'9' * 5000}={good}", 401),
         (f"{V5}.0={good[:9]}; {V5}.1={good[9:]}; {V5}.100=x", 200),
         (f"{V5}={good}; {V5}=nonsense", 200),
         (f"{V5}=nonsense; {V5}={good}", 401),
@@ -158,6 +163,60 @@ def test_a_cookie_of_the_exact_name_comes_before_chunks_and_chunks_before_the_ne
         (f"other={good}", 401),
     ]:
         assert api.get(GET, headers={"Cookie": sent}).status_code == status, sent[:60]
+
+
+def test_an_empty_cookie_is_as_if_absent(make_api, world):
+    api = make_api(AUTH_SECRET=SECRET)
+    good = value(V5)
+    for sent in [
+        f"{V5}=; {V5}.0={good[:100]}; {V5}.1={good[100:]}",
+        f"{V5}.0={good[:100]}; {V5}.1={good[100:]}; {V5}.2=",
+        f"{V5}.0={good[:100]}; {V5}.1=; {V5}.2={good[100:]}",
+        f"{V5}={good}; {V5}.0=; {V5}.1=",
+        f"{V5_SECURE}=; {V5}={good}",
+        f'{V5_SECURE}=""; {V5_SECURE}.0=; {V5}={good}',
+        f"{V5}=; {V4}={value(V4)}",
+        f"{V5_SECURE}; {V5}={good}",
+    ]:
+        assert api.get(GET, headers={"Cookie": sent}).status_code == 200, sent[:60]
+    for sent in [f"{V5}=", f'{V5}=""; {V5}.0=', f"{V5}; {V4}=", ""]:
+        answer = api.get(GET, headers={"Cookie": sent})
+        assert_problem(answer, "unauthenticated")
+        assert answer.headers["WWW-Authenticate"] == 'Bearer realm="progress"'
+    # Of equal names the first counts, an empty one too.
+    assert_problem(api.get(GET, headers={"Cookie": f"{V5}=; {V5}={good}"}), "unauthenticated")
+
+
+def test_a_percent_encoded_session_is_the_same_session(make_api, world):
+    api = make_api(AUTH_SECRET=SECRET)
+    assert api.get(GET, headers={"Cookie": f"{V5}={value(V5).replace('.', '%2E')}"}).status_code == 200
+
+
+def calls_made(header: str, settings: Settings) -> int:
+    """How many functions run until the cookies of a header are read."""
+    calls = 0
+
+    def count(frame: Any, event: str, argument: Any) -> None:
+        nonlocal calls
+        calls += event in ("call", "c_call")
+
+    sys.setprofile(count)
+    try:
+        cookies.find(header, settings)
+    finally:
+        sys.setprofile(None)
+    return calls
+
+
+@pytest.mark.parametrize(
+    ("start", "most"), [("a", 3), (f"{V5}.", 3), (f"{V5}x", 3), (f"{V4}.0", 3), ("a.b.c.", 3), (f"{V5}.7=x; b", 14)]
+)
+def test_each_cookie_costs_the_same_few_steps_however_many_there_are(environ, start, most):
+    settings = from_environ(environ | {"AUTH_SECRET": SECRET})
+    many, twice, thrice = (
+        calls_made("; ".join(f"{start}{1000 + n}=" for n in range(count)), settings) for count in (500, 1000, 1500)
+    )
+    assert thrice - twice == twice - many <= 500 * most
 
 
 def test_a_renamed_cookie_is_the_only_one_that_is_read(make_api, world):
@@ -278,10 +337,10 @@ def test_only_what_the_library_of_a_cookie_writes_is_decrypted_though_the_secret
     assert make_api(AUTH_SECRET=SECRET).get(GET, headers={"Cookie": f"{name}={session}"}).status_code == status
 
 
-def test_a_cookie_is_found_whole_or_empty(environ):
+def test_a_cookie_is_found_with_its_name(environ):
     settings = from_environ(environ)
     assert cookies.find(f"{V5}=a=b=", settings) == (V5, "a=b=")
-    assert cookies.find(f"{V5}.1=b", settings) == (V5, "")
+    assert cookies.find(f"{V5}.1=b; {V5}.0=a", settings) == (V5, "ab")
     assert cookies.find("other=a", settings) is None
 
 

@@ -4,7 +4,6 @@ The first way of signing in that is there decides, and no other is looked at: a 
 """
 
 import re
-from urllib.parse import unquote
 
 from flask import current_app, g, request
 
@@ -61,10 +60,8 @@ def _from_cookie(name: str, value: str, settings: Settings) -> str:
         return cookies.decrypt(name, value, settings)
     if parts == 3:  # of a site that overrides Auth.js' encoding
         return bearer.verify(value, settings)
-    # Auth.js writes it percent-encoded, which shows where the site makes its own keys, in base64 say.
-    session_token = unquote(value)
-    if parts == 1 and session_token and "\0" not in session_token and settings.auth_session_table:
-        row = database.read(current_app.extensions["session_statement"], session_token=session_token)
+    if parts == 1 and "\0" not in value and settings.auth_session_table:
+        row = database.read(current_app.extensions["session_statement"], session_token=value)
         if row:
             return str(row["user_id"])
     raise InvalidTokenError("The session is not valid.")

@@ -6,11 +6,11 @@ Both encrypt directly with a key made from the site's secret by HKDF; v5 names t
 import base64
 import hashlib
 import json
-import re
 import time
 from collections.abc import Iterator
 from functools import cache
 from typing import Any
+from urllib.parse import unquote
 
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
@@ -25,32 +25,40 @@ V5 = ("__Secure-authjs.session-token", "authjs.session-token")
 V4 = ("__Secure-next-auth.session-token", "next-auth.session-token")
 # Bytes of v5's keys. A256GCM was @auth/core's way up to 0.20.
 V5_LENGTHS = {"A256CBC-HS512": 64, "A256GCM": 32}
+# The numbers of chunks, as the libraries write them.
+CHUNKS = {str(number): number for number in range(100)}
 
 
 def find(header: str, settings: Settings) -> tuple[str, str] | None:
     """Return the name and the value of the session cookie that decides, joined if it came in chunks; None without one.
 
-    A value is empty where chunks are missing. The names' order is the contract's (§5); of equal names the first counts.
+    The order of the names is the contract's (§5). Cookies are read as Auth.js' SessionStore does: of equal names the
+    first counts, an empty cookie is as if absent, chunks are joined in the order of their numbers.
     """
-    cookies = _parse(header)
-    for name in (settings.auth_cookie_name,) if settings.auth_cookie_name else (*V5, *V4):
-        if name in cookies:
-            return name, cookies[name]
-        found = (re.fullmatch(rf"{re.escape(name)}\.(0|[1-9][0-9]?)", cookie) for cookie in cookies)
-        numbers = sorted(int(match[1]) for match in found if match)
-        if numbers:
-            whole = numbers == list(range(len(numbers)))
-            return name, "".join(cookies[f"{name}.{number}"] for number in numbers) if whole else ""
+    names = (settings.auth_cookie_name,) if settings.auth_cookie_name else (*V5, *V4)
+    whole: dict[str, str] = {}
+    chunks: dict[str, dict[int, str]] = {}
+    # One pass, and a few calls for each cookie: 64 KiB of them come before any session is known. Werkzeug's parser would
+    # also trim and unescape values, and make a session of what is none.
+    for pair in header.split(";"):
+        name, _, value = pair.partition("=")
+        name = name.strip()
+        if name in names:
+            whole.setdefault(name, _unquoted(value))
+            continue
+        start, _, number = name.rpartition(".")
+        if start in names and number in CHUNKS:
+            chunks.setdefault(start, {}).setdefault(CHUNKS[number], _unquoted(value))
+    for name in names:
+        found = whole.get(name) or "".join(value for _, value in sorted(chunks.get(name, {}).items()))
+        if found:
+            return name, found
     return None
 
 
-def _parse(header: str) -> dict[str, str]:
-    # As they came: Werkzeug would trim and unescape values, and make a session of what is none.
-    cookies: dict[str, str] = {}
-    for pair in header.split(";"):
-        name, _, value = pair.partition("=")
-        cookies.setdefault(name.strip(), value.rstrip().removeprefix('"').removesuffix('"'))
-    return cookies
+def _unquoted(value: str) -> str:
+    # Auth.js writes a value percent-encoded, which shows where the site makes its own session tokens, in base64 say.
+    return unquote(value.rstrip().removeprefix('"').removesuffix('"'))
 
 
 def decrypt(name: str, token: str, settings: Settings) -> str:
