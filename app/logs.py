@@ -56,6 +56,8 @@ def configure(level: str, formatter: logging.Formatter) -> None:
         logging.getLogger("psycopg").setLevel("ERROR")
         logging.getLogger("psycopg.pool").setLevel("WARNING")
         logging.getLogger("flask-limiter").setLevel("WARNING")
+    # It quotes URLs, and what a server sent. What failed is told by app/sessions/download.py.
+    logging.getLogger("urllib3").setLevel("ERROR")
     logging.getLogger("gunicorn.error").addFilter(_cut_what_came)
 
 

@@ -14,12 +14,12 @@ from urllib.parse import quote
 import psycopg
 import pytest
 from joserfc import jwe
+from joserfc.registry import HeaderParameter
 from werkzeug.test import EnvironBuilder, run_wsgi_app
 
 from app import create_app, database
 from app.database import SQL, NotReadyError
 from app.demo.postgres import bindir
-from app.logs import JsonFormatter
 from app.sessions import cookies
 from app.settings import Settings, SettingsError, from_environ
 from tests.conftest import SERVICE, as_service
@@ -250,7 +250,7 @@ def test_any_of_several_secrets_decrypts(make_api, world, name):
         ({"nbf": 15}, 200),
         ({"nbf": 16}, 401),
         ({"iat": 15}, 200),
-        ({"iat": 16}, 401),
+        ({"iat": 16}, 200),  # a site whose clock is ahead: its own library does not look
         ({"exp": "soon"}, 401),
         ({"exp": "4000000000"}, 401),
         ({"exp": True}, 401),
@@ -318,7 +318,11 @@ def test_a_hostile_cookie_is_401(make_api, world, name):
         (V5, V5, {"alg": "dir", "enc": "A256GCM"}, 200),
         (V4, None, {"alg": "dir", "enc": "A256GCM"}, 200),
         (V5, V5, {"alg": "dir", "enc": "A256CBC-HS512", "zip": "DEF"}, 401),
-        (V5, V5, {"alg": "dir", "enc": "A256CBC-HS512", "typ": "JWT"}, 401),
+        (V5, V5, {"alg": "dir", "enc": "A256CBC-HS512", "crit": ["typ"], "typ": "JWT"}, 401),
+        (V5, V5, {"alg": "dir", "enc": "A256CBC-HS512", "typ": "JWT", "cty": "JWT", "x5u": "", "ours": {}}, 200),
+        (V4, None, {"alg": "dir", "enc": "A256GCM", "typ": "JWT", "cty": "JWT", "kid": "7"}, 200),
+        (V5, V5, {"alg": "dir", "enc": "A256CBC-HS512", "sub": LEARNER}, 200),
+        (V5, V5, {"alg": "dir", "enc": "A256CBC-HS512", "sub": STRANGER}, 401),
         (V5, V5, {"alg": "A256KW", "enc": "A256GCM"}, 401),
         (V4, None, {"alg": "A256KW", "enc": "A256GCM"}, 401),
         (V5, None, {"alg": "dir", "enc": "A256GCM"}, 401),
@@ -333,7 +337,10 @@ def test_only_what_the_library_of_a_cookie_writes_is_decrypted_though_the_secret
     key, _ = cookies.derive(SECRET, salt, 64 if header["enc"] == "A256CBC-HS512" else 32)
     now = int(time.time())
     body = json.dumps({"sub": LEARNER, "iat": now, "exp": now + 3600}).encode()
-    session = jwe.encrypt_compact(header, body, key, algorithms=["dir", "A256KW", header["enc"], "DEF"])
+    # As it stands, whatever joserfc makes of its members.
+    lenient = {name: HeaderParameter("any", lambda _: None) for name in header}
+    registry = jwe.JWERegistry(lenient, ["dir", "A256KW", header["enc"], "DEF"], strict_check_header=False)
+    session = jwe.encrypt_compact(header, body, key, registry=registry)
     assert make_api(AUTH_SECRET=SECRET).get(GET, headers={"Cookie": f"{name}={session}"}).status_code == status
 
 
@@ -383,22 +390,6 @@ def test_each_way_of_signing_in_gets_the_same_answers(make_api, world, sessions)
     for bad in ({}, {"Authorization": "Bearer x"}, {"Cookie": f"{V5}=x"}, {"Cookie": f"{V4}=a.b.c.d.e"}):
         for method, path in calls:
             assert_problem(api.open(path, method=method, headers=bad), "unauthenticated")
-
-
-def test_the_reason_is_logged_without_the_session_itself(make_api, world, caplog):
-    api = make_api(AUTH_SECRET=SECRET)
-    expired = cookie(exp=1)
-    forged = token(key="another secret that is long enough for it")
-    with caplog.at_level("INFO"):
-        api.get(GET, headers=expired)
-        api.get(GET, headers={"Authorization": f"Bearer {forged}"})
-    lines = [JsonFormatter().format(record) for record in caplog.records]
-    assert [json.loads(line)["error"] for line in lines] == [
-        "cookie: The session has expired.",
-        "token: The token is not valid.",
-    ]
-    for secret in (expired["Cookie"].partition("=")[2], forged, SECRET):
-        assert secret not in "".join(lines)
 
 
 # Database sessions
@@ -471,6 +462,15 @@ def test_a_database_session_of_a_user_id_that_is_no_uuid_is_401(make_api, world,
     sessions(f"create table sessions ({COLUMNS['timestamp in UTC and text']})")
     world.execute("insert into sessions values ('t', %s, now() + '1 hour')", [user_id])
     assert_problem(make_api(AUTH_SESSION_TABLE="sessions").get(GET, headers={"Cookie": f"{V5}=t"}), "unauthenticated")
+
+
+@pytest.mark.parametrize("made", ["a.b", "a.b.c", "a.b.c.d.e", "."])
+def test_a_database_session_may_have_dots_in_its_token(make_api, world, sessions, made):
+    sessions(f"create table sessions ({COLUMNS['timestamptz and uuid']})")
+    world.execute("insert into sessions values (%s, %s, 'infinity')", [made, LEARNER])
+    api = make_api(AUTH_SESSION_TABLE="sessions", AUTH_JWT_SECRET="")
+    assert api.get(GET, headers={"Cookie": f"{V5}={made}"}).status_code == 200
+    assert_problem(api.get(GET, headers={"Cookie": f"{V5}={made}x"}), "unauthenticated")
 
 
 @pytest.mark.parametrize(

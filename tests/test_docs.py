@@ -14,6 +14,7 @@ from app import checks, settings, stripe
 from app.demo import postgres
 from app.problems import CODES
 from app.sessions import bearer
+from app.sessions.refusals import MAX_TOKEN_BYTES, NO_SESSION, REASONS
 from tests.conftest import ROOT, free_port
 from tests.contract import DOCUMENT
 from tests.test_demo import copy_of_the_checkout, folder, wait_until_nothing_works_in  # noqa: F401
@@ -103,6 +104,14 @@ def test_every_call_and_every_code_is_documented():
         assert str(CODES[code][0]) in statuses, code
 
 
+def test_every_reason_that_the_log_has_for_a_refused_session_is_documented():
+    rows = [row for row in table(README, "For operators") if row[0].strip("`") in {*REASONS, NO_SESSION}]
+    assert [row[0].strip("`") for row in rows] == [NO_SESSION, *REASONS]
+    for _, cause, mend in rows:
+        assert cause
+        assert mend
+
+
 def test_errors_are_told_in_the_order_in_which_they_come():
     """tests/test_errors.py holds the service to that order."""
     faults = [code for code in CODES if code in FAULTS]
@@ -128,10 +137,10 @@ WRITES = f"{LIMIT.amount} marks and unmarks"
     [
         ("README.md", f"| over {BODY} |"),
         ("README.md", f"more than {WRITES} in {LIMIT.get_expiry()} seconds"),
-        ("README.md", f"{bearer.LONGEST} bytes long at most; {bearer.LEEWAY} seconds of difference"),
+        ("README.md", f"{MAX_TOKEN_BYTES} bytes long at most; {bearer.LEEWAY} seconds of difference"),
         ("app/openapi.yaml", f"The body is over {BODY}."),
         ("app/openapi.yaml", f"{WRITES} in any {LIMIT.get_expiry()} seconds"),
-        ("app/openapi.yaml", f"{bearer.LONGEST} bytes at most; {bearer.LEEWAY} seconds of tolerance"),
+        ("app/openapi.yaml", f"{MAX_TOKEN_BYTES} bytes at most; {bearer.LEEWAY} seconds of tolerance"),
         ("app/openapi.yaml", f"{stripe.TOLERANCE} seconds ago at most."),
         ("app/openapi.yaml", f"{stripe.LARGEST_BODY // 1024} KiB at most."),
         ("app/openapi.yaml", f"The event is over {stripe.LARGEST_BODY // 1024} KiB."),

@@ -201,6 +201,11 @@ def test_a_key_that_is_of_no_use_is_passed_over_and_the_others_are_used(provider
     assert (algorithms(keys, "x"), algorithms(keys, "good")) == ([], ["RS256"])
 
 
+def told(caplog) -> list[str]:
+    """What the key set says in the log, and nobody else says there."""
+    return [record.getMessage() for record in caplog.records if record.name == "app.sessions.jwks"]
+
+
 NO_SET = "what is there is not a key set"
 NO_KEY = "the key set has no key of use"
 # What the provider answers, and what the log says of it.
@@ -239,14 +244,13 @@ RUBBISH: dict[str, tuple[dict[str, Any], str]] = {
 def test_rubbish_does_not_replace_a_good_set_and_the_log_says_what_it_was(provider, clock, name, caplog):
     keys = key_set(provider, clock)
     assert keys.refresh()
-    answer, told = RUBBISH[name]
+    answer, words = RUBBISH[name]
     for attribute, value in answer.items():
         setattr(provider, attribute, value)
     with caplog.at_level(logging.WARNING, "app"):
         assert not keys.refresh()
     assert algorithms(keys, "one") == ["RS256"]
-    assert [record.name for record in caplog.records] == ["app.sessions.jwks"]
-    assert caplog.messages == [f"AUTH_JWKS_URL: {told}"]
+    assert told(caplog) == [f"AUTH_JWKS_URL: {words}"]
     assert provider.asked == 2
     # And it alone is as if there were nothing.
     with pytest.raises(NotKnownError):
@@ -286,7 +290,7 @@ def test_a_server_that_does_not_end_is_left_in_time(provider, clock, behaviour, 
     started = time.monotonic()
     assert not key_set(provider, clock).refresh()
     assert time.monotonic() - started < 2
-    assert caplog.messages == [LATE]
+    assert told(caplog) == [LATE]
     nobody_fetches()
 
 
@@ -308,7 +312,7 @@ def test_a_name_that_is_looked_up_slowly_is_left_in_time(provider, clock, short,
     started = time.monotonic()
     assert not key_set(provider, clock).refresh()
     assert time.monotonic() - started < 2
-    assert caplog.messages == [LATE]
+    assert told(caplog) == [LATE]
     # What is found at last is of no use any more.
     found.set()
     nobody_fetches()
@@ -465,7 +469,7 @@ def certificate(folder: Path, name: str) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("address", "trusted", "told"),
+    ("address", "trusted", "words"),
     [
         ("127.0.0.1", True, []),
         ("127.0.0.1", False, ["TLS: self-signed certificate"]),
@@ -473,17 +477,17 @@ def certificate(folder: Path, name: str) -> Path:
     ],
 )
 def test_a_provider_is_believed_whose_certificate_is_trusted_and_its_own(
-    tmp_path, monkeypatch, caplog, address, trusted, told
+    tmp_path, monkeypatch, caplog, address, trusted, words
 ):
     file = certificate(tmp_path, address)
     if trusted:
         monkeypatch.setenv("SSL_CERT_FILE", str(file))
     provider = Provider(file)
     try:
-        assert bool(KeySet(provider.url, ALGORITHMS).refresh()) is not bool(told)
+        assert bool(KeySet(provider.url, ALGORITHMS).refresh()) is not bool(words)
     finally:
         provider.die()
-    assert caplog.messages == [f"AUTH_JWKS_URL: the key set cannot be fetched: {words}" for words in told]
+    assert told(caplog) == [f"AUTH_JWKS_URL: the key set cannot be fetched: {word}" for word in words]
 
 
 def test_a_provider_that_speaks_no_tls_or_is_not_there_is_told_in_words(provider, clock, caplog):
@@ -494,7 +498,7 @@ def test_a_provider_that_speaks_no_tls_or_is_not_there_is_told_in_words(provider
     provider.url = "https://there-is-none.invalid/keys"
     assert not key_set(provider, clock).refresh()
     start = "AUTH_JWKS_URL: the key set cannot be fetched: "
-    assert [message.removeprefix(start) for message in caplog.messages] == [
+    assert [message.removeprefix(start) for message in told(caplog)] == [
         "TLS: WRONG_VERSION_NUMBER",
         "Connection refused",
         "the host's name has no address",
@@ -609,7 +613,7 @@ def test_a_server_behind_the_proxy_that_does_not_end_is_left_in_time(
     monkeypatch.setenv("HTTPS_PROXY", proxy.url())
     tls_provider.behaviour = "drip body"
     assert not key_set(tls_provider, clock).refresh()
-    assert caplog.messages == [LATE]
+    assert told(caplog) == [LATE]
     nobody_fetches()
 
 
@@ -624,7 +628,7 @@ def test_what_the_proxy_does_wrong_is_told_without_its_password(tls_provider, pr
     assert time.monotonic() - started < 2
     nobody_fetches()
     start = "AUTH_JWKS_URL: the key set cannot be fetched: "
-    assert [message.removeprefix(start) for message in caplog.messages] == [
+    assert [message.removeprefix(start) for message in told(caplog)] == [
         "the proxy: 407",
         "the proxy: Connection refused",
         "the URL, or that of the proxy, is of no use",
@@ -735,12 +739,15 @@ def test_a_public_key_is_no_secret(api, provider):
     assert provider.asked == asked
 
 
-def test_the_service_starts_without_the_provider_and_says_503_until_it_is_there(make_api, db):
+def test_the_service_starts_without_the_provider_and_says_503_until_it_is_there(make_api, db, caplog):
     add_user(db)
     api = make_api(AUTH_JWKS_URL=f"http://127.0.0.1:{free_port()}/keys", AUTH_JWT_SECRET="", AUTH_SECRET=SECRET)
     signed = token(key=RSA, algorithm="RS256", headers={"kid": "one"})
-    answer = api.get(GET, headers={"Authorization": f"Bearer {signed}"})
+    with caplog.at_level("INFO", "progress.requests"):
+        answer = api.get(GET, headers={"Authorization": f"Bearer {signed}"})
     assert_problem(answer, "unavailable")
+    [line] = [record.__dict__["fields"] for record in caplog.records if record.name == "progress.requests"]
+    assert line["error"] == "no key set: AUTH_JWKS_URL was not fetched yet, or not for a day"
     assert int(answer.headers["Retry-After"]) >= 1
     # What can be judged without it is.
     assert_problem(api.get(GET), "unauthenticated")

@@ -276,7 +276,7 @@ def test_people_get_a_line_that_they_can_read(api, caplog):
     with caplog.at_level("INFO"):
         api.get(SUMMARY)
     line = ReadableFormatter().format(caplog.records[0])
-    assert re.fullmatch(r"[0-9:]{8} GET /api/progress/summary 401 [0-9]+ ms unauthenticated", line)
+    assert re.fullmatch(r"[0-9:]{8} GET /api/progress/summary 401 [0-9]+ ms unauthenticated no session", line)
 
 
 # Metrics

@@ -10,8 +10,8 @@ from flask import current_app, g, request
 from app import database
 from app.problems import RETRY_AFTER, Problem
 from app.sessions import bearer, cookies, origins
-from app.sessions.bearer import InvalidTokenError
 from app.sessions.jwks import NotKnownError
+from app.sessions.refusals import NO_SESSION, InvalidSessionError
 from app.settings import Settings
 
 # uuid.UUID would also take braces, `urn:uuid:` and no hyphens.
@@ -28,21 +28,22 @@ def authenticate() -> None:
         if by_cookie:
             cookie = cookies.find(request.headers.get("Cookie", ""), settings)
             if cookie is None:
+                g.error = NO_SESSION
                 raise Problem("unauthenticated", headers={"WWW-Authenticate": 'Bearer realm="progress"'})
             user_id = _from_cookie(*cookie, settings)
         else:
             user_id = bearer.verify(token.strip(" "), settings)
         if not USER_ID.fullmatch(user_id):
-            raise InvalidTokenError("The session's user id is not a UUID.")
-    except InvalidTokenError as error:
-        # For the operator's log; it says nothing of the token itself.
+            raise InvalidSessionError("not a UUID")
+    except InvalidSessionError as error:
         g.error = f"{'cookie' if by_cookie else 'token'}: {error}"
         raise Problem(
             "unauthenticated",
-            f"{error} Sign in again.",
-            {"WWW-Authenticate": f'Bearer realm="progress", error="invalid_token", error_description="{error}"'},
+            error.detail,
+            {"WWW-Authenticate": f'Bearer realm="progress", error="invalid_token", error_description="{error.detail}"'},
         ) from None
     except NotKnownError:
+        g.error = "no key set: AUTH_JWKS_URL was not fetched yet, or not for a day"
         raise Problem(
             "unavailable",
             "The service cannot reach the keys that verify tokens. Try again after Retry-After seconds.",
@@ -58,10 +59,15 @@ def _from_cookie(name: str, value: str, settings: Settings) -> str:
     parts = value.count(".") + 1
     if parts == 5 and settings.auth_secrets:
         return cookies.decrypt(name, value, settings)
-    if parts == 3:  # of a site that overrides Auth.js' encoding
+    if parts == 3 and (settings.auth_jwt_keys or settings.auth_jwks_url):  # of a site that overrides Auth.js' encoding
         return bearer.verify(value, settings)
-    if parts == 1 and "\0" not in value and settings.auth_session_table:
+    if not settings.auth_session_table:
+        raise InvalidSessionError(
+            {5: "no secret is set", 3: "no key is set", 1: "no session table is set"}.get(parts, "malformed")
+        )
+    # A site may make its own session tokens, with dots too. PostgreSQL's text has no null character.
+    if "\0" not in value:
         row = database.read(current_app.extensions["session_statement"], session_token=value)
         if row:
             return str(row["user_id"])
-    raise InvalidTokenError("The session is not valid.")
+    raise InvalidSessionError("no such database session")

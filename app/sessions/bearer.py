@@ -8,10 +8,10 @@ from flask import current_app
 from jwt.algorithms import HMACAlgorithm
 
 from app.sessions.jwks import KeySet
+from app.sessions.refusals import MAX_TOKEN_BYTES, InvalidSessionError
 from app.settings import Key, Settings
 
 LEEWAY = 15  # seconds, for clocks that differ
-LONGEST = 8192  # bytes
 
 
 class _HS256(HMACAlgorithm):
@@ -24,6 +24,13 @@ class _HS256(HMACAlgorithm):
         return key.encode()
 
 
+REASONS_OF_PYJWT: dict[type[Exception], str] = {
+    jwt.ExpiredSignatureError: "expired",
+    jwt.ImmatureSignatureError: "not yet valid",
+    jwt.InvalidAudienceError: "wrong audience",
+    jwt.InvalidIssuerError: "wrong issuer",
+}
+
 jwt.unregister_algorithm("HS256")
 jwt.register_algorithm("HS256", _HS256(HMACAlgorithm.SHA256))
 
@@ -32,17 +39,14 @@ class NoSecretError(Exception):
     """No shared secret is configured: tokens can be verified, but not signed."""
 
 
-class InvalidTokenError(Exception):
-    """A token that does not verify. Its text says as much as helps an honest caller."""
-
-
 def verify(token: str, settings: Settings) -> str:
     """Return the user id claim of a signed token, a string of any form.
 
-    Raises InvalidTokenError, or jwks.NotKnownError while it could only be judged with a key set that cannot be had.
+    Raises InvalidSessionError, or jwks.NotKnownError while it could only be judged with a key set that cannot be had.
     """
-    if len(token) > LONGEST:
-        raise InvalidTokenError("The token is too long.")
+    if len(token) > MAX_TOKEN_BYTES:
+        raise InvalidSessionError("too long")
+    reason = "wrong algorithm"
     for key in _keys(token, settings):
         try:
             claims = jwt.decode(
@@ -58,18 +62,22 @@ def verify(token: str, settings: Settings) -> str:
                     "verify_sub": False,
                 },
             )
-        except (jwt.InvalidAlgorithmError, jwt.InvalidSignatureError):
-            continue  # another key's
-        except jwt.ExpiredSignatureError:
-            raise InvalidTokenError("The token has expired.") from None
-        # Hostile tokens reach json and int(), which raise these.
-        except (jwt.PyJWTError, ValueError, TypeError, OverflowError, RecursionError):
-            break
+        # Both mean another key.
+        except jwt.InvalidAlgorithmError:
+            continue
+        except jwt.InvalidSignatureError:
+            reason = "wrong signature"
+            continue
+        except jwt.MissingRequiredClaimError as error:
+            raise InvalidSessionError("missing claim", error.claim) from None
+        # Hostile tokens reach json and int(), which raise the last four.
+        except (jwt.PyJWTError, ValueError, TypeError, OverflowError, RecursionError) as error:
+            raise InvalidSessionError(REASONS_OF_PYJWT.get(type(error), "malformed")) from None
         # PyJWT passes over an empty `aud`.
         if "aud" in claims and settings.auth_jwt_audience is None:
-            break
+            raise InvalidSessionError("wrong audience")
         return _user_id(claims, settings.auth_user_id_claim)
-    raise InvalidTokenError("The token is not valid.")
+    raise InvalidSessionError(reason)
 
 
 def sign(user_id: str, settings: Settings, issued_at: int, expires_at: int) -> str:
@@ -91,24 +99,30 @@ def sign(user_id: str, settings: Settings, issued_at: int, expires_at: int) -> s
 
 
 def _keys(token: str, settings: Settings) -> Iterator[Key]:
-    yield from settings.auth_jwt_keys
     key_set: KeySet | None = current_app.extensions.get("key_set")
+    if not settings.auth_jwt_keys and key_set is None:
+        raise InvalidSessionError("no key is set")
+    yield from settings.auth_jwt_keys
     if key_set is None:
         return
     try:
         header = jwt.get_unverified_header(token)
     except (jwt.PyJWTError, ValueError, RecursionError):
-        return
+        raise InvalidSessionError("malformed") from None
     # Only to choose among the keys: each still verifies with its own algorithm alone. Others are no reason to ask.
     if header.get("alg") in settings.auth_jwt_algorithms and header["alg"] != "HS256":
-        yield from key_set.find(header.get("kid"))
+        found = key_set.find(header.get("kid"))
+        if not found:
+            raise InvalidSessionError("unknown kid")
+        yield from found
 
 
 def _user_id(claims: dict[str, Any], name: str) -> str:
-    # PyJWT also takes a string of digits as a time; RFC 7519 §2 has only numbers.
-    if any(type(claims[time]) not in (int, float) for time in ("exp", "iat", "nbf") if time in claims):
-        raise InvalidTokenError("The token is not valid.")
+    for time in ("exp", "iat", "nbf"):
+        # PyJWT also takes a string of digits as a time; RFC 7519 §2 has only numbers.
+        if time in claims and type(claims[time]) not in (int, float):
+            raise InvalidSessionError("unusable claim", time)
     user_id = claims[name]
     if not isinstance(user_id, str):
-        raise InvalidTokenError("The token is not valid.")
+        raise InvalidSessionError("unusable claim", name)
     return user_id

@@ -17,14 +17,27 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from joserfc import jwe
 from joserfc.errors import JoseError
 from joserfc.jwk import OctKey
+from joserfc.registry import JWE_HEADER_REGISTRY, HeaderParameter
 
-from app.sessions.bearer import LEEWAY, InvalidTokenError
+from app.sessions.bearer import LEEWAY
+from app.sessions.refusals import InvalidSessionError
 from app.settings import Settings
 
 V5 = ("__Secure-authjs.session-token", "authjs.session-token")
 V4 = ("__Secure-next-auth.session-token", "next-auth.session-token")
 # Bytes of v5's keys. A256GCM was @auth/core's way up to 0.20.
 V5_LENGTHS = {"A256CBC-HS512": 64, "A256GCM": 32}
+# Auth.js' own library looks at no other member of a header, `typ` and `cty` for two, whatever is in it.
+_PASSED_OVER = HeaderParameter("passed over", lambda _: None)
+_REGISTRIES = {
+    enc: jwe.JWERegistry(
+        {name: _PASSED_OVER for name in JWE_HEADER_REGISTRY if name not in ("alg", "enc")},
+        # Pinned: no algorithm but that of the libraries.
+        algorithms=["dir", enc],
+        strict_check_header=False,
+    )
+    for enc in V5_LENGTHS
+}
 # The numbers of chunks, as the libraries write them.
 CHUNKS = {str(number): number for number in range(100)}
 
@@ -38,8 +51,8 @@ def find(header: str, settings: Settings) -> tuple[str, str] | None:
     names = (settings.auth_cookie_name,) if settings.auth_cookie_name else (*V5, *V4)
     whole: dict[str, str] = {}
     chunks: dict[str, dict[int, str]] = {}
-    # One pass, and a few calls for each cookie: 64 KiB of them come before any session is known. Werkzeug's parser would
-    # also trim and unescape values, and make a session of what is none.
+    # One pass, a few calls for each cookie: up to 64 KiB of them come before any session is known. Werkzeug's parser
+    # would also trim and unescape values, and make a session of what is none.
     for pair in header.split(";"):
         name, _, value = pair.partition("=")
         name = name.strip()
@@ -62,41 +75,46 @@ def _unquoted(value: str) -> str:
 
 
 def decrypt(name: str, token: str, settings: Settings) -> str:
-    """Return the user id claim of an encrypted session from the cookie `name`, or raise InvalidTokenError."""
+    """Return the user id claim of an encrypted session from the cookie `name`, or raise InvalidSessionError."""
     try:
         header = _header(token)
         for key in _keys(name, header, settings):
             try:
-                # Pinned: no algorithm but that of the libraries, and the encryption that the key is for.
-                plaintext = jwe.decrypt_compact(token, key, algorithms=["dir", header["enc"]]).plaintext
+                plaintext = jwe.decrypt_compact(token, key, registry=_REGISTRIES[header["enc"]]).plaintext
             except JoseError:
                 continue  # another secret's
-            claims = json.loads(plaintext or b"")
-            return _user_id(claims, settings.auth_user_id_claim)
+            return _user_id(json.loads(plaintext or b""), header, settings.auth_user_id_claim)
     # What hostile headers and claims make the parsers raise.
     except (ValueError, TypeError, RecursionError):
-        pass
-    raise InvalidTokenError("The session is not valid.")
+        raise InvalidSessionError("malformed") from None
+    raise InvalidSessionError("wrong secret")
 
 
 def _header(token: str) -> dict[str, Any]:
     header = json.loads(base64.urlsafe_b64decode(token.partition(".")[0] + "=="))
-    # Neither library writes any other; `zip` and `crit` in particular are nothing to obey before the key is known.
-    if not isinstance(header, dict) or header.keys() - {"kid"} != {"alg", "enc"}:
-        raise ValueError("not a session's header")
+    if not isinstance(header, dict):
+        raise InvalidSessionError("malformed")
+    # Neither library writes `zip` or `crit`, which are nothing to obey before the key is known.
+    if header.get("alg") != "dir" or header.keys() & {"zip", "crit"}:
+        raise InvalidSessionError("wrong encryption")
     return header
 
 
 def _keys(name: str, header: dict[str, Any], settings: Settings) -> Iterator[OctKey]:
     """The keys that may have encrypted a session with this header in the cookie `name`."""
     renamed = settings.auth_cookie_name == name
-    if (name in V5 or renamed) and header["enc"] in V5_LENGTHS:
-        made = [derive(secret, name, V5_LENGTHS[header["enc"]]) for secret in settings.auth_secrets]
+    enc = header.get("enc", "")
+    v5 = (name in V5 or renamed) and enc in V5_LENGTHS
+    v4 = (name in V4 or renamed) and enc == "A256GCM"
+    if not v5 and not v4:
+        raise InvalidSessionError("wrong encryption")
+    if v5:
+        made = [derive(secret, name, V5_LENGTHS[enc]) for secret in settings.auth_secrets]
         if "kid" in header:
             yield from (key for key, thumbprint in made if thumbprint == header["kid"])
         else:  # as the library: without a key id it is the newest secret's
             yield from (key for key, _ in made[:1])
-    if (name in V4 or renamed) and header["enc"] == "A256GCM":
+    if v4:
         yield from (derive(secret, None, 32)[0] for secret in settings.auth_secrets)
 
 
@@ -117,19 +135,23 @@ def _base64url(raw: bytes) -> str:
     return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
 
 
-def _user_id(claims: Any, name: str) -> str:
-    if not isinstance(claims, dict) or not isinstance(claims.get("exp"), int | float):
-        raise InvalidTokenError("The session is not valid.")
-    times = {time: claims[time] for time in ("exp", "nbf", "iat") if time in claims}
+def _user_id(claims: Any, header: dict[str, Any], name: str) -> str:
+    # What a header repeats of the claims must be the same (RFC 7519 §5.3).
+    if not isinstance(claims, dict) or any(header[m] != claims.get(m) for m in ("iss", "sub", "aud") if m in header):
+        raise InvalidSessionError("malformed")
+    for required in ("exp", name):
+        if claims.get(required) is None:
+            raise InvalidSessionError("missing claim", required)
+    for timed in ("exp", "nbf", "iat"):
+        if timed in claims and type(claims[timed]) not in (int, float):
+            raise InvalidSessionError("unusable claim", timed)
     now = time.time()
-    # NaN compares as false with everything, so that each must be on its right side.
-    if any(type(value) not in (int, float) for value in times.values()):
-        raise InvalidTokenError("The session is not valid.")
-    if not times["exp"] > now - LEEWAY:
-        raise InvalidTokenError("The session has expired.")
-    if not all(times.get(time, now) <= now + LEEWAY for time in ("nbf", "iat")):
-        raise InvalidTokenError("The session is not yet valid.")
-    user_id = claims.get(name)
-    if not isinstance(user_id, str):
-        raise InvalidTokenError("The session is not valid.")
-    return user_id
+    # NaN compares as false with everything, so that each must be on its right side. `iat` is not compared, as the
+    # libraries do not: a site whose clock is ahead signs its learners in.
+    if not claims["exp"] > now - LEEWAY:
+        raise InvalidSessionError("expired")
+    if not claims.get("nbf", now) <= now + LEEWAY:
+        raise InvalidSessionError("not yet valid")
+    if not isinstance(claims[name], str):
+        raise InvalidSessionError("unusable claim", name)
+    return str(claims[name])

@@ -1,15 +1,20 @@
 """Sessions made by the real Auth.js and NextAuth, pinned in authjs/package.json, on a running gunicorn."""
 
+import base64
 import json
+import re
 import subprocess
+import time
 import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import Any
 
 import pytest
+from joserfc import jwe
 
-from tests.world import LEARNER, add_user
+from app.sessions.cookies import derive
+from tests.world import LEARNER, STRANGER, add_user
 
 FOLDER = Path(__file__).parent / "authjs"
 SECRET = "the-site-s-own-AUTH_SECRET"
@@ -27,9 +32,9 @@ def made(version: int, name: str, /, secret: Any = SECRET, max_age: int = 3600, 
     return cookies
 
 
-def status(url: str, cookies: dict[str, str], method: str = "GET") -> int:
-    header = "; ".join(f"{name}={value}" for name, value in cookies.items())
-    request = urllib.request.Request(f"{url}/api/progress/summary", headers={"Cookie": header}, method=method)
+def status(url: str, cookies: dict[str, str] | str) -> int:
+    header = cookies if isinstance(cookies, str) else "; ".join(f"{name}={value}" for name, value in cookies.items())
+    request = urllib.request.Request(f"{url}/api/progress/summary", headers={"Cookie": header})
     try:
         with urllib.request.urlopen(request, timeout=10) as response:
             return int(response.status)
@@ -71,3 +76,131 @@ def test_a_session_of_one_version_is_none_under_the_others_name(url):
     assert [status(url, {name: token}) for name in (V5, V4, V5_SECURE)] == [200, 401, 401]
     [token] = made(4, V4).values()
     assert [status(url, {name: token}) for name in (V4, V4_SECURE, V5)] == [200, 200, 401]
+
+
+def taken(asked: list[dict[str, Any]]) -> list[bool]:
+    """Whether the library itself takes each header of cookies for a session of the learner's."""
+    lines = "\n".join(json.dumps(one) for one in asked)
+    done = subprocess.run(["node", "read.mjs"], cwd=FOLDER, input=lines, capture_output=True, text=True, check=True)
+    return [(json.loads(line) or {}).get("sub") == LEARNER for line in done.stdout.splitlines()]
+
+
+NOW = int(time.time())
+# What may stand in the header of a session, beside what the library writes.
+HEADERS: list[dict[str, Any]] = [
+    {},
+    {"typ": "JWT"},
+    {"typ": "at+jwt", "cty": "JWT"},
+    {"typ": 7, "cty": None, "x5c": "x", "jwk": 1, "b64": "no"},
+    {"ours": {"deep": [1]}, "epk": {}, "apu": "x", "p2c": 10**9},
+    {"crit": ["typ"], "typ": "JWT"},
+    {"crit": ["exp"], "exp": 1},
+    {"crit": []},
+    {"crit": None},
+    {"iss": "us"},
+    {"sub": LEARNER},
+    {"sub": STRANGER},
+    {"aud": ["a"]},
+    {"kid": "another"},
+    {"kid": None},
+    {"kid": ""},
+    {"enc": "A128GCM"},
+    {"enc": ""},
+    {"alg": "none"},
+]
+# What may stand in its claims: a value of None is null.
+CLAIMS: list[dict[str, Any]] = [
+    {"exp": NOW + 60.5},
+    {"exp": NOW - 60},
+    {"exp": str(NOW + 60)},
+    {"exp": None},
+    {"nbf": NOW - 60},
+    {"nbf": NOW + 3600},
+    {"nbf": None},
+    {"iat": NOW + 3600},
+    {"iat": 0},
+    {"iat": "today"},
+    {"iat": None},
+    {"iss": "us", "aud": "them", "jti": 7},
+    {"sub": STRANGER},
+]
+# How its cookies may come: {} is the cookie's name, and what is between angle brackets a part of the session.
+COOKIES = [
+    "{}=<0:>",
+    "a=b; {}=<0:>; c",
+    "{}.0=<0:100>; {}.1=<100:>",
+    "{}.1=<100:>; {}.0=<0:100>",
+    "{}=; {}.0=<0:100>; {}.1=<100:>",
+    "{}.0=<0:100>; {}.1=<100:>; {}.2=; {}.3=",
+    "{}.0=; {}.1=<0:>",
+    "{}.0=<0:100>; {}.2=<100:>",
+    "{}.0=<0:100>; {}.1=<200:>",
+    "{}.0=<0:100>",
+    "{}.9=<0:100>; {}.10=<100:>",
+    "{}=<0:>; {}.0=; {}.1=",
+    "{}=<0:>; {}=nonsense",
+    "{}=nonsense; {}=<0:>",
+    "{}=; {}=<0:>",
+    "{}=",
+    "{}",
+    "other=<0:>",
+    "{}=<0:>x",
+    "{}=<0:100>%2E<100:>",
+]
+
+
+def session(version: int, name: str, header: Any = None, claims: Any = None, without: str = "") -> str:
+    """A session as the library makes it, but for what is given: RFC 7516 §5.1 by hand, for none writes such headers."""
+    enc = "A256CBC-HS512" if version == 5 else "A256GCM"
+    key, kid = derive(SECRET, name if version == 5 else None, 64 if version == 5 else 32)
+    made = {"alg": "dir", "enc": enc} | ({"kid": kid} if version == 5 else {}) | (header or {})
+    body = {"sub": LEARNER, "iat": NOW, "exp": NOW + 3600} | (claims or {})
+    body.pop(without, None)
+    protected = base64url(json.dumps(made).encode())
+    model = jwe.JWERegistry.algorithms["enc"][enc]
+    iv = model.generate_iv()
+    ciphertext, tag = model.encrypt(json.dumps(body).encode(), key.raw_value, iv, protected)
+    return b".".join([protected, b"", base64url(iv), base64url(ciphertext), base64url(tag)]).decode()
+
+
+def base64url(raw: bytes) -> bytes:
+    return base64.urlsafe_b64encode(raw).rstrip(b"=")
+
+
+def cut(form: str, name: str, value: str) -> str:
+    """Put a session into the cookies of a form of COOKIES."""
+
+    def part(match: re.Match[str]) -> str:
+        start, end = match[1], match[2]
+        return value[int(start) : int(end) if end else None]
+
+    return re.sub(r"<(\d+):(\d*)>", part, form.replace("{}", name))
+
+
+@pytest.mark.parametrize(("version", "name"), [(5, V5), (4, V4)])
+def test_what_the_library_takes_is_taken_and_what_it_refuses_is_refused(url, version, name):
+    sent = [
+        *(f"{name}={session(version, name, header=header)}" for header in HEADERS),
+        *(f"{name}={session(version, name, claims=claims)}" for claims in CLAIMS),
+        *(cut(form, name, session(version, name)) for form in COOKIES),
+    ]
+    theirs = taken([{"version": version, "name": name, "secret": SECRET, "header": header} for header in sent])
+    assert 10 < theirs.count(True) < len(sent) - 10
+    words = [*map(str, HEADERS), *map(str, CLAIMS), *COOKIES]
+    ours = [status(url, header) == 200 for header in sent]
+    differ = {word: one for word, one, other in zip(words, ours, theirs, strict=True) if one != other}
+    assert differ == {}
+
+
+def test_a_session_must_end_and_a_whole_cookie_comes_before_what_has_a_longer_name(url):
+    """Where the service does otherwise than the library."""
+
+    def both(version: int, name: str, header: str) -> tuple[bool, bool]:
+        [theirs] = taken([{"version": version, "name": name, "secret": SECRET, "header": header}])
+        return theirs, status(url, header) == 200
+
+    for version, name in ((5, V5), (4, V4)):
+        assert both(version, name, f"{name}={session(version, name, without='exp')}") == (True, False)
+        good = session(version, name)
+        assert both(version, name, f"{name}={good}; {name}.0=stale") == (False, True)
+        assert both(version, name, f"{name}={good}; {name}-another=x") == (False, True)

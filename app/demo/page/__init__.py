@@ -10,7 +10,7 @@ from app import answers
 from app.demo.learners import HOURS, LEARNERS, session_cookie
 from app.problems import Problem
 from app.sessions import cookies, origins
-from app.sessions.bearer import InvalidTokenError
+from app.sessions.refusals import InvalidSessionError
 from app.settings import Settings
 
 blueprint = Blueprint("demo", __name__)
@@ -64,7 +64,7 @@ def session() -> Response:
         try:
             user_id = cookies.decrypt(*cookie, settings)
             learner = next((name for name, known in LEARNERS.items() if known == user_id), None)
-        except InvalidTokenError:
+        except InvalidSessionError:
             pass  # of an earlier day, or of another site on this machine
     return answers.answer(json.dumps({"learner": learner, "curricula": CURRICULA}))
 

@@ -1,0 +1,44 @@
+"""Why a session is refused: a word for the operator's log, and what the caller is told."""
+
+MAX_TOKEN_BYTES = 8192
+
+_INVALID = "The session is not valid. Sign in again."
+
+# What the log says: what the caller is told. The README has the cause of each, and what mends it; none of the log's
+# words depends on what the session holds.
+REASONS = {
+    "malformed": _INVALID,
+    "too long": f"The token is too long. Send one of {MAX_TOKEN_BYTES} bytes at most.",
+    "wrong algorithm": _INVALID,
+    "wrong signature": _INVALID,
+    "unknown kid": _INVALID,
+    "wrong encryption": _INVALID,
+    "wrong secret": _INVALID,
+    "no key is set": _INVALID,
+    "no secret is set": _INVALID,
+    "no session table is set": _INVALID,
+    "no such database session": _INVALID,
+    "expired": "The session has expired. Sign in again.",
+    "not yet valid": "The session is not yet valid. Try again in a minute.",
+    "wrong audience": _INVALID,
+    "wrong issuer": _INVALID,
+    "missing claim": _INVALID,
+    "unusable claim": _INVALID,
+    "not a UUID": (
+        "The user id of this session is not a UUID, and signing in again does not change that. The site must give its"
+        " users UUIDs, or put one into a claim of the session (AUTH_USER_ID_CLAIM)."
+    ),
+}
+# Of a request that brings neither a token nor a session cookie, which is no fault of a visitor's.
+NO_SESSION = "no session"
+
+
+class InvalidSessionError(Exception):
+    """A session that is refused: a key of REASONS, and the name of the claim if it is about one.
+
+    Its text is for the log.
+    """
+
+    def __init__(self, reason: str, claim: str = "") -> None:
+        super().__init__(f"{reason}: {claim}" if claim else reason)
+        self.detail = REASONS[reason]
