@@ -1,5 +1,6 @@
 """The catalog file (contract §7): what may stand in it, and how it becomes modules, lessons and prerequisites."""
 
+import codecs
 import json
 import re
 from collections import Counter
@@ -107,8 +108,11 @@ def _parse(data: bytes) -> Any:
     def no_number(name: str) -> None:
         raise CatalogError([f"{name} is not JSON"])
 
+    if b"\0" in data[:2] or data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise CatalogError(["not UTF-8 but UTF-16; save the file as UTF-8"])
     try:
-        return json.loads(data.decode("utf-8"), object_pairs_hook=unique, parse_constant=no_number)
+        # Editors on Windows begin a file with a byte order mark.
+        return json.loads(data.decode("utf-8-sig"), object_pairs_hook=unique, parse_constant=no_number)
     except UnicodeDecodeError as error:
         raise CatalogError([f"byte {error.start}: not UTF-8"]) from None
     except json.JSONDecodeError as error:

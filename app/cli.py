@@ -2,7 +2,6 @@
 
 import io
 import math
-import os
 import re
 import sys
 import time
@@ -65,18 +64,15 @@ def cli() -> None:
         sys.stdout.reconfigure(errors="backslashreplace")
 
 
-def _database_url() -> str:
-    try:
-        return settings.database_url(os.environ.get("DATABASE_URL", "").strip())
-    except ValueError as error:
-        raise click.ClickException(f"DATABASE_URL: {error}") from None
-
-
 def _setting(name: str, parse: Callable[[str], T], default: str = "") -> T:
     try:
-        return parse(os.environ.get(name, "").strip() or default)
+        return parse(settings.value_of(name) or default)
     except ValueError as error:
         raise click.ClickException(f"{name}: {error}") from None
+
+
+def _database_url() -> str:
+    return _setting("DATABASE_URL", settings.database_url)
 
 
 @contextmanager
@@ -218,12 +214,12 @@ def stripe_sync(api_base: str | None) -> None:
 
     from app.stripe import Terms, sync
 
-    api_key = os.environ.get("STRIPE_API_KEY", "").strip()
+    api_key = _setting("STRIPE_API_KEY", str)
     if not api_key:
         raise click.ClickException("STRIPE_API_KEY: is not set; it lets this read the subscriptions at Stripe")
     grace = _setting("SUBSCRIPTION_GRACE", settings.duration, settings.GRACE)
     terms = Terms(grace, _setting("STRIPE_PRICES", settings.stripe_ids))
-    metadata = os.environ.get("STRIPE_USER_ID_METADATA", "").strip() or settings.USER_ID_METADATA
+    metadata = _setting("STRIPE_USER_ID_METADATA", str, settings.USER_ID_METADATA)
     with _connect() as connection:
         try:
             for line in sync(connection, api_key, metadata, terms, api_base):

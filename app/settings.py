@@ -29,6 +29,19 @@ USER_ID_METADATA = "userId"
 ALGORITHMS = ("HS256", "RS256", "ES256", "EdDSA")
 
 
+# What Prisma and others write into a database's URL, and what is written here.
+INSTEAD = {
+    "schema": "instead of schema write options=-csearch_path%3D and the schema's name",
+    "pgbouncer": "instead of pgbouncer set PREPARE_THRESHOLD=off",
+    "statement_cache_size": "instead of statement_cache_size set PREPARE_THRESHOLD",
+    "connection_limit": "instead of connection_limit set WEB_THREADS",
+    "pool_timeout": "instead of pool_timeout set DATABASE_TIMEOUT",
+    "socket_timeout": "instead of socket_timeout set DATABASE_TIMEOUT",
+    "sslaccept": "instead of sslaccept write sslmode=verify-full or sslmode=require",
+    "sslidentity": "instead of sslidentity write sslcert and sslkey",
+}
+
+
 class SettingsError(ValueError):
     """A setting is missing or wrong. Its text is one line that begins with the setting's name."""
 
@@ -54,7 +67,7 @@ class Settings:
     auth_jwt_keys: tuple[Key, ...]
     auth_jwks_url: str | None
     auth_jwt_algorithms: tuple[str, ...]
-    auth_jwt_audience: str | None
+    auth_jwt_audience: tuple[str, ...] | None
     auth_jwt_issuer: str | None
     auth_user_id_claim: str
     allowed_origins: frozenset[str]
@@ -78,7 +91,7 @@ def from_environ(environ: Mapping[str, str] = os.environ) -> Settings:
 
     def read(name: str, parse: Callable[[str], T], default: str = "") -> T:
         try:
-            return parse(environ.get(name, "").strip() or default)
+            return parse(value_of(name, environ) or default)
         except ValueError as error:
             raise SettingsError(f"{name}: {error}") from None
 
@@ -95,7 +108,7 @@ def from_environ(environ: Mapping[str, str] = os.environ) -> Settings:
         ),
         auth_jwks_url=read("AUTH_JWKS_URL", _jwks_url),
         auth_jwt_algorithms=algorithms,
-        auth_jwt_audience=read("AUTH_JWT_AUDIENCE", str) or None,
+        auth_jwt_audience=read("AUTH_JWT_AUDIENCE", _audiences),
         auth_jwt_issuer=read("AUTH_JWT_ISSUER", str) or None,
         auth_user_id_claim=read("AUTH_USER_ID_CLAIM", str, "sub"),
         allowed_origins=read("ALLOWED_ORIGINS", _origins),
@@ -123,6 +136,21 @@ def from_environ(environ: Mapping[str, str] = os.environ) -> Settings:
     return settings
 
 
+def value_of(name: str, environ: Mapping[str, str] = os.environ) -> str:
+    """Return the text of a variable, empty if it is unset; raise ValueError for one with quotation marks around it."""
+    text = environ.get(name, "").strip()
+    # A table's own name may need quotation marks.
+    return text if name == "AUTH_SESSION_TABLE" else _without_quotes(text)
+
+
+def _without_quotes(text: str) -> str:
+    # docker --env-file, and systemd's Environment= within quotes, hand them on. The start would succeed, and then no
+    # session would decrypt.
+    if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'":
+        raise ValueError("has quotation marks around it, which nothing takes off here; write it without them")
+    return text
+
+
 def database_url(text: str) -> str:
     """Check a libpq URL without connecting; raise ValueError without repeating it, for it may hold a password."""
     if not text:
@@ -132,13 +160,28 @@ def database_url(text: str) -> str:
     try:
         parts = conninfo_to_dict(text)
     except psycopg.ProgrammingError:
-        raise ValueError("is not a libpq URL; it reads like postgresql://user:password@host:5432/progress") from None
+        raise ValueError(
+            _unknown_parameters(text)
+            or "is not a libpq URL; it reads like postgresql://user:password@host:5432/progress"
+        ) from None
     # An @ or / in a password ends it early; what libpq then says of the host or the port would show the rest of it.
     hosts = str(parts.get("host", "")).split(",")
     ports = filter(None, str(parts.get("port", "")).split(","))
     if any("@" in host[1:] and not host.startswith("/") for host in hosts) or not all(map(_is_port, ports)):
         raise ValueError("has no valid host and port; in a password, write @ as %40, / as %2F and : as %3A")
     return text
+
+
+def _unknown_parameters(url: str) -> str:
+    """Name the parameters of a URL that libpq does not know, and what to write instead; empty if it knows them all."""
+    query = url.partition("?")[2]
+    # An @ behind the ? belongs to a password, of which these would be parts.
+    if "@" in query:
+        return ""
+    known = {option.keyword.decode() for option in psycopg.pq.Conninfo.get_defaults()}
+    names = dict.fromkeys(re.findall(r"(?:^|&)([A-Za-z_]{1,40})=", query))
+    advice = [INSTEAD.get(name, f"leave out {name!r}") for name in names if name not in known and name != "ssl"]
+    return f"has parameters that libpq does not know: {'; '.join(advice)}" if advice else ""
 
 
 def _limit(text: str) -> RateLimitItem | None:
@@ -251,7 +294,7 @@ def _prepare_threshold(text: str) -> int | None:
 
 
 def _list(text: str) -> list[str]:
-    return [entry.strip() for entry in text.split(",")] if text else []
+    return [_without_quotes(entry.strip()) for entry in text.split(",")] if text else []
 
 
 def _comma_separated_secrets(text: str) -> tuple[str, ...]:
@@ -259,6 +302,13 @@ def _comma_separated_secrets(text: str) -> tuple[str, ...]:
     if not all(secrets):
         raise ValueError("has an empty secret between its commas")
     return tuple(secrets)
+
+
+def _audiences(text: str) -> tuple[str, ...] | None:
+    audiences = _list(text)
+    if not all(audiences):
+        raise ValueError("has an empty audience between its commas")
+    return tuple(audiences) or None
 
 
 def _cookie_name(text: str) -> str | None:
@@ -321,7 +371,7 @@ def _public_keys(text: str) -> tuple[Key, ...]:
         return ()
     if text.startswith("@"):
         try:
-            text = Path(text[1:]).read_bytes().decode()
+            text = Path(text[1:]).read_bytes().decode("utf-8-sig")
         except OSError as error:
             raise ValueError(f"the file cannot be read: {error.strerror}") from None
         except UnicodeDecodeError:

@@ -347,6 +347,12 @@ def both(*lessons: Any) -> str:
     return text(module(1, *lessons))
 
 
+def test_a_file_that_begins_with_a_byte_order_mark_is_read(tmp_path):
+    path = tmp_path / "catalog.json"
+    path.write_text(GOOD, "utf-8-sig")
+    assert [row["title"] for row in catalog.read(path)["modules"]] == ["Module 1"]
+
+
 FAULTS: list[tuple[str, str | bytes, list[str]]] = [
     # Not JSON.
     ("empty", "", ["line 1, column 1: not JSON: Expecting value"]),
@@ -355,8 +361,11 @@ FAULTS: list[tuple[str, str | bytes, list[str]]] = [
     ("more after it", '{"modules": []} x', ["line 1, column 17: not JSON: Extra data"]),
     ("single quotes", "{'modules': []}", ["line 1, column 2: not JSON: Expecting property name"]),
     ("a line break in a string", '{"modules\n": []}', ["line 1, column 10: not JSON: Invalid control character at"]),
-    ("byte order mark", b"\xef\xbb\xbf" + GOOD.encode(), ["line 1, column 1: not JSON: Unexpected UTF-8 BOM"]),
-    ("UTF-16", GOOD.encode("utf-16"), ["byte 0: not UTF-8"]),
+    ("two byte order marks", "\ufeff\ufeff" + GOOD, ["line 1, column 1: not JSON: Unexpected UTF-8 BOM"]),
+    *(
+        (name, GOOD.encode(name), ["not UTF-8 but UTF-16; save the file as UTF-8"])
+        for name in ("UTF-16", "UTF-16-LE", "UTF-16-BE")
+    ),
     ("Latin-1", b'{"modules": [{"title": "caf\xe9"}]}', ["byte 27: not UTF-8"]),
     ("a surrogate in UTF-8", b'{"title": "\xed\xa0\x80"}', ["byte 11: not UTF-8"]),
     ("NaN", '{"modules": NaN}', ["NaN is not JSON"]),

@@ -262,6 +262,7 @@ def decoded(answer: Answer, user_claim: str = "sub") -> dict:
         ({}, {"sub": LEARNER, "seconds": 43200}),
         ({"HOURS": "0.5"}, {"sub": LEARNER, "seconds": 1800}),
         ({"AUTH_JWT_AUDIENCE": "site"}, {"sub": LEARNER, "aud": "site", "seconds": 43200}),
+        ({"AUTH_JWT_AUDIENCE": "site, another"}, {"sub": LEARNER, "aud": "site", "seconds": 43200}),
         ({"AUTH_JWT_ISSUER": "https://site"}, {"sub": LEARNER, "iss": "https://site", "seconds": 43200}),
         ({"AUTH_USER_ID_CLAIM": "uid"}, {"uid": LEARNER, "seconds": 43200}),
         (
@@ -326,7 +327,7 @@ ABSENT = (
         ("host=/nowhere password=sesame", START_URL),
         ("postgresql://user:sesame@127.0.0.1:port/progress", NO_PORT),
         ("postgresql://user:sesame%zz@127.0.0.1/progress", WRONG_URL),
-        ("postgresql://user:sesame@/progress?no=such", WRONG_URL),
+        ("postgresql://user:sesame@/progress?no=such", "has parameters that libpq does not know: leave out 'no'"),
         ("postgresql://user:sesame@127.0.0.1:1/progress", REFUSED),
         ("postgresql://user:sesame@/progress?host=%2Fnowhere", ABSENT),
         ("postgresql://user:sesame@/?connect_timeout=x", "bad value for connect_timeout: 'x'"),

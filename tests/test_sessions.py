@@ -459,6 +459,15 @@ def test_a_token_for_an_audience_is_refused_unless_it_is_the_configured_one(make
         (assert_taken if taken else assert_refused)(api, by_hand(claims(aud=text)))
 
 
+def test_one_of_several_audiences_is_enough(make_api, world):
+    api = make_api(AUTH_JWT_AUDIENCE="progress , https://api.example.org")
+    for text in ('"progress"', '"https://api.example.org"', '["another", "https://api.example.org"]'):
+        assert_taken(api, by_hand(claims(aud=text)))
+    for text in ('"another"', '"progress , https://api.example.org"', '"progress,https://api.example.org"', "[]"):
+        assert_refused(api, by_hand(claims(aud=text)))
+    assert_refused(api, by_hand(claims()))
+
+
 def test_a_token_of_another_issuer_is_refused(make_api, world):
     api = make_api(AUTH_JWT_ISSUER="https://example.org")
     assert_taken(api, by_hand(claims(iss='"https://example.org"')))

@@ -107,7 +107,10 @@ def test_an_empty_value_is_as_none(empty):
         ("AUTH_SESSION_TABLE", 'auth."Session ""x"""', '"auth"."Session ""x"""'),
         ("AUTH_JWKS_URL", "https://issuer.example:8443/keys?a=b", "https://issuer.example:8443/keys?a=b"),
         ("AUTH_JWT_ALGORITHMS", " HS256, ES256", ("HS256", "ES256")),
-        ("AUTH_JWT_AUDIENCE", "progress", "progress"),
+        ("AUTH_JWT_AUDIENCE", "progress", ("progress",)),
+        ("AUTH_JWT_AUDIENCE", "progress, https://api.example.org", ("progress", "https://api.example.org")),
+        ("DATABASE_URL", "postgresql://u:p?a=b@host/progress?ssl=true&application_name=a@b", None),
+        ("AUTH_SESSION_TABLE", '"Session"', '"Session"'),
         ("AUTH_JWT_ISSUER", "https://example.org", "https://example.org"),
         ("AUTH_USER_ID_CLAIM", "https://example.org/id", "https://example.org/id"),
         ("ALLOWED_ORIGINS", "https://a.example , http://[::1]:8080", {"https://a.example", "http://[::1]:8080"}),
@@ -199,6 +202,73 @@ def test_a_file_that_cannot_be_read_says_why(file, why):
         from_environ(BASE | {"AUTH_JWT_PUBLIC_KEY": f"@{file}"})
 
 
+def test_a_public_key_may_be_in_a_file_that_begins_with_a_byte_order_mark(tmp_path):
+    (tmp_path / "key.pem").write_text(KEYS["RS256"], "utf-8-sig")
+    settings = from_environ(BASE | {"AUTH_JWT_SECRET": "", "AUTH_JWT_PUBLIC_KEY": f"@{tmp_path / 'key.pem'}"})
+    assert verified_with(settings) == ["RS256"]
+
+
+START = "DATABASE_URL: has parameters that libpq does not know: "
+SCHEMA = "instead of schema write options=-csearch_path%3D and the schema's name"
+UNREADABLE = "DATABASE_URL: is not a libpq URL; it reads like postgresql://user:password@host:5432/progress"
+
+
+@pytest.mark.parametrize(
+    ("query", "line"),
+    [
+        ("schema=public", START + SCHEMA),
+        ("sslmode=require&schema=pass-word&x=1", f"{START}{SCHEMA}; leave out 'x'"),
+        (
+            "schema=app&pgbouncer=true&connection_limit=1",
+            f"{START}{SCHEMA}; instead of pgbouncer set PREPARE_THRESHOLD=off;"
+            " instead of connection_limit set WEB_THREADS",
+        ),
+        (
+            "pool_timeout=2&socket_timeout=2&pool_timeout=3",
+            f"{START}instead of pool_timeout set DATABASE_TIMEOUT; instead of socket_timeout set DATABASE_TIMEOUT",
+        ),
+        ("sslaccept=strict", f"{START}instead of sslaccept write sslmode=verify-full or sslmode=require"),
+        ("uselibpqcompat=true", f"{START}leave out 'uselibpqcompat'"),
+        # Parts of a password, or of no parameter, are not repeated.
+        ("pass=word@host/db", UNREADABLE),
+        ("pass-word", UNREADABLE),
+        ("pass-word=1", UNREADABLE),
+        ("&sslmode=require", UNREADABLE),
+    ],
+)
+def test_a_parameter_of_another_librarys_url_is_named_with_what_to_write_instead(query, line):
+    with pytest.raises(SettingsError) as raised:
+        from_environ(BASE | {"DATABASE_URL": f"postgresql://u:pass-word@host/progress?{query}"})
+    assert str(raised.value) == line
+    assert "pass-word" not in line
+
+
+QUOTED = ["DATABASE_URL", "AUTH_SECRET", "AUTH_JWT_SECRET", "AUTH_JWT_PUBLIC_KEY", "AUTH_JWKS_URL", "AUTH_JWT_ISSUER"]
+QUOTED += ["AUTH_JWT_AUDIENCE", "AUTH_USER_ID_CLAIM", "ALLOWED_ORIGINS", "RATE_LIMIT_STORAGE_URI", "PORT", "METRICS"]
+QUOTED += ["AUTH_COOKIE_NAME", "STRIPE_WEBHOOK_SECRET", "STRIPE_USER_ID_METADATA", "RATE_LIMIT_WRITES", "HOST"]
+
+
+@pytest.mark.parametrize("name", QUOTED)
+@pytest.mark.parametrize("mark", ['"', "'"])
+def test_a_value_that_came_with_its_quotation_marks_stops_the_start(name, mark):
+    """docker --env-file takes none off."""
+    with pytest.raises(SettingsError) as raised:
+        from_environ(BASE | {name: f"{mark}{SECRET}{mark}"})
+    assert str(raised.value) == (
+        f"{name}: has quotation marks around it, which nothing takes off here; write it without them"
+    )
+
+
+@pytest.mark.parametrize("name", ["AUTH_SECRET", "AUTH_JWT_SECRET", "STRIPE_WEBHOOK_SECRET"])
+def test_so_does_one_secret_of_a_list(name):
+    with pytest.raises(SettingsError, match=f"^{name}: has quotation marks around it"):
+        from_environ(BASE | {name: f'{SECRET}, "{OTHER_SECRET}"'})
+
+
+def test_a_quotation_mark_that_belongs_to_a_secret_is_left_alone():
+    assert from_environ(BASE | {"AUTH_SECRET": '"it\'s,a"b,",\'x'}).auth_secrets == ("\"it's", 'a"b', '"', "'x")
+
+
 def test_the_settings_are_frozen():
     settings = from_environ(BASE)
     with pytest.raises(dataclasses.FrozenInstanceError):
@@ -249,6 +319,7 @@ WRONG: list[tuple[str, Any]] = [
         ("PREPARE_THRESHOLD", {"PREPARE_THRESHOLD": text})
         for text in ("-1", "on", "none", "1.5", "OFF", "1000001", "x\ny")
     ),
+    *(("AUTH_JWT_AUDIENCE", {"AUTH_JWT_AUDIENCE": text}) for text in (",", "a,", "a,,b")),
     ("AUTH_SECRET", {"AUTH_JWT_SECRET": None}),
     ("AUTH_SECRET", {"AUTH_JWT_SECRET": "", "AUTH_JWT_AUDIENCE": "progress"}),
     *(

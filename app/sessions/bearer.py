@@ -81,7 +81,9 @@ def verify(token: str, settings: Settings) -> str:
 
 
 def sign(user_id: str, settings: Settings, issued_at: int, expires_at: int) -> str:
-    """Sign a token that `verify` takes, with the first shared secret; the times are seconds since 1970.
+    """Sign a token that `verify` takes, with the first shared secret, for the first audience.
+
+    The times are seconds since 1970.
 
     For those who run the service; it signs for nobody itself. Raises NoSecretError.
     """
@@ -92,18 +94,18 @@ def sign(user_id: str, settings: Settings, issued_at: int, expires_at: int) -> s
         settings.auth_user_id_claim: user_id,
         "iat": issued_at,
         "exp": expires_at,
-        "aud": settings.auth_jwt_audience,
+        "aud": settings.auth_jwt_audience and settings.auth_jwt_audience[0],
         "iss": settings.auth_jwt_issuer,
     }
     return jwt.encode({name: value for name, value in claims.items() if value is not None}, secret, "HS256")
 
 
 def _keys(token: str, settings: Settings) -> Iterator[Key]:
-    key_set: KeySet | None = current_app.extensions.get("key_set")
-    if not settings.auth_jwt_keys and key_set is None:
-        raise InvalidSessionError("no key is set")
     yield from settings.auth_jwt_keys
+    key_set: KeySet | None = current_app.extensions.get("key_set")
     if key_set is None:
+        if not settings.auth_jwt_keys:
+            raise InvalidSessionError("no key is set")
         return
     try:
         header = jwt.get_unverified_header(token)
