@@ -14,8 +14,8 @@ CODES = {
     "unauthenticated": (401, "Sign in: send the site's session cookie, or Authorization: Bearer <token>."),
     "cross_site_request": (
         403,
-        "A page of another origin may not write with a cookie. Call from the site itself, send a token, or have the"
-        " origin allowed (ALLOWED_ORIGINS).",
+        "A page of another origin may not write with a cookie. Call from the site itself, or have the origin allowed"
+        " (ALLOWED_ORIGINS).",
     ),
     "rate_limited": (429, "Too many changes at once. Try again after Retry-After seconds."),
     "invalid_lesson_id": (400, "The lesson id in the path must be a UUID version 4, as 8-4-4-4-12 hexadecimal digits."),

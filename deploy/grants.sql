@@ -8,20 +8,35 @@
 --   psql "$DATABASE_URL" -v role=progress -f deploy/grants.sql
 --
 -- Use a role that nobody but the service logs in as. One that is not there is created, without a password. An owner who
--- may not create or alter roles has another create it once, and set its timeouts and its search_path, as at the end; what
--- the script fails at it shows, and the rights are given before. Where AUTH_SESSION_TABLE is set, the site grants `select`
--- on three of its columns itself:
+-- may not create or alter roles is told what somebody else has to run once; the README has it too. Where
+-- AUTH_SESSION_TABLE is set, the site grants `select` on three of its columns itself:
 --
 --   grant select ("sessionToken", "userId", expires) on sessions to progress;
 
 \set ON_ERROR_STOP on
 \set ECHO errors
 
+select not rolsuper and not rolcreaterole as may_not_change_roles
+from pg_roles
+where rolname = current_user
+\gset
+
+-- Null, and so no variable, where there is nothing to do.
+select
+    case
+        when not exists (select from pg_roles where rolname = :'role') then format('create role %I login;', :'role')
+    end as creation
+\gset
+
 begin;
 
-select format('create role %I login', :'role')
-where not exists (select from pg_roles where rolname = :'role')
-\gexec
+\if :{?creation}
+\if :may_not_change_roles
+\warn 'You may not create roles. Have somebody who may run this once, and then run this script again:'
+\warn :creation
+\endif
+:creation
+\endif
 
 -- The tables are in the first schema of the search_path; a site's own users table may be in a later one.
 select current_schema() as schema
@@ -73,39 +88,7 @@ grant select on :"schema"._yoyo_migration to :"role";
 
 commit;
 
--- For DATABASE_TIMEOUT=5; change them with it. A connection of the service's brings its own, but through a PgBouncer
--- it cannot: there these hold. What is set already is not set again, which not every owner may.
-select format('alter role %I set %I = %L', :'role', name, value)
-from (
-    values
-    ('lock_timeout', '4s'),
-    ('statement_timeout', '4500ms'),
-    ('idle_in_transaction_session_timeout', '5s')
-) as wanted (name, value)
-where not exists (
-    select from pg_db_role_setting
-    inner join pg_roles on setrole = pg_roles.oid
-    where rolname = :'role' and setdatabase = 0 and format('%s=%s', name, value) = any(setconfig)
-)
-\gexec
-
--- The role finds the tables without options in its URL, which a PgBouncer does not take. In this database alone: the role
--- may serve others too.
-with wanted as (
-    select string_agg(quote_ident(name), ', ' order by number) as search_path
-    from unnest(current_schemas(false)) with ordinality as schemas (name, number)
-)
-
-select format('alter role %I in database %I set search_path = %s', :'role', current_database(), search_path)
-from wanted
-where search_path != 'public' and not exists (
-    select from pg_db_role_setting
-    inner join pg_roles on setrole = pg_roles.oid
-    inner join pg_database on setdatabase = pg_database.oid
-    where rolname = :'role' and datname = current_database() and 'search_path=' || search_path = any(setconfig)
-)
-\gexec
-
+-- Told before the alterations, at which the script may end.
 select has_column_privilege(:'role', 'users', 'id', 'select') and has_column_privilege(:'role', 'users', 'id', 'update')
 as users_are_granted
 \gset
@@ -120,4 +103,58 @@ inner join pg_namespace on relnamespace = pg_namespace.oid
 where pg_class.oid = 'users'::regclass
 \gset
 \warn :message
+\endif
+
+-- The timeouts are for DATABASE_TIMEOUT=5; change them with it. A connection of the service's brings its own, but through
+-- a PgBouncer it cannot: there these hold. The search_path lets the role find the tables without options in its URL, which
+-- a PgBouncer does not take; it is set in this database alone, since the role may serve others too. What is set already is
+-- not set again, which not every owner may.
+with wanted as (
+    select
+        1 as place,
+        number,
+        format('set %I = %L', name, value) as setting,
+        format('%s=%s', name, value) as stored,
+        null as database
+    from (
+        values
+        (1, 'lock_timeout', '4s'),
+        (2, 'statement_timeout', '4500ms'),
+        (3, 'idle_in_transaction_session_timeout', '5s')
+    ) as timeouts (number, name, value)
+    union all
+    select
+        2 as place,
+        0 as number,
+        'set search_path = ' || search_path as setting,
+        'search_path=' || search_path as stored,
+        current_database() as database
+    from (
+        select string_agg(quote_ident(name), ', ' order by number) as search_path
+        from unnest(current_schemas(false)) with ordinality as schemas (name, number)
+    ) as own
+    where search_path != 'public'
+)
+
+select
+    string_agg(
+        format('alter role %I%s %s;', :'role', ' in database ' || quote_ident(database), setting),
+        ' '
+        order by place, number
+    ) as alterations
+from wanted
+where not exists (
+    select from pg_db_role_setting
+    inner join pg_roles on setrole = pg_roles.oid
+    left join pg_database on setdatabase = pg_database.oid
+    where rolname = :'role' and datname is not distinct from wanted.database and stored = any(setconfig)
+)
+\gset
+
+\if :{?alterations}
+\if :may_not_change_roles
+\warn 'The rights are given. You may not alter roles; have somebody who may run this once:'
+\warn :alterations
+\endif
+:alterations
 \endif

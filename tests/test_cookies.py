@@ -608,6 +608,23 @@ def test_an_allowed_origin_writes_by_cookie_and_reads_the_answer(make_api, world
     assert make_api().get(GET).headers["Vary"] == "Authorization, Cookie"
 
 
+def test_a_page_of_an_allowed_origin_reads_the_answer_to_its_token_too(make_api, world):
+    api = make_api(ALLOWED_ORIGINS=PAGE)
+    for origin, allowed in ((PAGE, PAGE), ("https://another.example", None)):
+        asked = {"Origin": origin, "Sec-Fetch-Site": "cross-site"}
+        preflight = asked | {
+            "Access-Control-Request-Method": "POST",
+            "Access-Control-Request-Headers": "authorization,idempotency-key",
+        }
+        answers = [
+            api.options(WRITE, headers=preflight),
+            api.post(WRITE, headers=bearer() | asked),
+            api.get(GET, headers={"Authorization": "Bearer x"} | asked),
+        ]
+        assert [answer.status_code for answer in answers] == [204 if allowed else 405, 200, 401]
+        assert {answer.headers.get("Access-Control-Allow-Origin") for answer in answers} == {allowed}
+
+
 def test_what_is_nobodys_own_is_the_same_for_every_origin(make_api, world):
     api = make_api(ALLOWED_ORIGINS=PAGE, STRIPE_WEBHOOK_SECRET="whsec_1")
     answers = [api.get(path, headers={"Origin": PAGE}) for path in ("/healthz", "/readyz", "/openapi.yaml")]

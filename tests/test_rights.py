@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ import stripe
 from flask.testing import FlaskClient
 
 from app import database
+from app.demo.postgres import bindir
 from app.settings import from_environ
 from tests.conftest import ROOT, SERVICE, Postgresql, as_service, grant
 from tests.world import FREE_LEARNER, LEARNER, add_module, add_user, bearer, lesson_path, module_path
@@ -155,13 +157,42 @@ def test_an_owner_who_may_not_alter_roles_gives_the_rights_all_the_same(postgres
         migrate = [sys.executable, "-m", "app.cli", "migrate"]
         subprocess.run(migrate, cwd=ROOT, env=os.environ | {"DATABASE_URL": url}, check=True, stdout=subprocess.DEVNULL)
         grant(url)  # the timeouts of this role are set already
-        with pytest.raises(subprocess.CalledProcessError):
-            grant(url, "bare")
-        for role in (SERVICE, "bare"):
+        for role, told, missing in (
+            (
+                "bare",
+                "The rights are given. You may not alter roles; have somebody who may run this once:",
+                "alter role bare set lock_timeout = '4s'; alter role bare set statement_timeout = '4500ms';"
+                " alter role bare set idle_in_transaction_session_timeout = '5s';",
+            ),
+            (
+                "missing",
+                "You may not create roles. Have somebody who may run this once, and then run this script again:",
+                "create role missing login;",
+            ),
+        ):
+            lines = refused(url, role).splitlines()
+            assert lines[:2] == [told, missing]
+            assert "permission denied to" in lines[2]
+            assert lines[-1].endswith(f"STATEMENT:  {missing.partition(' alter')[0]}")
+        # What the README says then.
+        block = re.search(r"^```sql\n(create role progress.*?)^```$", (ROOT / "README.md").read_text(), re.M | re.S)
+        assert block
+        superuser.execute(block[1].replace("role progress", "role missing").encode())
+        grant(url, "missing")
+        for role in (SERVICE, "bare", "missing"):
             with closing(psycopg.connect(url.replace("plain@", f"{role}@"))) as service:
                 assert service.execute("select count(*) from progress").fetchone() == (0,)
+                assert (service.execute(TIMEOUTS).fetchone() == ("4s", "4500ms", "5s")) == (role != "bare")
         superuser.execute("drop database plain")
-        superuser.execute("drop role bare; drop role plain")
+        superuser.execute("drop role bare; drop role missing; drop role plain")
+
+
+def refused(url: str, role: str) -> str:
+    """Run the script, which fails; return what it says."""
+    command = [str(bindir() / "psql"), "-Xq", "-v", f"role={role}", "-f", "deploy/grants.sql", url]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 3
+    return done.stderr
 
 
 def test_what_the_server_knows_of_e_mails_it_does_not_tell_the_role(environ, db):

@@ -215,8 +215,7 @@ FREE={token(FREE)}
 # not enrolled
 NONE={token(NONE)}
 
-and then, one after the other:
-
+# and then, one after the other
 # how far the learner is, and the lesson to go on with
 curl -H "Authorization: Bearer $FULL" {url}/api/progress/summary
 curl -H "Authorization: Bearer $FULL" {url}/api/progress/next

@@ -1,4 +1,4 @@
-"""Which pages may call with a cookie: the cross-site check of writes, and CORS for allowed origins (contract §5)."""
+"""Which pages may call: the cross-site check of writes by cookie, and CORS for allowed origins (contract §5)."""
 
 from urllib.parse import urlsplit
 
