@@ -29,7 +29,7 @@ USER_ID_METADATA = "userId"
 ALGORITHMS = ("HS256", "RS256", "ES256", "EdDSA")
 
 
-# What Prisma and others write into a database's URL, and what is written here.
+# Parameters that Prisma and others put into a database URL, and what to write here instead.
 INSTEAD = {
     "schema": "instead of schema write options=-csearch_path%3D and the schema's name",
     "pgbouncer": "instead of pgbouncer set PREPARE_THRESHOLD=off",
@@ -144,8 +144,8 @@ def value_of(name: str, environ: Mapping[str, str] = os.environ) -> str:
 
 
 def _without_quotes(text: str) -> str:
-    # docker --env-file, and systemd's Environment= within quotes, hand them on. The start would succeed, and then no
-    # session would decrypt.
+    # docker --env-file keeps quotation marks as part of the value. Without this check the service would start with a
+    # wrong secret, and no session would decrypt.
     if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'":
         raise ValueError("has quotation marks around it, which nothing takes off here; write it without them")
     return text
@@ -175,7 +175,7 @@ def database_url(text: str) -> str:
 def _unknown_parameters(url: str) -> str:
     """Name the parameters of a URL that libpq does not know, and what to write instead; empty if it knows them all."""
     query = url.partition("?")[2]
-    # An @ behind the ? belongs to a password, of which these would be parts.
+    # With an @ after the ?, this may be part of a password, which no message may repeat.
     if "@" in query:
         return ""
     known = {option.keyword.decode() for option in psycopg.pq.Conninfo.get_defaults()}

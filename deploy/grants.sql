@@ -21,7 +21,7 @@ from pg_roles
 where rolname = current_user
 \gset
 
--- Null, and so no variable, where there is nothing to do.
+-- \gset makes no variable of null: `creation` is set only where the role has to be created; `alterations` below likewise.
 select
     case
         when not exists (select from pg_roles where rolname = :'role') then format('create role %I login;', :'role')

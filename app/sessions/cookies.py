@@ -27,7 +27,7 @@ V5 = ("__Secure-authjs.session-token", "authjs.session-token")
 V4 = ("__Secure-next-auth.session-token", "next-auth.session-token")
 # Bytes of v5's keys. A256GCM was @auth/core's way up to 0.20.
 V5_LENGTHS = {"A256CBC-HS512": 64, "A256GCM": 32}
-# Auth.js' own library looks at no other member of a header, `typ` and `cty` for two, whatever is in it.
+# jose, which Auth.js decrypts with, ignores every other member of the header, whatever its value: `typ` and `cty`, say.
 _PASSED_OVER = HeaderParameter("passed over", lambda _: None)
 _REGISTRIES = {
     enc: jwe.JWERegistry(

@@ -58,12 +58,12 @@ def _get(url: str, adapter: HTTPAdapter) -> tuple[bytes, Mapping[str, str]]:
     with requests.Session() as session:
         for scheme in ("https://", "http://"):
             session.mount(scheme, adapter)
-        # http is for this machine only, which no proxy reaches.
+        # http is allowed for this machine only, and no proxy is needed to reach it.
         session.trust_env = url.startswith("https://")
         with session.get(
             url,
             headers=HEADERS,
-            # Some authentication, which does nothing: without any, requests would send what ~/.netrc has for the host.
+            # An authentication that does nothing: without one, requests sends the credentials of ~/.netrc.
             auth=lambda request: request,
             timeout=TIMEOUT,
             allow_redirects=False,
@@ -81,7 +81,7 @@ def _get(url: str, adapter: HTTPAdapter) -> tuple[bytes, Mapping[str, str]]:
 
 
 def _authorities() -> str | bool:
-    """Whose certificates are believed: the system's, or SSL_CERT_FILE's; without either those that requests has."""
+    """The trusted certificates: SSL_CERT_FILE or the system's; where there are none, those that requests brings."""
     paths = ssl.get_default_verify_paths()
     return paths.cafile or paths.capath or True
 
@@ -103,9 +103,9 @@ class _Adapter(HTTPAdapter):
             def connect(self) -> None:
                 adapter._connection = self
                 super().connect()
-                # The connection lets go of it when the headers have come, while the body is still read from it.
+                # The connection drops its socket once the headers are read; the body is still read from that socket.
                 adapter._socket = self.sock
-                # What was ended while TLS was negotiated was ended with a socket that is no longer in use.
+                # end() may have run during the handshake, on the plain socket, which the TLS socket has replaced since.
                 if adapter._ended:
                     self.close()
                     raise TimeoutError
@@ -117,7 +117,7 @@ class _Adapter(HTTPAdapter):
         """End the connection, whatever is being read from it."""
         self._ended = True
         opened = self._socket or (self._connection and self._connection.sock)
-        # By its descriptor: what stands for TLS within the TLS of a proxy cannot be shut down itself.
+        # By its descriptor: urllib3's object for TLS inside the TLS of a proxy has no shutdown().
         with contextlib.suppress(OSError):  # it was closed in this moment
             if opened:
                 with socket.socket(fileno=os.dup(opened.fileno())) as same:

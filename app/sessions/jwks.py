@@ -35,7 +35,7 @@ class KeySet:
         self._keys: tuple[tuple[str | None, Key], ...] = ()
         self._fetched: float | None = None
         self._asked: float | None = None
-        # One fetch at a time: of two, the one that was answered first could be stored last, with the older set.
+        # One fetch at a time. Otherwise a slow fetch could store its older set over the newer set of a faster one.
         self._fetching = threading.Lock()
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._keep_fresh, daemon=True)
@@ -76,7 +76,7 @@ class KeySet:
             return self._fetch()
 
     def _fetch(self) -> float | None:
-        # Here, for it takes 30 ms and 7 MB that a service without a key set need not spend.
+        # Imported here: it costs 30 ms and 7 MB, which a service without a key set saves.
         from app.sessions.download import DownloadError, download
 
         try:

@@ -4,8 +4,8 @@ MAX_TOKEN_BYTES = 8192
 
 _INVALID = "The session is not valid. Sign in again."
 
-# What the log says: what the caller is told. The README has the cause of each, and what mends it; none of the log's
-# words depends on what the session holds.
+# The key is the word in the log, the value is the detail of the answer. The README lists the cause of each word and its
+# remedy. No word repeats anything that the session holds.
 REASONS = {
     "malformed": _INVALID,
     "too long": f"The token is too long. Send one of {MAX_TOKEN_BYTES} bytes at most.",
@@ -29,7 +29,7 @@ REASONS = {
         " users UUIDs, or put one into a claim of the session (AUTH_USER_ID_CLAIM)."
     ),
 }
-# Of a request that brings neither a token nor a session cookie, which is no fault of a visitor's.
+# The word in the log for a request without any token or session cookie: most often a visitor who is not signed in.
 NO_SESSION = "no session"
 
 
