@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 import click
 import psycopg
+from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import dict_row
 
 from app import catalog as catalogs
@@ -76,9 +77,12 @@ def _database_url() -> str:
 
 
 @contextmanager
-def _connect() -> Iterator[psycopg.Connection[Any]]:
+def _connect(writes: bool = True) -> Iterator[psycopg.Connection[Any]]:
+    """Connect to DATABASE_URL; who only reads may be answered by a standby."""
+    url = _database_url()
+    parameters = database.read_write(url) if writes else conninfo_to_dict(url)
     with psycopg.connect(
-        _database_url(), autocommit=True, cursor_factory=psycopg.RawCursor, row_factory=dict_row
+        **parameters, autocommit=True, cursor_factory=psycopg.RawCursor, row_factory=dict_row
     ) as connection:
         yield connection
 
@@ -185,7 +189,7 @@ def grant_free(user_id: str, until: str | None) -> None:
             database.run(connection, "admin/grant_free", user_id=user_id, expires_at=expires_at)
         except psycopg.errors.ForeignKeyViolation:
             raise click.ClickException(f"there is no learner {user_id}; add them with: make add-user") from None
-    _show_access(user_id)
+        _show_access(connection, user_id)
 
 
 @cli.command()
@@ -194,16 +198,17 @@ def revoke_free(user_id: str) -> None:
     """Take the free path from a learner."""
     with _connect() as connection:
         taken = database.run(connection, "admin/revoke_free", user_id=user_id).fetchone()
-    if not taken:
-        click.echo("they were not on the free path")
-    _show_access(user_id)
+        if not taken:
+            click.echo("they were not on the free path")
+        _show_access(connection, user_id)
 
 
 @cli.command()
 @USER
 def access(user_id: str) -> None:
     """Say what access a learner has, and why."""
-    _show_access(user_id)
+    with _connect(writes=False) as connection:
+        _show_access(connection, user_id)
 
 
 @cli.command()
@@ -230,10 +235,9 @@ def stripe_sync(api_base: str | None) -> None:
             raise click.ClickException(f"Stripe: {' '.join(str(error).split())}") from None
 
 
-def _show_access(user_id: str) -> None:
-    with _connect() as connection:
-        row: dict[str, Any] | None = database.run(connection, "admin/access", user_id=user_id).fetchone()
-        subscriptions = database.run(connection, "admin/stripe_subscriptions", user_id=user_id).fetchall()
+def _show_access(connection: psycopg.Connection[Any], user_id: str) -> None:
+    row: dict[str, Any] | None = database.run(connection, "admin/access", user_id=user_id).fetchone()
+    subscriptions = database.run(connection, "admin/stripe_subscriptions", user_id=user_id).fetchall()
     if row is None:
         raise click.ClickException(f"there is no learner {user_id}; add them with: make add-user")
     words = {"full": "full access: every published lesson", "free": "free access: the published free lessons"}

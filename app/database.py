@@ -13,7 +13,15 @@ from flask import current_app, g
 from psycopg import Cursor, Error, InterfaceError, IsolationLevel, OperationalError, RawCursor
 from psycopg.abc import PQGen
 from psycopg.conninfo import conninfo_to_dict
-from psycopg.errors import DeadlockDetected, ForeignKeyViolation, SerializationFailure, UndefinedTable
+from psycopg.errors import (
+    DeadlockDetected,
+    FeatureNotSupported,
+    ForeignKeyViolation,
+    ObjectNotInPrerequisiteState,
+    ReadOnlySqlTransaction,
+    SerializationFailure,
+    UndefinedTable,
+)
 from psycopg.pq import ExecStatus
 from psycopg.rows import DictRow, dict_row
 from psycopg.types.string import TextLoader
@@ -30,6 +38,8 @@ ROOT = Path(__file__).parent.parent
 CONFLICT = (SerializationFailure, DeadlockDetected, ForeignKeyViolation)
 # How often a request is tried again for one.
 CONFLICTS = 3
+# How a standby refuses a write, an unlogged table and a lock. A primary has other reasons for each of these errors.
+STANDBY = (ReadOnlySqlTransaction, FeatureNotSupported, ObjectNotInPrerequisiteState)
 # Seconds that a request waits for a connection while none comes free and none can be made.
 PATIENCE = 0.25
 
@@ -48,6 +58,10 @@ class NotReadyError(Exception):
 
 class DeadlineError(OperationalError):
     """A request's DATABASE_TIMEOUT was over while it waited for the server."""
+
+
+class StandbyError(OperationalError):
+    """The server is a standby. The connection is closed, since a failover may have left it where it was."""
 
 
 class Connection(psycopg.Connection[DictRow]):
@@ -104,6 +118,11 @@ SQL = ROOT / "sql"
 STATEMENTS = {path.relative_to(SQL).with_suffix("").as_posix(): load(path) for path in sorted(SQL.rglob("*.sql"))}
 
 
+def read_write(database_url: str) -> dict[str, Any]:
+    """Return the parameters of a libpq URL, for a connection that writes: a standby is refused, unless the URL says."""
+    return {"target_session_attrs": "read-write"} | conninfo_to_dict(database_url)
+
+
 def connect_options(settings: Settings) -> dict[str, Any]:
     """Keyword arguments for psycopg.connect: every connection of the service is made with these.
 
@@ -111,6 +130,9 @@ def connect_options(settings: Settings) -> dict[str, Any]:
     would leak to other clients of a PgBouncer; one without prepared statements (PREPARE_THRESHOLD=off) takes no options
     at all, and there they are the role's (deploy/grants.sql). They end a statement a little before the request's
     deadline does, for the deadline costs the connection.
+
+    Behind such a PgBouncer a standby is not refused at connect either: it tells each client what the first server said
+    of itself, also after a promotion. There readiness.sql and the errors of a standby are all that tells.
     """
     own = conninfo_to_dict(settings.database_url)
     timeout = max(1, round(settings.database_timeout * 1000))  # milliseconds; 0 would be none at all
@@ -128,6 +150,8 @@ def connect_options(settings: Settings) -> dict[str, Any]:
         "tcp_user_timeout": own.get("tcp_user_timeout", timeout),
     }
     if settings.prepare_threshold is not None:
+        # For a while after a failover, the URL may still lead to the old primary, which is a standby now.
+        options["target_session_attrs"] = read_write(settings.database_url)["target_session_attrs"]
         timeouts = {
             "lock_timeout": max(1, timeout * 8 // 10),
             "statement_timeout": max(1, timeout * 9 // 10),
@@ -140,9 +164,12 @@ def connect_options(settings: Settings) -> dict[str, Any]:
 
 
 def check(settings: Settings) -> None:
-    """Raise NotReadyError unless the database answers, has every migration, and takes every statement of sql/."""
+    """Raise NotReadyError unless the database answers, is fit, has every migration, and takes every statement."""
     try:
         with psycopg.Connection.connect(settings.database_url, **connect_options(settings)) as connection:
+            unfit = _unfit(run(connection, "readiness"))
+            if unfit:
+                raise NotReadyError(f"DATABASE_URL: {unfit}")
             applied = applied_migrations(connection)
             pending = [name for name in known_migrations() if name not in applied]
             if pending:
@@ -174,6 +201,14 @@ def _check_session_table(connection: psycopg.Connection[Any], session_table: str
         raise
     except Error as error:
         raise NotReadyError(f"AUTH_SESSION_TABLE: {error.diag.message_primary}") from None
+
+
+def _unfit(readiness: Cursor[Any]) -> str | None:
+    """Say in one line why the service cannot work with the server that answered readiness.sql; None if it can."""
+    row = one(readiness.fetchone())
+    if row["in_recovery"]:
+        return "this server is a standby, which takes no writes; name the primary"
+    return None
 
 
 def known_migrations() -> list[str]:
@@ -286,6 +321,11 @@ def transact(label: str, work: Callable[[Connection], T]) -> T:
     return _use(label, within, again=False)
 
 
+def unfit() -> str | None:
+    """Say in one line why the database is not fit to serve from, by a connection of the pool; None if it is fit."""
+    return _use("readiness", lambda connection: _unfit(run(connection, "readiness")), again=True)
+
+
 def applied() -> set[str]:
     """Name the migrations that the database has, by a connection of the pool."""
     return _use("applied_migrations", lambda connection: set(applied_migrations(connection)), again=True)
@@ -322,16 +362,26 @@ def _use(label: str, work: Callable[[Connection], T], again: bool) -> T:
             conflicts += 1
             if conflicts > CONFLICTS:
                 raise
-        except (OperationalError, InterfaceError):
-            if connection.broken:
-                # The pool's others are most likely broken too. Those that are not are replaced all the same.
+        except (OperationalError, InterfaceError, *STANDBY) as error:
+            standby = isinstance(error, STANDBY) and not connection.closed and _is_standby(connection)
+            if standby:
+                connection.close()
+            if standby or connection.broken:
+                # The pool's others are most likely no better. Those that are better are replaced all the same.
                 pool.drain()
-            if not (connection.broken and again):
-                raise
-            again = False
+                if again:
+                    again = False
+                    continue
+            if standby:
+                raise StandbyError("this server is a standby") from None
+            raise
         finally:
             known.setdefault("statements", []).append((label, perf_counter() - started))
             pool.putconn(connection)
+
+
+def _is_standby(connection: Connection) -> bool:
+    return one(run(connection, "readiness").fetchone())["in_recovery"] is True
 
 
 def _take(pool: Pool, known: dict[str, Any]) -> Connection:

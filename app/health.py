@@ -22,20 +22,23 @@ def healthz() -> Response:
 
 @blueprint.get("/readyz")
 def readyz() -> Response:
-    """The database answers and has every migration that this code was started with; else 503 `unavailable`."""
+    """The database answers, is fit, and has every migration that this code was started with; else 503 `unavailable`."""
     g.deadline = monotonic() + min(READY_WITHIN, current_app.extensions["settings"].database_timeout)
     try:
+        unfit = database.unfit()
         applied = database.applied()
     except psycopg.Error as error:  # whatever it is, a role without rights, say, nothing can be served
         return problems.unavailable(error)
+    if unfit:
+        raise _not_ready(f"{unfit[0].upper()}{unfit[1:]}.")
     pending = [name for name in current_app.extensions["migrations"] if name not in applied]
     if pending:
-        raise Problem(
-            "unavailable",
-            f"Pending migrations: {', '.join(pending)}. Apply them with: make migrate",
-            {"Retry-After": RETRY_AFTER},
-        )
+        raise _not_ready(f"Pending migrations: {', '.join(pending)}. Apply them with: make migrate")
     return _ok()
+
+
+def _not_ready(detail: str) -> Problem:
+    return Problem("unavailable", detail, {"Retry-After": RETRY_AFTER})
 
 
 def _ok() -> Response:

@@ -78,7 +78,7 @@ def _backend(database_url: str, create: bool) -> Any:
     yoyo's tables are those of our own schema: a site that uses yoyo too has tables of the same names.
     """
     # Without slashes: they would name an empty database, over PGDATABASE and over a service file's.
-    uri = parse_uri("postgresql+psycopg:?" + urlencode(conninfo_to_dict(database_url)))
+    uri = parse_uri("postgresql+psycopg:?" + urlencode(database.read_write(database_url)))
     backend = Backend(uri, default_migration_table)
     try:
         schema = named_schema(backend.connection, database_url)

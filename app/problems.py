@@ -45,7 +45,7 @@ RETRY_AFTER = "2"
 UNAVAILABLE = (
     psycopg.OperationalError,
     psycopg.InterfaceError,
-    # A standby, after a failover that the connections have not followed yet.
+    # A database that is set to read only. On a standby it is a StandbyError.
     psycopg.errors.ReadOnlySqlTransaction,
     # A worker that was frozen within a transaction, and found it ended.
     psycopg.errors.IdleInTransactionSessionTimeout,

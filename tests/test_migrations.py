@@ -323,7 +323,10 @@ def test_a_role_that_may_not_create_or_write_is_told_so_at_once(empty, postgres)
     for command in ("migrate", "rollback", "migrate-unlock"):
         assert run(weak, command) == (1, "", "Error: permission denied for table yoyo_lock\n")
     read_only = f"{empty}&options=-c%20default_transaction_read_only%3Don"
-    assert run(read_only, "migrate") == (1, "", "Error: cannot execute INSERT in a read-only transaction\n")
+    code, out, err = run(read_only, "migrate")
+    assert (code, out, err.endswith(" session is read-only\n"), len(err.splitlines())) == (1, "", True, 1)
+    any_server = f"{read_only}&target_session_attrs=any"
+    assert run(any_server, "migrate") == (1, "", "Error: cannot execute INSERT in a read-only transaction\n")
 
 
 @pytest.mark.parametrize("password", ["sesame", """p%&+ =;#/@:?"'\\é"""])
