@@ -2,6 +2,7 @@
 
 import atexit
 import re
+import select
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -81,6 +82,12 @@ class Connection(psycopg.Connection[DictRow]):
                 raise
             self.close()
             raise DeadlineError("DATABASE_TIMEOUT is over") from None
+
+    def spoke_unasked(self) -> bool:
+        """Whether the other side has sent something, or has closed the connection, before it was asked anything."""
+        poll = select.poll()
+        poll.register(self.pgconn.socket, select.POLLIN)
+        return bool(poll.poll(0))
 
 
 class Pool(ConnectionPool[Connection]):
@@ -279,8 +286,11 @@ def read(name: str | Statement, **parameters: str | None) -> DictRow | None:
 
 
 def write(name: str, **parameters: str | None) -> DictRow | None:
-    """Run one statement in a transaction of its own, in one trip; return its first row, None if it has none."""
-    return _use(_label(name), lambda connection: run(connection, name, **parameters).fetchone(), again=False)
+    """Run one statement that changes something, and may do so twice without harm; return its first row, None if none.
+
+    It is a transaction of its own, in one trip, and is run once more where its connection turns out to be broken.
+    """
+    return _use(_label(name), lambda connection: run(connection, name, **parameters).fetchone(), again=True)
 
 
 def transaction(*calls: tuple[str, dict[str, str | None]]) -> list[DictRow | None]:
@@ -392,6 +402,7 @@ def _take(pool: Pool, known: dict[str, Any]) -> Connection:
     now = monotonic()
     deadline: float = known.get("deadline") or now + current_app.extensions["settings"].database_timeout
     known["deadline"] = deadline
+    unused = 0
     while True:
         # The first who asks after a refusal has the pool try again, and finds what the attempt brought a moment later.
         patience = PATIENCE if now - pool.failed_at > PATIENCE else PATIENCE / 10
@@ -402,6 +413,13 @@ def _take(pool: Pool, known: dict[str, Any]) -> Connection:
             if now >= deadline or now - pool.failed_at <= PATIENCE + patience:
                 raise
         else:
+            # A server that speaks before it is asked has ended the session, most likely. Nothing was sent yet, so any
+            # other connection will do. The loop ends where a server greets each new connection with a message.
+            if unused < pool.max_size and connection.spoke_unasked():
+                unused += 1
+                connection.close()
+                pool.putconn(connection)
+                continue
             connection.deadline = deadline
             known["backend_pid"] = connection.pgconn.backend_pid
             return connection

@@ -31,7 +31,10 @@ class DatabaseStorage(Storage, MovingWindowSupport):
         return (psycopg.OperationalError, psycopg.InterfaceError)
 
     def acquire_entry(self, key: str, limit: int, expiry: int, amount: int = 1) -> bool:
-        """Count a hit, unless there were `limit` in the last `expiry` seconds of the database's clock."""
+        """Count a hit, unless there were `limit` in the last `expiry` seconds of the database's clock.
+
+        A connection that breaks may have it counted twice, which is better than a write that is refused.
+        """
         return database.write("limit_hit", key=key, amount=str(limit), window=str(expiry)) is not None
 
     def get_moving_window(self, key: str, limit: int, expiry: int) -> tuple[float, int]:

@@ -11,7 +11,7 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import psycopg
@@ -32,6 +32,7 @@ from tests.conftest import (
 )
 from tests.load import Answer, Load, fill, in_table
 from tests.test_demo import copy_of_the_checkout
+from tests.test_rights import WEBHOOK_SECRET, send
 from tests.world import (
     LEARNER,
     SECRET,
@@ -268,6 +269,89 @@ def test_a_server_that_is_frozen_costs_the_timeout_and_no_more(make_api, own_db,
     finally:
         os.kill(backend, signal.SIGCONT)
     assert api.get("/api/progress/summary", headers=headers).status_code == 200
+
+
+@pytest.mark.parametrize("method", ["GET", "POST", "DELETE", "webhook"])
+@pytest.mark.parametrize("idle_session_timeout", [0, 100])
+def test_a_connection_that_was_ended_while_it_was_idle_costs_no_call(
+    make_api, db, environ, idle_session_timeout, method
+):
+    add_user(db)
+    add_module(db, 1, 2)
+    url = f"{environ['DATABASE_URL']}&options=-c%20idle_session_timeout%3D{idle_session_timeout}"
+    settings = {"WEB_THREADS": "3", "RATE_LIMIT_WRITES": "10 per minute", "STRIPE_WEBHOOK_SECRET": WEBHOOK_SECRET}
+    api = make_api(DATABASE_URL=url, **settings)
+    pool = api.application.extensions["pool"]
+    with ExitStack() as stack:  # three connections, of which each would cost a call
+        idle = [stack.enter_context(pool.connection()) for _ in range(3)]
+    if not idle_session_timeout:
+        pids = [connection.info.backend_pid for connection in idle]
+        db.execute("select pg_terminate_backend(pid) from unnest(%s::int[]) as pid", [pids])
+    for connection in idle:
+        assert select.select([connection.pgconn.socket], [], [], 10)[0]
+    if method == "webhook":
+        assert (
+            send(api, "customer.subscription.updated", {"id": "sub_1", "customer": "cus_1", "status": "active"}, 1)
+            == 200
+        )
+    else:
+        path = "/api/progress/summary" if method == "GET" else f"/api/progress/lessons/{uuid4(2)}"
+        assert api.open(path, method=method, headers=bearer()).status_code == 200
+
+
+def test_a_connection_on_which_the_server_said_something_else_is_replaced_too(make_api, db):
+    add_user(db)
+    add_module(db, 1, 2)
+    api = make_api(WEB_THREADS="1")
+    pool = api.application.extensions["pool"]
+    with pool.connection() as connection:
+        connection.execute("listen something")
+        before = connection.info.backend_pid
+    db.execute("notify something")
+    select.select([connection.pgconn.socket], [], [])
+    assert ok(mark(api, 2))["completed"] is True
+    with pool.connection() as connection:
+        assert connection.info.backend_pid != before
+
+
+def test_a_server_that_speaks_on_every_new_connection_is_used_all_the_same(make_api, db, monkeypatch):
+    add_user(db)
+    add_module(db, 1, 2)
+    monkeypatch.setattr(database.Connection, "spoke_unasked", lambda _: True)
+    assert ok(mark(make_api(WEB_THREADS="2"), 2))["completed"] is True
+
+
+def test_connections_are_kept(make_api, db):
+    add_user(db)
+    add_module(db, 1, 2)
+    api = make_api(WEB_THREADS="1", RATE_LIMIT_WRITES="100 per minute")
+    pool = api.application.extensions["pool"]
+    with pool.connection() as connection:
+        before = connection.info.backend_pid
+    for _ in range(20):  # statements are prepared after a few runs
+        assert ok(mark(api, 2))["completed"] is True
+        get(api, "summary")
+    with pool.connection() as connection:
+        assert connection.info.backend_pid == before
+
+
+def test_a_hit_of_the_limit_whose_connection_is_lost_is_sent_again(make_api, db, database_url):
+    add_user(db)
+    add_module(db, 1, 2)
+    api = make_api(RATE_LIMIT_WRITES="10 per minute")
+    answers = []
+    waiting = "select pid from pg_locks where not granted"
+    with psycopg.connect(database_url) as other:
+        other.execute("lock table rate_limits in access exclusive mode")
+        thread = threading.Thread(target=lambda: answers.append(mark(api, 2)))
+        thread.start()
+        while not db.execute(waiting).rowcount:
+            assert thread.is_alive()
+        db.execute(f"select pg_terminate_backend(({waiting}), 5000)")
+        while not db.execute(waiting).rowcount:
+            assert thread.is_alive()
+    thread.join()
+    assert ok(answers[0])["completed"] is True
 
 
 def test_a_lock_that_somebody_else_holds_costs_the_timeout_and_not_the_connection(make_api, db, database_url):
