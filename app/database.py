@@ -1,13 +1,17 @@
 """The way to PostgreSQL: the statements of sql/, the pool, one read, one transaction."""
 
 import atexit
+import logging
+import math
 import re
 import select
+import threading
+import traceback
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
-from time import monotonic, perf_counter
-from typing import Any, NamedTuple, TypeVar
+from time import monotonic, sleep
+from typing import Any, NamedTuple, Self, TypeVar
 
 import psycopg
 from flask import current_app, g
@@ -26,13 +30,15 @@ from psycopg.errors import (
 from psycopg.pq import ExecStatus
 from psycopg.rows import DictRow, dict_row
 from psycopg.types.string import TextLoader
-from psycopg_pool import ConnectionPool, PoolTimeout
+from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout
 
 from app.settings import Settings
 
 T = TypeVar("T")
 
 ROOT = Path(__file__).parent.parent
+
+_log = logging.getLogger("progress.database")
 
 # What the server rolls back for the sake of another transaction. A foreign key, too: no statement writes one without
 # having seen the row, so that somebody has deleted that since.
@@ -41,8 +47,11 @@ CONFLICT = (SerializationFailure, DeadlockDetected, ForeignKeyViolation)
 CONFLICTS = 3
 # How a standby refuses a write, an unlogged table and a lock. A primary has other reasons for each of these errors.
 STANDBY = (ReadOnlySqlTransaction, FeatureNotSupported, ObjectNotInPrerequisiteState)
-# Seconds that a request waits for a connection while none comes free and none can be made.
-PATIENCE = 0.25
+# Seconds that requests wait at the beginning of an outage, which may be over as soon as one more connection is made.
+GRACE_SECONDS = 0.15
+# Seconds between two attempts to connect during an outage, and how long one that was made has to answer.
+PAUSE_SECONDS = 0.5
+ANSWER_SECONDS = 2.0
 
 
 class Statement(NamedTuple):
@@ -61,6 +70,10 @@ class DeadlineError(OperationalError):
     """A request's DATABASE_TIMEOUT was over while it waited for the server."""
 
 
+class DownError(PoolTimeout):
+    """The database is down, so that the request was refused without asking it."""
+
+
 class StandbyError(OperationalError):
     """The server is a standby. The connection is closed, since a failover may have left it where it was."""
 
@@ -69,6 +82,19 @@ class Connection(psycopg.Connection[DictRow]):
     """A connection on which nobody waits beyond the deadline of the request that has it."""
 
     deadline = float("inf")  # on the monotonic clock
+
+    @classmethod
+    def connect(cls, *args: Any, **kwargs: Any) -> Self:
+        """Connect as psycopg does, and close the socket at once if that takes too long.
+
+        psycopg leaves the socket to the garbage collector, and a server that is frozen would collect them.
+        """
+        try:
+            return super().connect(*args, **kwargs)
+        except OperationalError as error:
+            for each in (error, error.__context__):
+                traceback.clear_frames(each.__traceback__ if each else None)
+            raise
 
     def wait(self, gen: PQGen[T], interval: float = 0.1, timeout: float | None = None) -> T:
         """Wait for the server as psycopg does; raise DeadlineError, and close the connection, at the deadline.
@@ -91,13 +117,103 @@ class Connection(psycopg.Connection[DictRow]):
 
 
 class Pool(ConnectionPool[Connection]):
-    """A pool that remembers when the database last refused a connection."""
+    """A pool that knows whether the database is down.
 
-    failed_at = 0.0  # on the monotonic clock
+    An outage begins when a request's deadline passes before the database answered, or when the last connection is lost
+    and none can be made. It ends with the first connection that answers. In between, the pool goes on making one
+    attempt to connect at a time, and requests are refused at once, so that no thread waits.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        """Open a pool of one connection for each thread that a worker has."""
+        self.down = False
+        self.outage_began = 0.0  # on the monotonic clock, as is the next
+        self.next_attempt = 0.0
+        self.attempting = False  # to connect
+        self._outage_lock = threading.Lock()
+        self._connect_options = connect_options(settings)
+        super().__init__(
+            settings.database_url,
+            connection_class=Connection,
+            kwargs=self._options_of_an_attempt,
+            configure=self._take_in,
+            min_size=1,
+            max_size=settings.web_threads,
+            # Left to try again by itself, the pool would wait longer each time, and notice for minutes nothing of a
+            # database that is back. During an outage _recover asks it for a connection again and again.
+            reconnect_timeout=0,
+            # Each worker would make attempts of its own.
+            num_workers=1,
+            name="progress",
+            open=True,
+        )
+
+    def _options_of_an_attempt(self) -> dict[str, Any]:
+        """Return connect_options. The pool calls this when it begins an attempt to connect."""
+        self.attempting = True
+        self.next_attempt = monotonic() + self._connect_options["connect_timeout"]
+        return self._connect_options
+
+    def _take_in(self, connection: Connection) -> None:
+        self.attempting = False
+        # A write's later statements must see what its lock waited for, whatever default the database was given.
+        connection.isolation_level = IsolationLevel.READ_COMMITTED
+        # An answer is JSON made by PostgreSQL and passed on as it is: to parse it here and dump it again cost ten times
+        # the Python.
+        connection.adapters.register_loader("json", TextLoader)
 
     def reconnect_failed(self) -> None:
-        """Called by the pool itself when it has given up on a connection."""
-        self.failed_at = monotonic()
+        """Begin an outage if there is no connection left. The pool calls this when it gives up on one."""
+        self.attempting = False
+        self.next_attempt = monotonic() + PAUSE_SECONDS
+        if self.get_stats()["pool_size"] == 0:
+            self.begin_outage(monotonic())
+
+    def begin_outage(self, asked: float) -> None:
+        """Begin an outage, unless the database was `asked` for the answer that did not come before the last one began.
+
+        A request that has waited since then tells nothing new.
+        """
+        with self._outage_lock:
+            if self.down or asked < self.outage_began:
+                return
+            self.outage_began = monotonic()
+            self.down = True
+        _log.error("the database does not answer: requests are refused until it does")
+        threading.Thread(target=self._recover, args=(self.outage_began,), name="progress-recover", daemon=True).start()
+
+    def end_outage(self) -> None:
+        """End the outage: a connection has answered."""
+        with self._outage_lock:
+            if not self.down:
+                return
+            self.down = False
+        _log.warning("the database answers again, after %.1f s", monotonic() - self.outage_began)
+
+    def retry_after(self) -> str | None:
+        """Return in how many whole seconds, at least 1, the next attempt to connect begins; None without an outage."""
+        return str(max(1, math.ceil(self.next_attempt - monotonic()))) if self.down else None
+
+    def _recover(self, outage: float) -> None:
+        while self.down and self.outage_began == outage:
+            try:
+                connection = self.getconn(timeout=PAUSE_SECONDS)
+            except PoolTimeout:
+                continue
+            except PoolClosed:
+                return
+            # A proxy may let clients in while its server is away.
+            connection.deadline = monotonic() + ANSWER_SECONDS
+            self.next_attempt = connection.deadline
+            try:
+                self.check_connection(connection)
+            except Error:
+                connection.close()
+                self.next_attempt = monotonic() + PAUSE_SECONDS
+                sleep(PAUSE_SECONDS)
+            else:
+                self.end_outage()
+            self.putconn(connection)
 
 
 def load(path: Path, session_table: str = ":session_table") -> Statement:
@@ -241,31 +357,11 @@ def open_pool(settings: Settings) -> Pool:
 
     Only after the worker's fork: a pool's threads and sockets do not survive one.
     """
-    pool = Pool(
-        settings.database_url,
-        connection_class=Connection,
-        kwargs=connect_options(settings),
-        configure=_configure,
-        min_size=1,
-        max_size=settings.web_threads,
-        # The requests themselves ask for connections again; the pool, left to try, would wait longer each time, and a
-        # database that is back would go unnoticed for minutes.
-        reconnect_timeout=0,
-        name="progress",
-        open=True,
-    )
+    pool = Pool(settings)
     # Left to the destructor, from Python 3.13 on its threads are waited for in vain, ten seconds long, and now and then
     # the process crashes.
     atexit.register(pool.close)
     return pool
-
-
-def _configure(connection: psycopg.Connection[Any]) -> None:
-    # A write's later statements must see what its lock waited for, whatever default the database was given.
-    connection.isolation_level = IsolationLevel.READ_COMMITTED
-    # An answer is JSON made by PostgreSQL and passed on as it is: to parse it here and dump it again cost ten times
-    # the Python.
-    connection.adapters.register_loader("json", TextLoader)
 
 
 def run(connection: psycopg.Connection[Any], name: str | Statement, /, **parameters: str | None) -> Cursor[Any]:
@@ -365,13 +461,18 @@ def _use(label: str, work: Callable[[Connection], T], again: bool) -> T:
     while True:
         connection = _take(pool, known)
         known["statement"] = label
-        started = perf_counter()
+        started = monotonic()
         try:
             return work(connection)
         except CONFLICT:
             conflicts += 1
             if conflicts > CONFLICTS:
                 raise
+        except DeadlineError:
+            pool.begin_outage(started)
+            # What keeps one connection from answering most likely does so with the pool's others.
+            pool.drain()
+            raise
         except (OperationalError, InterfaceError, *STANDBY) as error:
             standby = isinstance(error, STANDBY) and not connection.closed and _is_standby(connection)
             if standby:
@@ -386,7 +487,9 @@ def _use(label: str, work: Callable[[Connection], T], again: bool) -> T:
                 raise StandbyError("this server is a standby") from None
             raise
         finally:
-            known.setdefault("statements", []).append((label, perf_counter() - started))
+            if pool.down and not connection.closed:
+                pool.end_outage()
+            known.setdefault("statements", []).append((label, monotonic() - started))
             pool.putconn(connection)
 
 
@@ -395,31 +498,37 @@ def _is_standby(connection: Connection) -> bool:
 
 
 def _take(pool: Pool, known: dict[str, Any]) -> Connection:
-    """Take a connection from the pool; raise PoolTimeout if there is none by the request's deadline.
+    """Take a connection from the pool.
 
-    And sooner while the database refuses connections: with every thread waiting nobody would be told anything.
+    Raises PoolTimeout if there is none by the request's deadline, and DownError at once during an outage.
     """
-    now = monotonic()
+    asked = now = monotonic()
     deadline: float = known.get("deadline") or now + current_app.extensions["settings"].database_timeout
     known["deadline"] = deadline
     unused = 0
     while True:
-        # The first who asks after a refusal has the pool try again, and finds what the attempt brought a moment later.
-        patience = PATIENCE if now - pool.failed_at > PATIENCE else PATIENCE / 10
+        # In short pieces, since an outage may begin meanwhile.
+        timeout = min(GRACE_SECONDS, deadline - now)
+        if pool.down:
+            timeout = min(timeout, pool.outage_began + GRACE_SECONDS - now)
+            if timeout <= 0:
+                raise DownError("the database is down")
         try:
-            connection = pool.getconn(timeout=min(patience, deadline - now))
+            connection = pool.getconn(timeout=timeout)
         except PoolTimeout:
             now = monotonic()
-            if now >= deadline or now - pool.failed_at <= PATIENCE + patience:
+            if now >= deadline:
+                if pool.attempting:  # else the connections that there are were all in use
+                    pool.begin_outage(asked)
                 raise
-        else:
-            # A server that speaks before it is asked has ended the session, most likely. Nothing was sent yet, so any
-            # other connection will do. The loop ends where a server greets each new connection with a message.
-            if unused < pool.max_size and connection.spoke_unasked():
-                unused += 1
-                connection.close()
-                pool.putconn(connection)
-                continue
-            connection.deadline = deadline
-            known["backend_pid"] = connection.pgconn.backend_pid
-            return connection
+            continue
+        # A server that speaks before it is asked has ended the session, most likely. Nothing was sent yet, so any
+        # other connection will do. The loop ends where a server greets each new connection with a message.
+        if unused < pool.max_size and connection.spoke_unasked():
+            unused += 1
+            connection.close()
+            pool.putconn(connection)
+            continue
+        connection.deadline = deadline
+        known["backend_pid"] = connection.pgconn.backend_pid
+        return connection

@@ -5,8 +5,9 @@ import logging
 import re
 import sys
 import uuid
+from collections.abc import Callable
 from datetime import UTC, datetime
-from time import perf_counter
+from time import monotonic, perf_counter
 from typing import Any
 
 from flask import Flask, Response, g, request
@@ -55,10 +56,26 @@ def configure(level: str, formatter: logging.Formatter) -> None:
         # They say more of each request than the request itself; of one that failed, what its own line has.
         logging.getLogger("psycopg").setLevel("ERROR")
         logging.getLogger("psycopg.pool").setLevel("WARNING")
+        logging.getLogger("psycopg.pool").addFilter(_once_a_minute({}))
         logging.getLogger("flask-limiter").setLevel("WARNING")
     # It quotes URLs, and what a server sent. What failed is told by app/sessions/download.py.
     logging.getLogger("urllib3").setLevel("ERROR")
     logging.getLogger("gunicorn.error").addFilter(_cut_what_came)
+
+
+def _once_a_minute(said: dict[str, float]) -> Callable[[logging.LogRecord], bool]:
+    """Make a filter that passes each message once a minute: during an outage the pool says the same twice a second."""
+
+    def passes(record: logging.LogRecord) -> bool:
+        text, now = record.getMessage(), monotonic()
+        if now - said.get(text, -60.0) < 60:
+            return False
+        if len(said) > 100:
+            said.clear()
+        said[text] = now
+        return True
+
+    return passes
 
 
 def _cut_what_came(record: logging.LogRecord) -> bool:

@@ -69,7 +69,7 @@ def _count(response: Response) -> Response:
         RATE_LIMITED.inc()
     if "outcome" in g.get("stripe", ()):
         STRIPE.labels(g.stripe["outcome"]).inc()
-    if g.get("error") == "PoolTimeout":
+    if g.get("error") in ("PoolTimeout", "DownError"):
         POOL_TIMEOUTS.inc()
     _look_at_the_pool()
     return response

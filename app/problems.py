@@ -5,7 +5,7 @@ import traceback
 from typing import Any
 
 import psycopg
-from flask import Flask, Response, g, request
+from flask import Flask, Response, current_app, g, request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from werkzeug.http import HTTP_STATUS_CODES
 
@@ -121,7 +121,8 @@ def unavailable(error: Exception) -> Response:
     # may hold values of rows, so it is not logged. limits hands on in an error of its own what its storage met.
     error = getattr(error, "storage_error", error)
     g.error = f"{type(error).__name__} {getattr(error, 'sqlstate', None) or ''}".rstrip()
-    return respond(Problem("unavailable", headers={"Retry-After": RETRY_AFTER}))
+    retry_after = current_app.extensions["pool"].retry_after() or RETRY_AFTER
+    return respond(Problem("unavailable", headers={"Retry-After": retry_after}))
 
 
 def _internal_error(error: Exception) -> Response:

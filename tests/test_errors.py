@@ -556,6 +556,8 @@ def test_a_write_that_loses_its_connection_is_unavailable_and_not_done(api, worl
 
 
 def test_a_database_that_takes_no_writes_is_unavailable_to_them(make_api, world, database_url):
-    api = make_api(DATABASE_URL=f"{as_service(database_url)}&options=-c%20default_transaction_read_only%3Don")
+    url = f"{as_service(database_url)}&options=-c%20default_transaction_read_only%3Don"
+    assert_problem(make_api(DATABASE_URL=url).get("/api/progress/summary", headers=bearer()), "unavailable")
+    api = make_api(DATABASE_URL=f"{url}&target_session_attrs=any")
     assert api.get("/api/progress/summary", headers=bearer()).status_code == 200
     assert_problem(mark(api, 2), "unavailable")

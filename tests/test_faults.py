@@ -254,7 +254,7 @@ def test_a_worker_that_is_replaced_while_the_database_is_away_comes_up(service, 
 
 @pytest.mark.parametrize("method", ["GET", "DELETE"])
 def test_a_server_that_is_frozen_costs_the_timeout_and_no_more(make_api, own_db, method):
-    api = make_api(DATABASE_URL=as_service(own_db.url()), DATABASE_TIMEOUT="0.4", WEB_THREADS="1")
+    api = make_api(DATABASE_URL=as_service(own_db.url()), DATABASE_TIMEOUT="0.8", WEB_THREADS="1")
     headers = bearer(uuid4(0xC0))
     assert api.get("/api/progress/summary", headers=headers).status_code == 200
     (backend,) = backends(own_db)
