@@ -1,6 +1,7 @@
 """The way to PostgreSQL: the statements of sql/, the pool, one read, one transaction."""
 
 import atexit
+import json
 import logging
 import math
 import re
@@ -241,6 +242,16 @@ SQL = ROOT / "sql"
 STATEMENTS = {path.relative_to(SQL).with_suffix("").as_posix(): load(path) for path in sorted(SQL.rglob("*.sql"))}
 
 
+def _tables() -> list[str]:
+    """Name the tables of the service's statements, and some CTEs and columns, which the database has no table for."""
+    texts = (statement.query.decode() for name, statement in STATEMENTS.items() if not name.startswith("admin/"))
+    naming = re.compile(r"\b(?:from|join|into|update)\s+(\w+)\b(?!\s*\()")
+    return sorted({table for text in texts for table in naming.findall(re.sub("--.*", "", text))})
+
+
+TABLES = _tables()
+
+
 def read_write(database_url: str) -> dict[str, Any]:
     """Return the parameters of a libpq URL, for a connection that writes: a standby is refused, unless the URL says."""
     return {"target_session_attrs": "read-write"} | conninfo_to_dict(database_url)
@@ -290,7 +301,7 @@ def check(settings: Settings) -> None:
     """Raise NotReadyError unless the database answers, is fit, has every migration, and takes every statement."""
     try:
         with psycopg.Connection.connect(settings.database_url, **connect_options(settings)) as connection:
-            unfit = _unfit(run(connection, "readiness"))
+            unfit = _unfit(_readiness(connection, settings))
             if unfit:
                 raise NotReadyError(f"DATABASE_URL: {unfit}")
             applied = applied_migrations(connection)
@@ -326,11 +337,21 @@ def _check_session_table(connection: psycopg.Connection[Any], session_table: str
         raise NotReadyError(f"AUTH_SESSION_TABLE: {error.diag.message_primary}") from None
 
 
-def _unfit(readiness: Cursor[Any]) -> str | None:
-    """Say in one line why the service cannot work with the server that answered readiness.sql; None if it can."""
-    row = one(readiness.fetchone())
-    if row["in_recovery"]:
+def _readiness(connection: psycopg.Connection[Any], settings: Settings) -> DictRow:
+    tables = [*TABLES, *filter(None, [settings.auth_session_table])]
+    return one(run(connection, "readiness", tables=json.dumps(tables)).fetchone())
+
+
+def _unfit(readiness: DictRow) -> str | None:
+    """Say in one line why the service cannot work with the server that gave a row of readiness.sql; None if it can."""
+    if readiness["in_recovery"]:
         return "this server is a standby, which takes no writes; name the primary"
+    if readiness["filtered"]:
+        role, tables = readiness["role"], ", ".join(readiness["filtered"])
+        return (
+            f"row level security hides rows from the role {role} in: {tables}; "
+            f"run as a superuser: alter role {role} bypassrls; or make {role} the owner of what is listed"
+        )
     return None
 
 
@@ -429,7 +450,8 @@ def transact(label: str, work: Callable[[Connection], T]) -> T:
 
 def unfit() -> str | None:
     """Say in one line why the database is not fit to serve from, by a connection of the pool; None if it is fit."""
-    return _use("readiness", lambda connection: _unfit(run(connection, "readiness")), again=True)
+    settings: Settings = current_app.extensions["settings"]
+    return _use("readiness", lambda connection: _unfit(_readiness(connection, settings)), again=True)
 
 
 def applied() -> set[str]:
@@ -494,7 +516,7 @@ def _use(label: str, work: Callable[[Connection], T], again: bool) -> T:
 
 
 def _is_standby(connection: Connection) -> bool:
-    return one(run(connection, "readiness").fetchone())["in_recovery"] is True
+    return _readiness(connection, current_app.extensions["settings"])["in_recovery"] is True
 
 
 def _take(pool: Pool, known: dict[str, Any]) -> Connection:

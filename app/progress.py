@@ -6,7 +6,7 @@ from flask import Blueprint, Response, g
 
 from app import checks, database, sessions
 from app.answers import answer
-from app.problems import Problem
+from app.problems import RETRY_AFTER, Problem
 
 blueprint = Blueprint("progress", __name__, url_prefix="/api/progress")
 blueprint.before_request(sessions.authenticate)
@@ -78,7 +78,7 @@ def _read(name: str, **parameters: str) -> Any:
 def _write(name: str, lesson_id: str, **parameters: str | None) -> Response:
     learner = {"user_id": g.user_id}
     # Three statements, since one that waited for the lock keeps the view of the data it had before the wait.
-    _, write, lesson = database.transaction(
+    lock, write, lesson = database.transaction(
         ("lock", learner),
         (name, {**learner, "lesson_id": lesson_id, **parameters}),
         ("lesson", {**learner, "lesson_id": lesson_id}),
@@ -86,6 +86,11 @@ def _write(name: str, lesson_id: str, **parameters: str | None) -> Response:
     outcome = database.one(write)
     if outcome["access"] is None:
         raise Problem("not_enrolled")
+    if lock is None:
+        # Row level security hides the learner's row, or the learner was added since. Writes at the same time would not
+        # have waited, so that the counts may be wrong.
+        g.error = "the lock of the learner's row found none"
+        raise Problem("unavailable", headers={"Retry-After": RETRY_AFTER})
     if not outcome["known"]:
         raise Problem("lesson_not_found")
     if not outcome["available"]:

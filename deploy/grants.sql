@@ -7,6 +7,9 @@
 --
 --   psql "$DATABASE_URL" -v role=progress -f deploy/grants.sql
 --
+-- Where row level security is enabled on a table that the service reads, it does not start. A superuser then runs
+-- `alter role progress bypassrls`.
+--
 -- Use a role that nobody but the service logs in as. One that is not there is created, without a password. An owner who
 -- may not create or alter roles is told what somebody else has to run once; the README has it too. Where
 -- AUTH_SESSION_TABLE is set, the site grants `select` on three of its columns itself:

@@ -8,11 +8,13 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import closing
+from typing import Any
 
 import psycopg
 import pytest
 import stripe
 from flask.testing import FlaskClient
+from psycopg.pq import ExecStatus
 
 from app import database
 from app.demo.postgres import bindir
@@ -205,6 +207,82 @@ def test_what_the_server_knows_of_e_mails_it_does_not_tell_the_role(environ, db)
     assert "ada1@example.org" in db.execute(known).fetchone()[0]
     with closing(psycopg.connect(environ["DATABASE_URL"], autocommit=True)) as service:
         assert service.execute(known).fetchall() == []
+
+
+def test_the_tables_of_the_statements_are_known(db):
+    """Those that the server locks while it prepares them; views would be followed, too."""
+    db.execute("begin")
+    for name, statement in database.STATEMENTS.items():
+        if not name.startswith("admin/") and name != "session":
+            assert db.pgconn.prepare(b"", statement.query).status == ExecStatus.COMMAND_OK
+    locked = db.execute(
+        "select relation::regclass::text from pg_locks inner join pg_class on relation = pg_class.oid"
+        " where pid = pg_backend_pid() and relkind in ('r', 'p') and relnamespace = 'public'::regnamespace"
+    ).fetchall()
+    db.execute("rollback")
+    assert len(locked) > 10
+    assert {table for (table,) in locked} <= set(database.TABLES)
+
+
+def assert_refused(api: FlaskClient, environ: dict[str, str], table: str, role: str = SERVICE) -> None:
+    told = (
+        f"row level security hides rows from the role {role} in: {table};"
+        f" run as a superuser: alter role {role} bypassrls; or make {role} the owner of what is listed"
+    )
+    with pytest.raises(database.NotReadyError) as error:
+        database.check(from_environ(environ))
+    assert str(error.value) == f"DATABASE_URL: {told}"
+    answer = api.get("/readyz")
+    document: Any = answer.json
+    assert (answer.status_code, document["code"]) == (503, "unavailable")
+    assert document["detail"] == f"{told[0].upper()}{told[1:]}."
+
+
+@pytest.mark.parametrize("policy", ["", "create policy everybody on {} using (true)"])
+@pytest.mark.parametrize("table", ["users", "progress", "lessons", "_yoyo_migration", '"Session"'])
+def test_row_level_security_on_a_table_that_is_read_stops_the_service(make_api, environ, db, table, policy):
+    db.execute(
+        'create table "Session" ("sessionToken" text, "userId" uuid, expires timestamptz);'
+        f' grant select ("sessionToken", "userId", expires) on "Session" to {SERVICE}'
+    )
+    settings = {"AUTH_SESSION_TABLE": '"Session"'}
+    api = make_api(**settings)
+    try:
+        db.execute(f"alter table {table} enable row level security; {policy.format(table)}")
+        assert_refused(api, environ | settings, table)
+        db.execute(f"alter role {SERVICE} bypassrls")
+        database.check(from_environ(environ | settings))
+        assert api.get("/readyz").status_code == 200
+    finally:
+        db.execute(f"alter role {SERVICE} nobypassrls; drop policy if exists everybody on {table}")
+        db.execute(f'alter table {table} disable row level security; drop table "Session"')
+    assert api.get("/readyz").status_code == 200
+
+
+def test_row_level_security_on_what_the_service_does_not_read_is_none_of_its_business(make_api, environ, db):
+    # One of the site's own has the name of a CTE, and the role may not read it.
+    db.execute("create table access (id integer); alter table access enable row level security")
+    try:
+        database.check(from_environ(environ))
+        assert make_api().get("/readyz").status_code == 200
+    finally:
+        db.execute("drop table access")
+
+
+def test_a_write_whose_lock_finds_no_row_is_no_answer(make_api, db, caplog):
+    """Row level security that was enabled while the service runs: parallel writes would not wait for each other."""
+    add_user(db)
+    add_module(db, 1, 2)
+    api = make_api()
+    db.execute("alter table users enable row level security")
+    try:
+        for method in ("POST", "DELETE"):
+            answer = api.open(lesson_path(2), method=method, headers=bearer())
+            assert (answer.status_code, answer.json["code"], answer.headers["Retry-After"]) == (503, "unavailable", "2")
+            assert caplog.records[-1].__dict__["fields"]["error"] == "the lock of the learner's row found none"
+    finally:
+        db.execute("alter table users disable row level security")
+    assert api.post(lesson_path(2), headers=bearer()).status_code == 200
 
 
 def test_three_columns_of_the_sites_sessions_are_enough(make_api, db, environ):

@@ -48,6 +48,7 @@ VALUES = {
     "user_ids": f"{{{LEARNER}}}",
     "prices": "{price_1,prod_1}",
     "grace": "3600",
+    "tables": '["users", "progress"]',
     "catalog": '{"modules": [], "lessons": [], "prerequisites": []}',
 }
 

@@ -52,7 +52,7 @@ TESTS = {
     "lock": LOCK,
     **dict.fromkeys(("limit_hit", "limit_window"), LIMITS),
     "session": COOKIES,
-    "readiness": ["tests/test_failover.py", "-k", "whatever_the_url_says"],
+    "readiness": ["tests/test_rights.py", "tests/test_failover.py", "-k", "row_level or whatever_the_url_says"],
     "applied_migrations": ["tests/test_migrations.py", "tests/test_operation.py"],
 }
 
