@@ -3,7 +3,7 @@
 from flask import Flask
 
 from app import answers, checks, database, health, limits, logs, openapi, problems, progress, progress_ui
-from app.sessions import origins
+from app.sessions import origins, tags
 from app.sessions.jwks import KeySet
 from app.settings import Settings, from_environ
 
@@ -36,6 +36,7 @@ def create_app(settings: Settings | None = None) -> Flask:
 
         metrics.init_app(app)
     problems.init_app(app)
+    tags.init_app(app)
     origins.init_app(app)
     answers.init_app(app)
     app.register_blueprint(progress.blueprint)

@@ -1,4 +1,4 @@
-"""What every answer carries: ETag and 304, Cache-Control and Vary, the Idempotency-Key (contract §3)."""
+"""What every answer carries: ETag and 304, Cache-Control and Vary, Idempotency-Key, Learner-Tag (contract §3, §5)."""
 
 from flask import Flask, Response, g, request
 from werkzeug.http import generate_etag
@@ -37,6 +37,9 @@ def _add_headers(response: Response) -> Response:
         return response
     response.headers["Cache-Control"] = "private, no-cache"
     response.headers["Vary"] = "Authorization, Cookie"
+    # Only once the session was found valid.
+    if "learner_tag" in g:
+        response.headers["Learner-Tag"] = g.learner_tag
     if request.endpoint in ("progress.mark", "progress.unmark") and found:
         key = checks.valid_idempotency_key()
         if key:

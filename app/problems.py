@@ -12,6 +12,11 @@ from werkzeug.http import HTTP_STATUS_CODES
 # code: status and what to do about it, where the place that raises it knows no better.
 CODES = {
     "unauthenticated": (401, "Sign in: send the site's session cookie, or Authorization: Bearer <token>."),
+    "other_learner": (
+        412,
+        "Learner-Tag is not that of this session's learner, so nothing was stored. Read the learner's progress again,"
+        " then send the tag of that answer.",
+    ),
     "cross_site_request": (
         403,
         "A page of another origin may not write with a cookie. Call from the site itself, or have the origin allowed"

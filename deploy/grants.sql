@@ -50,7 +50,8 @@ grant usage on schema :"schema" to :"role";
 -- From nothing each time, so that what an older version needed is taken back.
 revoke all on :"schema".modules, :"schema".lessons, :"schema".lesson_prerequisites, :"schema".subscriptions,
 :"schema".enrollments, :"schema".progress, :"schema".rate_limits, :"schema".stripe_checkouts,
-:"schema".stripe_customers, :"schema".stripe_subscriptions, :"schema"._yoyo_migration from :"role";
+:"schema".stripe_customers, :"schema".stripe_subscriptions, :"schema".learner_tag_keys,
+:"schema"._yoyo_migration from :"role";
 
 grant select on :"schema".modules, :"schema".lessons, :"schema".lesson_prerequisites, :"schema".subscriptions,
 :"schema".enrollments to :"role";
@@ -77,6 +78,9 @@ grant select, delete on :"schema".progress to :"role";
 grant insert (user_id, lesson_id, completed_at, updated_at), update (updated_at) on :"schema".progress to :"role";
 
 grant select, insert, update, delete on :"schema".rate_limits to :"role";
+
+-- Where no setting holds a secret, the key of the learners' tags.
+grant select (key) on :"schema".learner_tag_keys to :"role";
 
 -- Stripe's webhook: its mirror, and the copy of it that decides who has full access.
 grant select, insert, update on :"schema".stripe_checkouts, :"schema".stripe_customers, :"schema".stripe_subscriptions

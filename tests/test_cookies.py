@@ -600,7 +600,7 @@ def test_an_allowed_origin_writes_by_cookie_and_reads_the_answer(make_api, world
             assert answer.headers["Access-Control-Allow-Origin"] == origin
             assert answer.headers["Access-Control-Allow-Credentials"] == "true"
             exposed = answer.headers["Access-Control-Expose-Headers"]
-            assert set(exposed.split(", ")) == {"ETag", "Retry-After", "Idempotency-Key", "X-Request-Id"}
+            assert set(exposed.split(", ")) == {"ETag", "Retry-After", "Idempotency-Key", "Learner-Tag", "X-Request-Id"}
             assert answer.headers["Vary"] == "Authorization, Cookie, Origin"
     # Errors are to be read too, and an answer without an origin varies by it all the same.
     assert api.get(GET, headers={"Origin": PAGE}).headers["Access-Control-Allow-Origin"] == PAGE
@@ -658,7 +658,8 @@ def test_a_preflight_of_an_allowed_origin_is_answered_without_a_session(make_api
     assert answer.headers["Access-Control-Allow-Methods"] == methods
     assert answer.headers["Access-Control-Max-Age"] == "600"
     allowed = answer.headers["Access-Control-Allow-Headers"].lower()
-    assert {"authorization", "content-type", "idempotency-key", "if-none-match"} <= set(allowed.split(", "))
+    needed = {"authorization", "content-type", "idempotency-key", "if-none-match", "learner-tag"}
+    assert needed <= set(allowed.split(", "))
     assert "Origin" in answer.headers["Vary"]
     # OPTIONS that is no preflight, and paths that are none.
     assert_problem(api.options(path, headers={"Origin": PAGE}), "method_not_allowed")

@@ -63,6 +63,7 @@ def once(apps, world):
 # Each fault that a mark may have, in the order of the table; each leaves the others as they were.
 FAULTS: dict[str, dict[str, Any]] = {
     "unauthenticated": {"session": None},
+    "other_learner": {"tag": "another"},
     "cross_site_request": {"site": "cross-site"},
     "invalid_lesson_id": {"lesson": "bad"},
     "invalid_idempotency_key": {"key": "not one"},
@@ -83,6 +84,7 @@ def with_faults(api, method, *faults):
     request: dict[str, Any] = {
         "session": LEARNER,
         "site": None,
+        "tag": None,
         "lesson": uuid4(2),
         "key": None,
         "data": b"{}",
@@ -96,6 +98,8 @@ def with_faults(api, method, *faults):
         if headers:
             headers = {"Cookie": f"authjs.session-token={token(request['session'])}"}
         headers["Sec-Fetch-Site"] = request["site"]
+    if request["tag"]:
+        headers["Learner-Tag"] = request["tag"]
     if request["key"]:
         headers["Idempotency-Key"] = request["key"]
     path = f"/api/progress/lessons/{request['lesson']}"
@@ -127,7 +131,7 @@ def test_a_full_window_is_told_before_everything_but_the_session_and_its_origin(
         mark(api, 2, user_id)
     for method in ("POST", "DELETE"):
         for fault in FAULTS:
-            first = fault if fault in ("unauthenticated", "cross_site_request") else "rate_limited"
+            first = fault if fault in ("unauthenticated", "other_learner", "cross_site_request") else "rate_limited"
             assert_problem(with_faults(api, method, fault), first)
 
 

@@ -133,6 +133,7 @@ def test_every_example_of_a_problem_is_the_problem(api, make_api, curriculum, db
             "module_not_found",
             api.get(UNKNOWN.replace("lessons", "modules"), headers=bearer()),
         ),
+        ("OtherLearner", "other_learner", api.post(FIRST, headers=bearer() | {"Learner-Tag": "another"})),
         ("BodyTooLarge", "body_too_large", api.delete(FIRST, headers=bearer(), data=b" " * 16385)),
         ("UnsupportedMediaType", "unsupported_media_type", api.post(FIRST, headers=bearer(), data="{}")),
         ("NotFound", "not_found", api.get("/api/progress/nothing")),

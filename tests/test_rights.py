@@ -53,6 +53,8 @@ def everything(api: FlaskClient, db: psycopg.Connection, environ: dict[str, str]
     db.execute(
         "insert into rate_limits select chr(n), '{}', now() - interval '1 day' from generate_series(48, 125) as n"
     )
+    # As if no setting held a secret, and as a process that has just started: the key of the tags is read.
+    api.application.extensions["learner_tag_key"] = None
     try:
         database.check(from_environ(environ))
     except database.NotReadyError as error:

@@ -28,6 +28,7 @@ STRANGER = uuid4(0x0)
 # The codes of contract §4 and their statuses.
 STATUS = {
     "unauthenticated": 401,
+    "other_learner": 412,
     "cross_site_request": 403,
     "rate_limited": 429,
     "invalid_lesson_id": 400,

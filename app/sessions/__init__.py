@@ -9,7 +9,7 @@ from flask import current_app, g, request
 
 from app import database
 from app.problems import RETRY_AFTER, Problem
-from app.sessions import bearer, cookies, origins
+from app.sessions import bearer, cookies, origins, tags
 from app.sessions.jwks import NotKnownError
 from app.sessions.refusals import NO_SESSION, InvalidSessionError
 from app.settings import Settings
@@ -19,7 +19,10 @@ USER_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII | re
 
 
 def authenticate() -> None:
-    """Set g.user_id, lower-case, from the request's session; raise Problem unauthenticated or cross_site_request."""
+    """Set g.user_id, lower-case, and g.learner_tag from the request's session.
+
+    Raises Problem unauthenticated, other_learner or cross_site_request.
+    """
     settings: Settings = current_app.extensions["settings"]
     # Another scheme is a proxy's affair (contract §5): it is as if it were not there.
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
@@ -49,9 +52,10 @@ def authenticate() -> None:
             "The service cannot reach the keys that verify tokens. Try again after Retry-After seconds.",
             {"Retry-After": RETRY_AFTER},
         ) from None
+    g.user_id = user_id.lower()
+    tags.check(g.user_id)
     if by_cookie:
         origins.check()
-    g.user_id = user_id.lower()
 
 
 def _from_cookie(name: str, value: str, settings: Settings) -> str:

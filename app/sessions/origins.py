@@ -9,8 +9,8 @@ from app.problems import Problem
 from app.settings import Settings
 
 # What a caller of this API sends and reads; the rest a browser allows by itself.
-REQUEST_HEADERS = "Authorization, Content-Type, Idempotency-Key, If-None-Match, X-Request-Id"
-RESPONSE_HEADERS = "ETag, Retry-After, Idempotency-Key, X-Request-Id"
+REQUEST_HEADERS = "Authorization, Content-Type, Idempotency-Key, If-None-Match, Learner-Tag, X-Request-Id"
+RESPONSE_HEADERS = "ETag, Retry-After, Idempotency-Key, Learner-Tag, X-Request-Id"
 
 
 def check() -> None:

@@ -53,6 +53,7 @@ TESTS = {
     **dict.fromkeys(("limit_hit", "limit_window"), LIMITS),
     "session": COOKIES,
     "readiness": ["tests/test_rights.py", "tests/test_failover.py", "-k", "row_level or whatever_the_url_says"],
+    "learner_tag_key": ["tests/test_learner_tag.py"],
     "applied_migrations": ["tests/test_migrations.py", "tests/test_operation.py"],
 }
 
@@ -93,7 +94,7 @@ PYTHON = {
     ],
     "app/answers.py": [
         *("tests/test_calls.py", "tests/test_errors.py", "tests/test_cookies.py", "tests/test_progress_ui.py"),
-        *("tests/test_operation.py", *ONE_PLAN),
+        *("tests/test_operation.py", "tests/test_learner_tag.py", *ONE_PLAN),
     ],
     "app/sessions/__init__.py": [
         *("tests/test_sessions.py", "tests/test_cookies.py", "tests/test_jwks.py"),
@@ -105,6 +106,7 @@ PYTHON = {
     ],
     "app/sessions/cookies.py": ["tests/test_cookies.py", "-k", "not gunicorn and not origin"],
     "app/sessions/origins.py": ["tests/test_cookies.py", "-k", "origin or cors or cross_site or nobodys_own"],
+    "app/sessions/tags.py": ["tests/test_learner_tag.py"],
     "app/sessions/jwks.py": ["tests/test_jwks.py"],
     "app/settings.py": [
         *("tests/test_settings.py", "tests/test_cookies.py", "tests/test_jwks.py"),

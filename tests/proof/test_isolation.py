@@ -128,7 +128,7 @@ def calls(api) -> dict[str, Call]:
     return found
 
 
-def tricks(theirs: list[str]) -> dict[str, dict[str, Any]]:
+def tricks(theirs: list[str], my_tag: str, their_tag: str) -> dict[str, dict[str, Any]]:
     """What a caller may add to name the other learner; `theirs` are the other's ETags."""
     mine, their_token = token(), token(OTHER)
     my_cookie, their_cookie = cookie(name=V5_SECURE)["Cookie"], cookie(OTHER)["Cookie"]
@@ -188,6 +188,8 @@ def tricks(theirs: list[str]) -> dict[str, dict[str, Any]]:
             "headers": {"If-Match": ", ".join(theirs), "If-Range": theirs[0], "Range": "bytes=0-"}
         },
         "any ETag": {"headers": {"If-None-Match": "*"}},
+        "my tag": {"headers": {"Learner-Tag": my_tag}},
+        "their tag": {"headers": {"Learner-Tag": their_tag}},
         "another method": {"headers": {"X-HTTP-Method-Override": "DELETE", "X-Original-URL": f"/users/{OTHER}"}},
         "a proxy's word": {"headers": {"Forwarded": f"for={OTHER}", "X-Forwarded-Host": OTHER, "X-Request-Id": OTHER}},
         "another origin": {
@@ -197,7 +199,7 @@ def tricks(theirs: list[str]) -> dict[str, dict[str, Any]]:
 
 
 # What a trick may come to instead of the answer without it: it is refused, by its form alone.
-REFUSED = {"unauthenticated", "invalid_body", "unsupported_media_type", "invalid_signature"}
+REFUSED = {"unauthenticated", "other_learner", "invalid_body", "unsupported_media_type", "invalid_signature"}
 
 
 def observe(api, caplog, call: Call, trick: dict[str, Any]) -> tuple[int, list[tuple[str, str]], bytes, dict[str, Any]]:
@@ -259,7 +261,8 @@ def test_no_answer_and_no_line_of_the_log_depends_on_another_learners_rows(servi
     paths = [*(f"/api/progress/{name}" for name in reads), module_path(1), module_path(6)]
     theirs = [service.get(path, headers=bearer(OTHER)).headers["ETag"] for path in paths]
     assert not set(theirs) & {service.get(path, headers=bearer()).headers["ETag"] for path in paths}
-    every, added = calls(service), tricks(theirs)
+    tags = [service.get(paths[0], headers=bearer(user_id)).headers["Learner-Tag"] for user_id in (LEARNER, OTHER)]
+    every, added = calls(service), tricks(theirs, *tags)
     covered = {service.application.url_map.bind("x").match(call.path, call.method)[0] for call in every.values()}
     assert covered == {rule.endpoint for rule in service.application.url_map.iter_rules()}
     seen: dict[tuple[str, str], list[Any]] = {}
@@ -287,7 +290,7 @@ def test_no_answer_and_no_line_of_the_log_depends_on_another_learners_rows(servi
         if trick not in ("any ETag", "nothing") and (status, body) != (plain[0], plain[2]):
             assert json.loads(body)["code"] in REFUSED, (name, trick)
     statuses = {observations[0][0] for observations in seen.values()}
-    assert statuses == {200, 304, 400, 401, 404, 409, 415}
+    assert statuses == {200, 304, 400, 401, 404, 409, 412, 415}
 
 
 @pytest.mark.parametrize("state", ["P0001", "23505", "53100", "57014", "40001"])

@@ -1,0 +1,21 @@
+-- drops data: the key of Learner-Tag; with a new one, an open page loads its learner's progress again
+do $$
+declare
+    name text;
+    relation regclass;
+begin
+    foreach name in array array['learner_tag_keys'] loop
+        relation := to_regclass(quote_ident(current_schema()) || '.' || name);
+        if obj_description(relation, 'pg_class') ~ 'created by progress-tracking' then
+            execute 'drop table ' || relation;
+        elsif relation is not null then
+            raise exception using
+                errcode = 'wrong_object_type',
+                message = 'nothing was dropped: no comment says that this service created ' || relation,
+                hint = 'If an earlier version did, make migrate adds the comment; if it was lost: comment on table '
+                || relation || ' is ''created by progress-tracking''. If the table is the site''s own: '
+                'README, "A schema of its own".';
+        end if;
+    end loop;
+end
+$$;
