@@ -242,7 +242,7 @@ export class CourseProgress extends ProgressElement {
     set(this.#board, "hidden", !shown);
     this.#board.classList.toggle("loading", loading);
     set(this.#board, "aria-busy", loading && "true");
-    if (!shown) return;
+    // Rendered while it is hidden, too, so that nothing of one who signed out is left in it.
     set(this.#board, "aria-label", this._label(loading ? "loading" : "dashboard"));
     const modules = this.#chosen();
     this.#board.classList.toggle("many", modules.length > MANY);
@@ -284,6 +284,8 @@ export class CourseProgress extends ProgressElement {
       const done = overall.totalCount > 0 && overall.completedCount === overall.totalCount && !overall.lockedCount;
       this.#title(title, null, this._label(done ? "allCompleted" : "nothingOpen"));
       write(of, "");
+      set(of, "title", null);
+      set(button, "aria-label", null);
       return;
     }
     this.#title(title, next.lessonId, next.title);

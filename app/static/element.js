@@ -94,6 +94,7 @@ export class ProgressElement extends HTMLElement {
   #live = h("p", { class: "unseen", role: "status" });
   #timer = null;
   #said = null;
+  #saying = null;
 
   constructor(styles) {
     super();
@@ -142,7 +143,7 @@ export class ProgressElement extends HTMLElement {
   disconnectedCallback() {
     this.#unsubscribe?.();
     this.#unsubscribe = null;
-    clearInterval(this.#timer);
+    this.#forget();
   }
 
   attributeChangedCallback(name) {
@@ -247,7 +248,8 @@ export class ProgressElement extends HTMLElement {
       // Why something was not saved comes first, and says the same.
       if (this.#said !== status && this.#notice.box.hidden) this._say(text.textContent);
     }
-    if (status === "loading") this.#hide(); // what was told was another session's
+    // What was told was another session's. What is told now, while the next one's is loading, stays.
+    if (status === "loading" && this.#said !== status) this.#forget();
     this.#said = status;
     write(this.#notice.undo, this._label("undo"));
     set(this.#notice.dismiss, "aria-label", this._label("dismiss"));
@@ -270,6 +272,7 @@ export class ProgressElement extends HTMLElement {
     }
     const completed = state !== "completed";
     const outcome = await this._store.want(lessonId, completed);
+    if (!this.#unsubscribe) return; // what became of it, the next element to appear shows
     if (outcome.code) this.#fail(title, outcome);
     else if (outcome.opened) this.#succeed(lessonId, title, completed, outcome.opened.length);
   }
@@ -308,6 +311,8 @@ export class ProgressElement extends HTMLElement {
   #fail(title, { code, seconds = 0, prerequisites = [] }) {
     const why = this.#labels.why[code] ?? this.#labels.why.internal_error;
     const text = (seconds) => {
+      // Without the lesson, which the other learner may know nothing of.
+      if (code === "other_learner") return this._label("otherLearner");
       const values = { seconds, prerequisites: this._titles(prerequisites) };
       return this._label("notSaved", { lesson: title, reason: fill(why, values, this.#language) });
     };
@@ -357,10 +362,18 @@ export class ProgressElement extends HTMLElement {
     set(this.#notice.box, "hidden", true);
   }
 
+  // Take back everything that was told.
+  #forget() {
+    this.#hide();
+    write(this.#notice.text, "");
+    this._say("");
+  }
+
   _say(text) {
     // Emptied first: the same words twice are said twice.
     write(this.#live, "");
-    setTimeout(() => write(this.#live, text), 50);
+    clearTimeout(this.#saying);
+    this.#saying = setTimeout(() => write(this.#live, text), 50);
   }
 }
 

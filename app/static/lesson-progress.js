@@ -73,7 +73,7 @@ export class LessonProgress extends ProgressElement {
     set(this.#header, "hidden", !shown);
     this.#header.classList.toggle("loading", loading);
     set(this.#header, "aria-busy", loading && "true");
-    if (!shown) return;
+    // Rendered while it is hidden, too, so that nothing of one who signed out is left in it.
     const { lessons, overall } = this._store.view;
     const lesson = lessons.get(this.#lessonId);
     const state = lesson?.state ?? (loading ? "available" : "locked");
@@ -87,7 +87,7 @@ export class LessonProgress extends ProgressElement {
       this.#icon.dataset.state = state;
       this.#icon.replaceChildren(icon({ completed: "check", available: "circle", locked: "lock" }[state]));
     }
-    write(this.#state, this.#sentence(lesson, loading));
+    write(this.#state, this.#sentence(lesson, loading || !shown));
     set(this.#state, "title", this.#state.textContent);
     const action = this._label(state === "completed" ? "unmark" : "mark");
     write(this.#button, action);

@@ -7,16 +7,10 @@ export const DEFAULT_API = new URL("..", import.meta.url).href;
 const TIMEOUT = 20_000;
 
 // What refuses every write, not one lesson's alone: those that wait are given up too.
-const FOR_ALL = [
-  "unauthenticated",
-  "cross_site_request",
-  "rate_limited",
-  "not_enrolled",
-  "unavailable",
-  "internal_error",
-  "offline",
-  "unreachable",
-];
+const FOR_ALL = ["cross_site_request", "rate_limited", "unavailable", "internal_error", "offline", "unreachable"];
+
+// What says that the learner may not see any more what is shown.
+const ENDED = ["unauthenticated", "not_enrolled"];
 
 const stores = new Map();
 
@@ -30,12 +24,19 @@ export function storeOf(api) {
 class Store {
   #base;
   #token = null;
+  // What the last question went with; undefined: whatever the token is, there is something to ask.
+  #sentToken;
   #listeners = new Set();
   #status = "loading";
   #seconds = 0;
   #view;
-  // Answers to requests of an earlier session are nobody's.
+  // The Learner-Tag of the answer that all of this came with. A store outlives sign-outs and sign-ins: a page of today's
+  // frameworks is not loaded anew for them. While it is null no write is sent.
+  #tag = null;
+  // Counts the learners that were forgotten: an answer to an earlier one's write is nobody's.
   #session = 0;
+  // Counts the questions: of two that overlap, the answer to the later one is right.
+  #loads = 0;
 
   #outline = null;
   // The last answer to each GET with its ETag: what a 304 says is still so, whatever was written meanwhile.
@@ -65,11 +66,14 @@ class Store {
     addEventListener("online", () => this.#catchUp());
   }
 
-  /** A signed token, or a function that returns one or a promise of one; null: the cookie. */
+  /**
+   * A signed token, or a function that returns one or a promise of one; null: the cookie. A renewed token of the same
+   * learner changes nothing that is shown; whether it is the same learner's, the next answer tells.
+   */
   set token(token) {
     if (token === this.#token) return;
     this.#token = token;
-    this.reset();
+    this.#schedule();
   }
 
   /** What to show: status, overall, modules in catalog order with their lessons, lessons by id, next. */
@@ -77,42 +81,30 @@ class Store {
     return this.#view;
   }
 
-  /** Call `listener` after each change, and see that there is something to show; returns how to stop. */
+  /**
+   * Call `listener` after each change; returns how to stop. It asks again, whatever is known: an element that appears on
+   * a page may be another page's, after somebody signed in or a button of the site marked a lesson.
+   */
   subscribe(listener) {
     this.#listeners.add(listener);
-    if (!this.#outline) this.#schedule();
+    this.#sentToken = undefined;
+    this.#schedule();
     return () => this.#listeners.delete(listener);
   }
 
   /** Forget everything and ask anew: somebody else signed in. */
   reset() {
-    this.#session += 1;
-    for (const wish of this.#wishes.values()) wish.settle({});
-    this.#wishes.clear();
-    this.#outline = this.#next = this.#answer = this.#refreshing = null;
-    this.#kept = {};
-    this.#completedAt.clear();
-    this.#needs.clear();
-    this.#paused.until = 0;
-    this.#sending = this.#stale = false;
-    this.#status = "loading";
-    this.#publish();
+    this.#loads += 1;
+    this.#refreshing = null;
+    this.#forget();
+    this.#sentToken = undefined;
     if (this.#listeners.size) this.#schedule();
   }
 
   /** Ask what changed elsewhere: 304 if nothing did. */
   refresh() {
-    if (this.#sending) {
-      this.#stale = true; // asked now, it might be told what was before the write
-      return Promise.resolve();
-    }
-    if (!this.#refreshing) {
-      const loading = this.#load().finally(() => {
-        if (this.#refreshing === loading) this.#refreshing = null;
-        this.#again();
-      });
-      this.#refreshing = loading;
-    }
+    // Not the answer that is still awaited: it may have been made before what the caller wants to see.
+    this.#refreshing = this.#load();
     return this.#refreshing;
   }
 
@@ -123,10 +115,15 @@ class Store {
   want(lessonId, completed) {
     const seconds = Math.ceil((this.#paused.until - performance.now()) / 1000);
     if (seconds > 0) return Promise.resolve({ code: this.#paused.code, seconds });
+    if (!this.#tag) {
+      // The header was lost on the way: nobody could tell whose session the write arrives in.
+      this.refresh();
+      return Promise.resolve({ code: "internal_error" });
+    }
     const earlier = this.#wishes.get(lessonId);
     if (earlier?.completed === completed) return earlier.settled;
     const locked = this.#view.modules.flatMap(({ lessons }) => lessons.filter(({ state }) => state === "locked"));
-    const wish = { completed, at: new Date().toISOString() };
+    const wish = { completed, at: new Date().toISOString(), tag: this.#tag };
     wish.settled = new Promise((resolve) => (wish.settle = resolve));
     earlier?.settle({});
     this.#wishes.set(lessonId, wish);
@@ -141,9 +138,11 @@ class Store {
   #schedule() {
     if (this.#scheduled) return;
     this.#scheduled = true;
-    setTimeout(() => {
+    setTimeout(async () => {
       this.#scheduled = false;
-      this.refresh();
+      // React makes a new function at each render. It is only worth a question if it returns another token.
+      if (this.#sentToken === undefined || (await this.#currentToken().catch(() => null)) !== this.#sentToken)
+        this.refresh();
     });
   }
 
@@ -152,30 +151,67 @@ class Store {
   }
 
   async #load() {
-    const session = this.#session;
+    const load = (this.#loads += 1);
     const sent = this.#sent;
+    const isBesideAWrite = this.#sending;
     const [outline, next] = await Promise.all([this.#get("outline"), this.#get("next")]);
-    if (session !== this.#session) return;
-    if (sent !== this.#sent) {
-      // Asked before a write and answered beside it: nobody can tell which of the two is newer.
+    if (load !== this.#loads) return this.#refreshing;
+    const ended = [outline, next].find(({ code }) => ENDED.includes(code));
+    if (this.#isAnothers(outline) || this.#isAnothers(next)) {
+      this.#forget({ code: "other_learner" });
+    } else if (!ended && (isBesideAWrite || sent !== this.#sent)) {
+      // Asked before a write was answered: nobody can tell which of the two answers is newer.
       this.#stale = true;
-      return;
+      return this.#again();
     }
-    const failed = [outline, next].find((answer) => answer.code);
-    if (failed) {
-      // What is known goes on being shown while the service is away, but not to one who may not see it any more.
-      if (!this.#outline || ["unauthenticated", "not_enrolled"].includes(failed.code)) {
-        this.#status = failed.code;
-        this.#seconds = failed.seconds ?? 0;
-        this.#outline = null;
-        this.#kept = {};
-      }
-    } else {
+    // The session changed between the two.
+    if (outline.tag && next.tag && outline.tag !== next.tag) return this.refresh();
+    if (ended) {
+      this.#end(ended);
+      return undefined;
+    }
+    // What is known goes on being shown while the service is away; of two answers that one which came is shown.
+    if (outline.document) {
       this.#status = "ready";
-      this.#kept = { outline, next };
+      this.#tag = outline.tag;
+      this.#kept.outline = outline;
       this.#take(outline.document);
-      this.#next = next.document;
+    } else if (!this.#outline) {
+      this.#status = outline.code;
+      this.#seconds = outline.seconds ?? 0;
     }
+    if (next.document) this.#kept.next = next;
+    this.#next = next.document ?? null;
+    this.#publish();
+    return this.#again();
+  }
+
+  // Whether an answer shows that what is known is not its learner's.
+  #isAnothers({ document, tag }) {
+    return this.#outline !== null && (document || tag) && tag !== this.#tag;
+  }
+
+  // Nothing of a learner may stay, neither what is shown nor what is waiting to be sent: the next page that is seen may
+  // be another learner's. `outcome` is what becomes of the wishes.
+  #forget(outcome = {}) {
+    const wishes = [...this.#wishes.values()];
+    this.#session += 1;
+    this.#wishes.clear();
+    this.#tag = this.#outline = this.#next = this.#answer = null;
+    this.#kept = {};
+    this.#completedAt.clear();
+    this.#needs.clear();
+    this.#paused.until = 0;
+    this.#sending = this.#stale = false;
+    this.#status = "loading";
+    this.#publish(); // the elements take back what they told the learner
+    for (const wish of wishes) wish.settle(outcome);
+  }
+
+  // The learner has signed out, or has no access any more.
+  #end({ code }) {
+    if (this.#outline) this.#forget({ code });
+    this.#status = code;
     this.#publish();
   }
 
@@ -205,8 +241,18 @@ class Store {
         continue;
       }
       this.#sent += 1;
-      const answer = await this.#call(wish.completed ? "POST" : "DELETE", `lessons/${encodeURIComponent(lessonId)}`);
+      const method = wish.completed ? "POST" : "DELETE";
+      // Whose wish it is: the session may be another one by the time that the request arrives.
+      const headers = { "Learner-Tag": wish.tag };
+      const answer = await this.#call(method, `lessons/${encodeURIComponent(lessonId)}`, headers);
       if (session !== this.#session) return;
+      const isAnothers = answer.code === "other_learner" || this.#isAnothers(answer);
+      if (isAnothers) this.#forget({ code: "other_learner" });
+      else if (ENDED.includes(answer.code)) this.#end(answer);
+      if (session !== this.#session) {
+        this.refresh();
+        return;
+      }
       if (answer.document) this.#stored(lessonId, wish, answer.document);
       else this.#refused(lessonId, answer);
       this.#publish();
@@ -217,9 +263,9 @@ class Store {
   }
 
   #again() {
-    if (!this.#stale || this.#sending) return;
+    if (!this.#stale || this.#sending) return undefined;
     this.#stale = false;
-    this.refresh();
+    return this.refresh();
   }
 
   #stored(lessonId, wish, answer) {
@@ -283,15 +329,21 @@ class Store {
     for (const listener of this.#listeners) listener();
   }
 
+  // A 304 may be for another learner who has done the same: the document is then theirs too.
   async #get(name) {
     const kept = this.#kept[name];
     const answer = await this.#call("GET", name, kept ? { "If-None-Match": kept.etag } : {});
-    return answer.document || answer.code ? answer : kept;
+    return answer.document || answer.code ? answer : { ...kept, tag: answer.tag };
   }
 
-  async #call(method, path, headers = {}) {
+  async #currentToken() {
+    return (typeof this.#token === "function" ? await this.#token() : this.#token) ?? null;
+  }
+
+  async #call(method, path, headers) {
     try {
-      const token = typeof this.#token === "function" ? await this.#token() : this.#token;
+      const token = await this.#currentToken();
+      if (method === "GET") this.#sentToken = token;
       const response = await fetch(`${this.#base}api/progress/${path}`, {
         method,
         headers: token ? { ...headers, Authorization: `Bearer ${token}` } : headers,
@@ -299,10 +351,12 @@ class Store {
         cache: "no-store", // the ETag is ours: the browser's own cache would show every 304 as a 200
         signal: AbortSignal.timeout(TIMEOUT),
       });
-      if (response.status === 304) return {};
+      const tag = response.headers.get("Learner-Tag");
+      if (response.status === 304) return { tag };
       const document = await response.json();
-      if (response.ok) return { document, etag: response.headers.get("ETag") };
+      if (response.ok) return { document, tag, etag: response.headers.get("ETag") };
       return {
+        tag,
         code: document.code ?? "internal_error",
         seconds: Number(response.headers.get("Retry-After")) || (document.code === "unavailable" ? 2 : 0),
         prerequisites: document.prerequisites,

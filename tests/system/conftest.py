@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, Request, Route, sync_playwright
+from playwright.sync_api import APIResponse, Browser, BrowserContext, Page, Request, Route, sync_playwright
 
 from tests.conftest import ROOT
 
@@ -78,20 +78,25 @@ def screenshot(page: Page, name: str) -> None:
 
 
 class Held:
-    """Requests to an address that wait until they are let go; `methods` lists what came, in order."""
+    """Requests to an address that wait until they are let go; `methods` lists what came, in order.
 
-    def __init__(self, page: Page, pattern: str) -> None:
+    If they are `answered`, the service answers at once, and it is the answer that waits.
+    """
+
+    def __init__(self, page: Page, pattern: str, *, answered: bool = False) -> None:
         self.page = page
+        self.answered = answered
         self.methods: list[str] = []
-        self._waiting: list[Route] = []
+        self._waiting: list[tuple[Route, APIResponse | None]] = []
+        self._passes = False
         page.route(re.compile(pattern), self._hold)
 
     def _hold(self, route: Route) -> None:
-        if route.request.method == "OPTIONS":
+        if route.request.method == "OPTIONS" or self._passes:
             route.continue_()
             return
         self.methods.append(route.request.method)
-        self._waiting.append(route)
+        self._waiting.append((route, route.fetch() if self.answered else None))
 
     def wait(self) -> None:
         """Wait until a request is held."""
@@ -102,7 +107,15 @@ class Held:
 
     def let_go(self) -> None:
         self.wait()
-        self._waiting.pop(0).continue_()
+        route, answer = self._waiting.pop(0)
+        if answer:
+            route.fulfill(response=answer)
+        else:
+            route.continue_()
+
+    def let_pass(self) -> None:
+        """Hold no further request. (To unroute would let go of those that are held.)"""
+        self._passes = True
 
 
 class Calls(list[str]):

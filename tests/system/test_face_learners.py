@@ -1,0 +1,444 @@
+"""The components on a page that stays while its learner changes, as on the sites of today's frameworks."""
+
+import re
+from typing import Any
+
+import pytest
+from playwright.sync_api import Page, Route, expect
+
+from tests.system.conftest import Calls, Held
+
+# Fixtures are found by their names.
+from tests.system.test_face import (  # noqa: F401
+    BOTH,
+    HELLO,
+    INFILTRATION,
+    LASAGNA,
+    Shown,
+    service,
+    site,
+    start,
+    visit,
+    world,
+)
+from tests.world import LEARNER, add_user, complete, completions, cookie, token, uuid4
+
+OTHER = uuid4(0xB0B)
+
+OTHER_LEARNER = "Your last change was not saved: you are signed in as somebody else now."
+
+# All that the page holds of a learner, hidden or not.
+TEXT = (
+    "() => [...document.querySelectorAll('course-progress, lesson-progress')].map(({ shadowRoot }) =>"
+    " shadowRoot.textContent + [...shadowRoot.querySelectorAll('*')].flatMap((node) =>"
+    " [...node.attributes].map(({ value }) => value)).join(' ')).join(' ')"
+)
+
+
+@pytest.fixture
+def two_learners(world, db):  # noqa: F811
+    """One may take everything and has completed Lasagna; the other has the free lessons, which is Hello World alone."""
+    complete(db, LASAGNA)
+    add_user(db, OTHER, access="free")
+    db.execute("update lessons set is_free = id = %s", [uuid4(HELLO)])
+
+
+def sign_in(shown: Shown, user_id: str | None) -> None:
+    """Change the session of the browser, as another tab or the site's own form does; None: sign out."""
+    context = shown.page.context
+    context.clear_cookies()
+    if user_id:
+        name, _, value = cookie(user_id)["Cookie"].partition("=")
+        context.add_cookies([{"name": name, "value": value, "url": shown.service, "httpOnly": True, "sameSite": "Lax"}])
+
+
+def navigate(shown: Shown, body: str = BOTH) -> None:
+    """Show the next page without loading it anew: new elements in the same document."""
+    # Element by element: the page's policy forbids HTML made of text.
+    elements = re.findall(r"<(\w+-\w+)(?: lesson-id=\"([^\"]+)\")?>", body)
+    shown.page.evaluate(
+        "(elements) => { const main = document.querySelector('main'); main.replaceChildren();"
+        " for (const [name, lesson] of elements) { const element = document.createElement(name);"
+        " if (lesson) element.setAttribute('lesson-id', lesson); main.append(element) } }",
+        elements,
+    )
+
+
+def text_of(page: Page) -> str:
+    return str(page.evaluate(TEXT))
+
+
+def is_the_first_learners(shown: Shown) -> None:
+    expect(shown.percent).to_have_text("25%")
+    expect(shown.lesson).to_contain_text("Completed on")
+
+
+def is_the_other_learners(shown: Shown, counts: str = "0 of 1 lesson") -> None:
+    expect(shown.course.locator(".counts")).to_have_text(counts)
+    expect(shown.course.locator(".modules-head")).to_contain_text(counts)
+    text = text_of(shown.page)
+    for word in ("Completed on", "Lasagna", "Infiltration", "25%"):
+        assert word not in text, text
+
+
+@pytest.fixture
+def shown(visit, two_learners) -> Shown:  # noqa: F811
+    """The first learner's page, with a module opened and a change that was told."""
+    found: Shown = visit()
+    is_the_first_learners(found)
+    found.open("Booleans")
+    found.box("Infiltration").click()
+    expect(found.notice).to_contain_text("“Infiltration” is completed.")
+    found.box("Infiltration").click()
+    expect(found.notice).to_have_text("“Infiltration” is not completed any more.")
+    is_the_first_learners(found)
+    return found
+
+
+def test_the_next_learner_sees_their_own_progress_and_nothing_of_the_last_one(shown):
+    sign_in(shown, OTHER)
+    navigate(shown)
+    is_the_other_learners(shown)
+    sign_in(shown, LEARNER)
+    navigate(shown)
+    is_the_first_learners(shown)
+
+
+def test_elements_that_stay_on_the_page_forget_the_last_learner_too(shown):
+    sign_in(shown, OTHER)
+    shown.becomes_visible()
+    is_the_other_learners(shown)
+    expect(shown.notice).to_have_count(0)
+    expect(shown.course.locator(".module.expanded")).to_have_count(0)
+
+
+def test_who_has_signed_out_sees_nothing_of_what_was_shown(shown):
+    for see in (navigate, Shown.becomes_visible):
+        sign_in(shown, None)
+        see(shown)
+        for element in (shown.course, shown.lesson):
+            expect(element).to_contain_text("You are not signed in.")
+        text = text_of(shown.page)
+        for word in ("Completed on", "Lasagna", "Infiltration", "25%", "Basics"):
+            assert word not in text, text
+        sign_in(shown, LEARNER)
+        navigate(shown)
+        is_the_first_learners(shown)
+
+
+def test_an_element_that_appears_asks_again(shown, db):
+    complete(db, HELLO)  # by a button of the site's own
+    made = Calls(shown.page)
+    navigate(shown)
+    expect(shown.percent).to_have_text("50%")
+    # Of all that appear at once, one asks.
+    assert sorted(made.wait(2)) == ["GET next 200", "GET outline 200"]
+    navigate(shown)
+    assert sorted(made.wait(4)[2:]) == ["GET next 304", "GET outline 304"]
+
+
+def test_an_answer_that_was_asked_for_before_is_not_waited_for_and_not_shown(shown):
+    outline = Held(shown.page, "/outline$", answered=True)
+    shown.becomes_visible()
+    outline.wait()
+    outline.let_pass()
+    sign_in(shown, OTHER)
+    navigate(shown)
+    is_the_other_learners(shown)
+    made = Calls(shown.page)
+    # The first answer comes at last, and is the first learner's.
+    shown.page.evaluate("window.changes = []")
+    shown.page.evaluate(
+        "() => new MutationObserver((list) => changes.push(list.length)).observe("
+        "document.querySelector('course-progress').shadowRoot, { subtree: true, childList: true, attributes: true })"
+    )
+    outline.let_go()
+    made.wait(1)
+    is_the_other_learners(shown)
+    assert shown.page.evaluate("changes") == []
+
+
+def test_a_write_on_its_way_is_not_stored_as_another_learners(shown, db):
+    before = completions(db)
+    shown.open("Practice")
+    held = Held(shown.page, "/lessons/")
+    made = Calls(shown.page)
+    shown.box("Hello World").click()
+    held.wait()
+    shown.box("Infiltration").click()  # which waits for the first
+    sign_in(shown, OTHER)  # in another tab: this page knows nothing of it
+    held.let_go()
+    is_the_other_learners(shown)
+    expect(shown.notice).to_have_text(OTHER_LEARNER)
+    expect(shown.course.get_by_role("status")).to_have_text(OTHER_LEARNER)
+    assert made.asked == [f"POST lessons/{uuid4(HELLO)}", "GET outline", "GET next"]
+    assert made[0] == f"POST lessons/{uuid4(HELLO)} 412"
+    assert completions(db) == before
+    # The page is the other learner's now, whose own change is theirs.
+    shown.page.unroute_all()
+    shown.course.locator(".continue").get_by_role("button").click()
+    expect(shown.percent).to_have_text("100%")
+    assert [row[:2] for row in completions(db)] == [(OTHER, uuid4(HELLO)), (LEARNER, uuid4(LASAGNA))]
+
+
+def test_the_next_learner_does_not_wait_for_the_last_ones_write(shown, db):
+    before = completions(db)
+    held = Held(shown.page, "/lessons/")
+    shown.box("Infiltration").click()
+    held.wait()
+    shown.lesson.get_by_role("button").click()
+    sign_in(shown, OTHER)
+    navigate(shown)
+    is_the_other_learners(shown)
+    made = Calls(shown.page)
+    held.let_go()
+    made.wait(1)
+    # What is on its way says whose it is, and what was waiting is gone.
+    assert made == [f"POST lessons/{uuid4(INFILTRATION)} 412"]
+    is_the_other_learners(shown)
+    assert completions(db) == before
+
+
+def test_a_next_learner_without_access_is_told_nothing_of_the_last_ones_change(shown, db):
+    db.execute("delete from enrollments")
+    held = Held(shown.page, "/lessons/")
+    shown.box("Infiltration").click()
+    held.wait()
+    sign_in(shown, OTHER)
+    shown.becomes_visible()
+    expect(shown.course).to_contain_text("You have no access to these lessons.")
+    expect(shown.notice).to_have_text(OTHER_LEARNER)
+    assert "Infiltration" not in text_of(shown.page)
+    held.let_go()
+
+
+def test_a_session_that_changes_between_two_questions_is_one_learners(shown):
+    """The outline is one learner's, and what comes next is another's: then it asks for both again."""
+    outline = Held(shown.page, "/outline$")
+    sign_in(shown, OTHER)
+    navigate(shown)
+    outline.wait()
+    outline.let_pass()
+    sign_in(shown, LEARNER)
+    outline.let_go()
+    is_the_first_learners(shown)
+    expect(shown.course.locator(".next")).to_have_text("Infiltration")
+
+
+def test_a_click_before_the_answer_is_the_click_of_who_was_shown(shown, db):
+    before = completions(db)
+    outline = Held(shown.page, "/outline$")
+    sign_in(shown, OTHER)
+    navigate(shown)
+    outline.wait()
+    shown.lesson.get_by_role("button").click()  # Mark as not completed, on what is still the first learner's page
+    outline.let_go()
+    outline.let_go()
+    is_the_other_learners(shown)
+    assert completions(db) == before
+
+
+def test_a_session_that_ends_gives_up_every_change(shown, db):
+    before = completions(db)
+    shown.open("Practice")
+    held = Held(shown.page, "/lessons/")
+    shown.box("Hello World").click()
+    held.wait()
+    shown.box("Infiltration").click()
+    sign_in(shown, None)
+    held.let_go()
+    for element in (shown.course, shown.lesson):
+        expect(element).to_contain_text("You are not signed in.")
+    expect(shown.notice).to_contain_text("was not saved. You are not signed in any more: sign in, then try again.")
+    assert held.methods == ["POST"]
+    assert completions(db) == before
+
+
+def test_two_learners_who_have_done_the_same_are_told_apart(visit, world, db):  # noqa: F811
+    add_user(db, OTHER)
+    shown = visit()
+    sign_in(shown, OTHER)
+    made = Calls(shown.page)
+    shown.becomes_visible()
+    assert sorted(made.wait(2)) == ["GET next 304", "GET outline 304"]
+    shown.lesson.get_by_role("button").click()
+    expect(shown.percent).to_have_text("25%")
+    assert [row[:2] for row in completions(db)] == [(OTHER, uuid4(LASAGNA))]
+
+
+def without_tag(route: Route) -> None:
+    answer = route.fetch()
+    headers = {name: value for name, value in answer.headers.items() if name != "learner-tag"}
+    route.fulfill(response=answer, headers=headers)
+
+
+def test_without_a_tag_nothing_is_sent(visit, world, db):  # noqa: F811
+    """A proxy that takes the header away, or a host of before there was one: nobody can tell whose session it is."""
+    shown = visit(body="")
+    shown.page.route(re.compile("/(outline|next)$"), without_tag)
+    navigate(shown)
+    expect(shown.percent).to_have_text("0%")
+    made = Calls(shown.page)
+    shown.lesson.get_by_role("button").click()
+    expect(shown.page.locator("lesson-progress .notice p")).to_have_text(
+        "“Lasagna” was not saved. Something went wrong, and it was not your fault: try again."
+    )
+    made.wait(2)
+    assert sorted(made.asked) == ["GET next", "GET outline"]
+    shown.page.unroute_all()
+    shown.becomes_visible()
+    made.wait(4)
+    shown.lesson.get_by_role("button").click()
+    expect(shown.percent).to_have_text("25%")
+
+
+# A token, and another of the same learner for later.
+def tokens(user_id: str = LEARNER) -> tuple[str, str]:
+    return token(user_id), token(user_id, jti="renewed")
+
+
+SET = {
+    "a text": "(token) => document.querySelector('course-progress').token = token",
+    # React makes a new one at each render.
+    "a function": "(token) => document.querySelector('course-progress').token = () => token",
+    "a promise": "(token) => document.querySelector('course-progress').token = async () => token",
+}
+
+
+@pytest.mark.parametrize("kind", SET)
+def test_a_renewed_token_of_the_same_learner_changes_nothing(visit, two_learners, db, kind):  # noqa: F811
+    first, renewed = tokens()
+    shown: Shown = visit(session={})
+    shown.page.evaluate(SET[kind], first)
+    is_the_first_learners(shown)
+    shown.open("Practice")
+    sent: list[Any] = []
+    shown.page.on("request", lambda request: sent.append(request.headers.get("authorization")))
+    held = Held(shown.page, "/lessons/")
+    made = Calls(shown.page)
+    shown.page.evaluate(
+        "() => { window.loading = 0; new MutationObserver(() => loading += 1 *"
+        " (document.querySelector('course-progress').shadowRoot.querySelector('.loading') !== null))"
+        ".observe(document.querySelector('course-progress').shadowRoot, { subtree: true, attributes: true }) }"
+    )
+    shown.box("Hello World").click()
+    held.wait()
+    shown.lesson.get_by_role("button").click()
+    for _ in range(3):
+        shown.page.evaluate(SET[kind], first)
+    shown.page.wait_for_timeout(0)
+    assert [call for call in made.asked if call.startswith("GET")] == []
+    shown.page.evaluate(SET[kind], renewed)
+    held.let_go()
+    held.let_go()
+    expect(shown.lesson.get_by_role("button")).to_have_text("Mark as completed")
+    expect(shown.lesson.get_by_role("status")).to_contain_text("“Lasagna” is not completed any more.")
+    expect(shown.course.locator(".module.expanded")).to_have_count(1)
+    assert shown.page.evaluate("loading") == 0
+    assert [row[:2] for row in completions(db)] == [(LEARNER, uuid4(HELLO))]
+    assert sent[-1] == f"Bearer {renewed}"
+
+
+@pytest.mark.parametrize("kind", SET)
+def test_a_token_of_another_learner_is_told_by_the_answers(visit, two_learners, db, kind):  # noqa: F811
+    before = completions(db)
+    shown: Shown = visit(session={})
+    shown.page.evaluate(SET[kind], token())
+    is_the_first_learners(shown)
+    held = Held(shown.page, "/lessons/")
+    shown.lesson.get_by_role("button").click()
+    held.wait()
+    shown.course.locator(".continue").get_by_role("button").click()
+    shown.page.evaluate(SET[kind], token(OTHER))
+    is_the_other_learners(shown)
+    # What was on its way went out with the first learner's token, and is theirs.
+    made = Calls(shown.page)
+    held.let_go()
+    made.wait(1)
+    assert made == [f"DELETE lessons/{uuid4(LASAGNA)} 200"]
+    is_the_other_learners(shown)
+    assert completions(db) == before[1:]
+    shown.page.evaluate("() => document.querySelector('course-progress').token = null")
+    expect(shown.course).to_contain_text("You are not signed in.")
+
+
+def test_a_question_does_not_wait_for_the_answer_to_an_earlier_one(visit, world, db):  # noqa: F811
+    shown = visit()
+    outline = Held(shown.page, "/outline$", answered=True)
+    shown.page.evaluate("() => { window.first = document.querySelector('course-progress').refresh() }")
+    outline.wait()
+    outline.let_pass()
+    complete(db, HELLO)
+    shown.page.evaluate("() => document.querySelector('course-progress').refresh()")
+    expect(shown.percent).to_have_text("33%")
+    outline.let_go()
+    shown.page.evaluate("() => window.first")
+    expect(shown.percent).to_have_text("33%")
+
+
+def test_reset_while_an_answer_is_awaited_forgets_it(shown):
+    outline = Held(shown.page, "/outline$", answered=True)
+    shown.page.evaluate("() => { window.first = document.querySelector('course-progress').refresh() }")
+    outline.wait()
+    outline.let_pass()
+    sign_in(shown, OTHER)
+    shown.page.evaluate("() => document.querySelector('course-progress').reset()")
+    is_the_other_learners(shown)
+    outline.let_go()
+    shown.page.evaluate("() => window.first")
+    is_the_other_learners(shown)
+
+
+def test_what_became_of_a_change_is_not_told_by_an_element_that_has_left(shown):
+    held = Held(shown.page, "/lessons/")
+    shown.lesson.get_by_role("button").click()
+    held.wait()
+    shown.page.evaluate("() => { window.left = document.querySelector('main'); left.remove() }")
+    made = Calls(shown.page)
+    shown.page.evaluate("() => document.body.append(document.createElement('main'))")
+    sign_in(shown, OTHER)
+    held.let_go()
+    made.wait(1)
+    navigate(shown)
+    is_the_other_learners(shown)
+    shown.page.evaluate("() => { document.querySelector('main').replaceWith(left) }")
+    is_the_other_learners(shown)
+    expect(shown.notice).to_have_count(0)
+
+
+FAILING = {
+    "unreachable": lambda route: route.abort(),
+    "503": lambda route: route.fulfill(
+        status=503,
+        headers={"Access-Control-Allow-Origin": route.request.headers["origin"], "Retry-After": "2"}
+        | {"Access-Control-Allow-Credentials": "true", "Content-Type": "application/problem+json"},
+        body='{"code": "unavailable"}',
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", FAILING)
+def test_where_one_call_fails_what_the_other_brought_is_shown(visit, two_learners, db, kind):  # noqa: F811
+    shown = visit(body="")
+    shown.page.route(re.compile("/next$"), FAILING[kind])
+    navigate(shown)
+    is_the_first_learners(shown)
+    # Then it is the components' own rule that says what to continue with.
+    expect(shown.course.locator(".next")).to_have_text("Infiltration")
+    expect(shown.course.locator(".instead")).to_be_hidden()
+    complete(db, INFILTRATION, at="2026-01-02T00:00:00Z")
+    shown.becomes_visible()
+    expect(shown.percent).to_have_text("40%")
+    expect(shown.course.locator(".next")).to_have_text("Cipher")
+    shown.page.unroute_all()
+    # Of what is known, the newer part is shown.
+    shown.page.route(re.compile("/outline$"), FAILING[kind])
+    complete(db, HELLO, at="2026-01-03T00:00:00Z")
+    made = Calls(shown.page)
+    shown.becomes_visible()
+    expect(shown.course.locator(".next")).not_to_have_text("Cipher")
+    expect(shown.percent).to_have_text("40%")
+    assert "GET next 200" in made
+    shown.page.unroute_all()
+    shown.becomes_visible()
+    expect(shown.percent).to_have_text("60%")
