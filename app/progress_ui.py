@@ -11,7 +11,9 @@ blueprint = Blueprint("progress_ui", __name__)
 
 FILES = {path.name: path.read_bytes() for path in sorted(Path(__file__).with_name("static").glob("*.js"))}
 HEADERS = {
-    "Cache-Control": "public, max-age=300",
+    # A browser asks for each file again, which is a 304 most times. The files import each other by plain names, so that
+    # old ones that a browser still holds must not meet new ones after a deploy.
+    "Cache-Control": "public, no-cache",
     # Modules of another origin only run with CORS; the files are nobody's own, so that any page may have them.
     "Access-Control-Allow-Origin": "*",
     "X-Content-Type-Options": "nosniff",

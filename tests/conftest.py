@@ -218,7 +218,7 @@ class Gunicorn(NamedTuple):
 @contextmanager
 def running_gunicorn(environ: dict[str, str], folder: Path = ROOT) -> Iterator[Gunicorn]:
     """A real gunicorn that serves the checkout in `folder`, once it answers."""
-    port = free_port()
+    port = int(environ.get("PORT") or free_port())
     # It says more only to who asks for it.
     level = [] if "LOG_LEVEL" in environ else ["--log-level", "warning"]
     command = [sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py", *level, "wsgi:app"]

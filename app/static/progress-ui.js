@@ -3,5 +3,10 @@
 import { CourseProgress } from "./course-progress.js";
 import { LessonProgress } from "./lesson-progress.js";
 
-customElements.define("course-progress", CourseProgress);
-customElements.define("lesson-progress", LessonProgress);
+for (const [name, element] of [
+  ["course-progress", CourseProgress],
+  ["lesson-progress", LessonProgress],
+]) {
+  // A page may load the script twice, by two addresses, and a name can be given once. The first one's elements serve it.
+  if (!customElements.get(name)) customElements.define(name, element);
+}

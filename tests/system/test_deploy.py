@@ -197,9 +197,13 @@ def test_what_the_service_answers_comes_as_it_was(nginx, gunicorn, world):
 
 
 def test_the_components_are_passed_on(nginx, gunicorn):
-    status, headers, _ = nginx(gunicorn(WEB_CONCURRENCY="1")).call("HEAD", "/progress-ui/progress-ui.js")
+    site = nginx(gunicorn(WEB_CONCURRENCY="1"))
+    status, headers, _ = site.call("HEAD", "/progress-ui/progress-ui.js")
     assert (status, headers["Content-Type"]) == (200, "text/javascript; charset=utf-8")
-    assert (headers["Cache-Control"], headers["Access-Control-Allow-Origin"]) == ("public, max-age=300", "*")
+    assert (headers["Cache-Control"], headers["Access-Control-Allow-Origin"]) == ("public, no-cache", "*")
+    again = {"If-None-Match": headers["ETag"]}
+    status, headers, _ = site.call("HEAD", "/progress-ui/progress-ui.js", again)
+    assert (status, headers["Cache-Control"]) == (304, "public, no-cache")
 
 
 def test_the_metrics_are_closed(nginx, gunicorn):
