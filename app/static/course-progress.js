@@ -75,18 +75,16 @@ const STYLES = sheet(`
   .module { position: relative; min-inline-size: 0; padding: 0.125rem 0.375rem 0.1875rem; border-radius: 0.5rem; }
   .module:hover { background: color-mix(in srgb, var(--accent) 8%, transparent); }
   .module.here { box-shadow: inset 0 0 0 1.5px var(--accent); background: var(--surface); }
-  .module.expanded {
-    grid-column: 1 / -1; padding: 0.5rem 0.75rem 0.75rem; background: var(--surface);
-    box-shadow: inset 0 0 0 1px var(--border);
-  }
+  .module.expanded, .panel { background: var(--surface); box-shadow: inset 0 0 0 1px var(--border); }
+  /* An item of its own, below the row of its module: the module stays where it was clicked, with all of its row. */
+  .panel { grid-column: 1 / -1; padding: 0.5rem 0.75rem 0.75rem; border-radius: 0.5rem; }
+  .panel .title { font-weight: 600; overflow-wrap: anywhere; }
   .open {
     display: flex; align-items: center; gap: 0.375rem; inline-size: 100%; min-block-size: 1.375rem;
     font-size: 0.875rem; font-weight: 600;
   }
   .open::after { content: ""; position: absolute; inset: 0; }
-  .expanded > .open::after { inset-block-end: auto; block-size: 2.5rem; }
   .open .name { flex: 1; min-inline-size: 0; overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
-  .expanded > .open .name { white-space: normal; overflow-wrap: anywhere; font-size: 1rem; }
   .open .number {
     flex: none; color: var(--muted); font-size: 0.8125rem; font-weight: 500; font-variant-numeric: tabular-nums;
   }
@@ -102,10 +100,10 @@ const STYLES = sheet(`
     text-overflow: ellipsis; white-space: nowrap;
   }
   .many .module > .why { display: none; }
-  .many .module:not(.expanded) { padding-block: 0.0625rem 0.25rem; }
+  .many .module { padding-block: 0.0625rem 0.25rem; }
   .many .bar { block-size: 0.25rem; }
-  .many .module:not(.expanded) > .open { font-size: 0.8125rem; }
-  .many .module:not(.expanded) .chevron { display: none; }
+  .many .module > .open { font-size: 0.8125rem; }
+  .many .module .chevron { display: none; }
   .many .modules {
     row-gap: 0.125rem;
     grid-template-columns: repeat(auto-fill, minmax(min(100%, var(--progress-module-width, 11rem)), 1fr));
@@ -362,7 +360,7 @@ export class CourseProgress extends ProgressElement {
       const expanded = [...this.#modules].filter(([, { isExpanded }]) => isExpanded).map(([id]) => id);
       this.#built = catalog;
       this.#modules = new Map(modules.map(({ moduleId }) => [moduleId, this.#buildModule(moduleId)]));
-      this.#list.replaceChildren(...[...this.#modules.values()].map(({ item }) => item));
+      this.#list.replaceChildren(...[...this.#modules.values()].flatMap(({ item, panel }) => [item, panel]));
       this.#map.replaceChildren(...[...this.#modules.values()].map(({ cell }) => cell));
       for (const id of expanded) if (this.#modules.has(id)) this.#modules.get(id).isExpanded = true;
     }
@@ -377,6 +375,8 @@ export class CourseProgress extends ProgressElement {
       words: h("span", { class: "unseen" }),
       bar: bar(),
       why: h("p", { class: "why" }),
+      // A line has no room for a long name; here it is whole.
+      title: h("p", { class: "title", "aria-hidden": "true" }),
       lessons: h("ul", { class: "lessons", part: "lessons", id: `lessons-${moduleId}` }),
       cell: h("i", { onclick: () => this.#reveal(moduleId) }),
       rows: null,
@@ -394,12 +394,13 @@ export class CourseProgress extends ProgressElement {
       built.number,
       built.words,
     );
-    built.item = h("li", { class: "module", part: "module" }, built.open, built.bar, built.why, built.lessons);
+    built.item = h("li", { class: "module", part: "module" }, built.open, built.bar, built.why);
+    built.panel = h("li", { class: "panel", part: "panel" }, built.title, built.lessons);
     return built;
   }
 
   #renderModule(module, built, next) {
-    const { item, open, name, number, words, bar, why, lessons, cell, isExpanded } = built;
+    const { item, open, name, number, words, bar, why, panel, cell, isExpanded } = built;
     const { title, completedCount, totalCount, lockedCount } = module;
     const closed = totalCount === 0;
     const finished = totalCount > 0 && completedCount === totalCount && !lockedCount;
@@ -416,6 +417,7 @@ export class CourseProgress extends ProgressElement {
     }
     write(number.lastElementChild, numbers);
     write(name, title);
+    write(built.title, title);
     set(open, "title", title);
     set(open, "aria-expanded", String(isExpanded));
     const locked = lockedCount ? [this._label("lockedCount", { count: lockedCount })] : [];
@@ -428,8 +430,7 @@ export class CourseProgress extends ProgressElement {
     if (closed && first) reason = this._label("moduleAfter", { prerequisites: this._titles(first.prerequisites) });
     write(why, reason);
     set(why, "title", reason);
-    set(why, "hidden", isExpanded);
-    set(lessons, "hidden", !isExpanded);
+    set(panel, "hidden", !isExpanded);
     if (isExpanded) this.#renderLessons(module, built);
   }
 

@@ -799,3 +799,41 @@ def test_titles_become_links_where_the_page_says_where_lessons_are(visit, world)
         "() => document.querySelector('course-progress').setAttribute('lesson-href', 'javascript:alert(1)')"
     )
     expect(shown.course.get_by_role("link")).to_have_count(0)
+
+
+@pytest.mark.parametrize("modules", [9, 50])
+@pytest.mark.parametrize("width", [320, 1000])
+def test_a_module_that_is_opened_stays_where_it_was_clicked(visit, world, db, width, modules):
+    for number in range(4, modules + 1):
+        add_module(db, number, 0x100 * number, 0x100 * number + 1)
+    shown = visit(viewport={"width": width, "height": 700})
+    names = shown.course.locator(".module > .open")
+
+    def places() -> Any:
+        return names.evaluate_all(
+            "(nodes) => nodes.map((node) => node.parentElement.getBoundingClientRect())"
+            ".map(({ x, y, width, height }) => [x, y + scrollY, width, height])"
+        )
+
+    lessons = shown.course.locator(".lessons:visible")
+    for opened, at in enumerate((1, 4, 3, 8), 1):
+        before = places()
+        names.nth(at).click()
+        expect(lessons).to_have_count(opened)
+        expect(names.nth(at)).to_have_attribute("aria-expanded", "true")
+        after = places()
+        assert after[at] == before[at]
+        # Nor does anything move that is beside it or above it.
+        row = before[at][1]
+        assert [place for place in after if place[1] <= row] == [place for place in before if place[1] <= row]
+        # Its lessons are below the row, and as wide as all.
+        panel = shown.course.locator(f"#{names.nth(at).get_attribute('aria-controls')}").bounding_box()
+        assert panel
+        assert panel["y"] + shown.page.evaluate("scrollY") >= row + before[at][3]
+        assert panel["width"] > 0.9 * min(width, 960) - 40
+        # A click at the same place closes it again.
+        names.nth(at).click()
+        expect(lessons).to_have_count(opened - 1)
+        assert places() == before
+        names.nth(at).click()
+    screenshot(shown.page, f"opened-{width}-{modules}")
