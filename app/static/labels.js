@@ -58,7 +58,7 @@ export const ENGLISH = {
     unavailable: "Your progress could not be reached: try again in {seconds} s.",
     internal_error: "Something went wrong, and it was not your fault: try again.",
   },
-  otherLearner: "Your last change was not saved: you are signed in as somebody else now.",
+  otherLearner: "Your last change was not saved: the sign-in has changed.",
   goOn: "You can go on now.",
 };
 

@@ -25,7 +25,7 @@ from tests.world import LEARNER, add_user, complete, completions, cookie, token,
 
 OTHER = uuid4(0xB0B)
 
-OTHER_LEARNER = "Your last change was not saved: you are signed in as somebody else now."
+OTHER_LEARNER = "Your last change was not saved: the sign-in has changed."
 
 # All that the page holds of a learner, hidden or not.
 TEXT = (
