@@ -3,24 +3,33 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
-start = subprocess.run(
-    [sys.executable, "-m", "app.start"], cwd=Path(__file__).parent, stdout=subprocess.PIPE, check=False
-)
-# What was found fit stays with the process, for this file begins anew at each reload. Not in a module of the service's,
-# which the workers would inherit, and go on with old code.
+# What was found fit stays with the process, since this file begins anew at each reload. A module of the service would
+# be inherited by the workers, which would go on with old code.
 process: Any = sys
-refused = start.returncode != 0
+
+
+def check() -> bool:
+    """Whether the service may start; then gunicorn's settings are kept. If not, the check itself has said why."""
+    command = [sys.executable, "-m", "app.start"]
+    done = subprocess.run(command, cwd=Path(__file__).parent, stdout=subprocess.PIPE, check=False)
+    # Not by the exit status: gunicorn collects that of any child, and Python then takes it for 0.
+    if done.stdout:
+        process.progress_settings = json.loads(done.stdout)
+    return bool(done.stdout)
+
+
 first = not hasattr(process, "progress_settings")
-if refused and first:
-    sys.exit(start.returncode)  # it has said why, in one line
-if not refused:
-    process.progress_settings = json.loads(start.stdout)
+if first and not check():
+    sys.exit(1)
 settings = dict(process.progress_settings)
 metrics = settings.pop("metrics")
 globals().update(settings)
@@ -33,11 +42,32 @@ limit_request_field_size = 65536
 control_socket_disable = True
 
 
-def on_reload(server: Any) -> None:
-    """Refuse a reload that could not be a start: with no new workers none of the old is asked to go."""
-    if refused:
-        print("not reloaded: the workers go on as they were", file=sys.stderr, flush=True)
-        server.cfg.set("workers", 0)
+def when_ready(server: Any) -> None:
+    """Check before each reload, and leave the workers alone where the service could not start.
+
+    Not while gunicorn reloads: until that is done it hears no signal, replaces no worker, and cannot be stopped. So a
+    thread checks, and passes the signal on to gunicorn afterwards.
+    """
+    told: SimpleQueue[int] = SimpleQueue()
+    reload: Any = signal.getsignal(signal.SIGHUP)
+
+    def check_and_reload() -> None:
+        while True:
+            number = told.get()
+            try:
+                fit = check()
+            except OSError as error:  # no Python, no memory
+                os.write(2, f"the check cannot be run: {error}\n".encode())
+                fit = False
+            if fit:
+                reload(number, None)
+            else:
+                # Not by sys.stderr: a worker that is forked meanwhile would inherit its lock as taken.
+                os.write(2, b"not reloaded: the workers go on as they were\n")
+
+    threading.Thread(target=check_and_reload, daemon=True).start()
+    # A signal's handler may interrupt itself; of what there is to wake a thread with, only this queue allows it.
+    signal.signal(signal.SIGHUP, lambda number, _: told.put(number))
 
 
 if metrics:

@@ -1,11 +1,14 @@
-"""The check before the start: `python -m app.start`, run by gunicorn.conf.py in a process of its own.
+"""The check before a start and before a reload: `python -m app.start`, which gunicorn.conf.py runs as a process.
 
 What gunicorn's master imported itself, its workers would inherit, and a reload (HUP) would go on with old code.
 """
 
 import json
 import math
+import os
 import sys
+from dataclasses import replace
+from threading import Timer
 
 import psycopg
 
@@ -17,13 +20,21 @@ EVERY_SUBSCRIPTION = (
 )
 
 NOT_JUDGED = (
-    "the subscriptions that are stored could not be judged by SUBSCRIPTION_GRACE and STRIPE_PRICES within"
-    " DATABASE_TIMEOUT; if one of the two has changed, run: make stripe-sync"
+    "the subscriptions that are stored could not be judged by SUBSCRIPTION_GRACE and STRIPE_PRICES in time; if one of the"
+    " two has changed, run: make stripe-sync"
 )
+
+# The timeouts of DATABASE_TIMEOUT do not bound the check: none covers the name service, or a PgBouncer that queues.
+CHECK_SECONDS = 10
+# Judging subscriptions may take this long, or DATABASE_TIMEOUT if that is less: a start must not fail for their number.
+JUDGE_SECONDS = 5.0
 
 
 def main() -> None:
     """Print gunicorn's settings as JSON, or exit with one line that says why the service must not start."""
+    bound = Timer(CHECK_SECONDS, _give_up)
+    bound.daemon = True
+    bound.start()
     try:
         settings = from_environ()
         database.check(settings)
@@ -34,6 +45,7 @@ def main() -> None:
                 _warn(settings, judged)
     except (SettingsError, database.NotReadyError) as error:
         sys.exit(str(error))
+    bound.cancel()
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     gunicorn = {
         "bind": f"{host}:{settings.port}",
@@ -52,12 +64,13 @@ def main() -> None:
 def _judge_subscriptions(settings: Settings) -> bool:
     """Judge again what the mirror wrote: SUBSCRIPTION_GRACE or STRIPE_PRICES may be new. Once, and not per worker.
 
-    Returns False if there was too much to judge within DATABASE_TIMEOUT; then nothing was changed.
+    Returns False if there was too much to judge in time; then nothing was changed.
     """
     from app import stripe  # Stripe's library takes longer to import than everything else
 
+    bounded = replace(settings, database_timeout=min(settings.database_timeout, JUDGE_SECONDS))
     try:
-        with psycopg.Connection.connect(settings.database_url, **database.connect_options(settings)) as connection:
+        with psycopg.Connection.connect(settings.database_url, **database.connect_options(bounded)) as connection:
             stripe.judge(connection, stripe.terms(settings))
     except (psycopg.errors.QueryCanceled, psycopg.errors.LockNotAvailable):
         return False
@@ -76,6 +89,16 @@ def _warn(settings: Settings, judged: bool) -> None:
         print(EVERY_SUBSCRIPTION, file=sys.stderr)
     if not judged:
         print(NOT_JUDGED, file=sys.stderr)
+
+
+def _give_up() -> None:
+    sys.stderr.write(
+        f"DATABASE_URL: no answer within {CHECK_SECONDS} seconds; the database, a pooler or the name service hangs,"
+        " or somebody holds a lock\n"
+    )
+    sys.stderr.flush()
+    # The main thread is in a call of C that no exception ends.
+    os._exit(1)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
@@ -233,7 +234,43 @@ def test_a_reload_that_could_not_be_a_start_is_refused_and_the_service_goes_on(t
         assert "pending migrations: 0099_next; apply them with: make migrate" in said
         assert {(answer.status, answer.error) for answer in load.answers} == {(200, None)}
         assert service.workers() == workers
-        service.process.kill()  # gunicorn itself would wait a while for workers that were not asked to go
+
+
+@pytest.mark.parametrize("told_before", [None, signal.SIGHUP], ids=["serving", "reloading"])
+def test_a_stop_is_done_in_30_seconds_while_the_database_is_frozen(service, own_db, told_before):
+    statuses: list[int] = []
+
+    def write(client: int) -> None:
+        path = f"{service.url}/api/progress/lessons/{uuid4(0x1000)}"
+        with pytest.raises(urllib.error.HTTPError) as error:
+            urllib.request.urlopen(urllib.request.Request(path, method="POST", headers=bearer(uuid4(0xC0 + client))))
+        statuses.append(error.value.code)
+        error.value.close()
+
+    threads = [threading.Thread(target=write, args=(client,)) for client in range(4)]
+    first = own_db.server_pid
+    with psycopg.connect(own_db.url()) as other, closing(psycopg.connect(own_db.url(), autocommit=True)) as db:
+        other.execute("select from users for update")
+        for thread in threads:
+            thread.start()
+        while db.execute("select from pg_locks where not granted").rowcount < 4:
+            assert all(thread.is_alive() for thread in threads)
+        frozen = [first, *map(int, Path(f"/proc/{first}/task/{first}/children").read_text().split())]
+        try:
+            for pid in frozen:
+                os.kill(pid, signal.SIGSTOP)
+            if told_before:
+                service.process.send_signal(told_before)
+            began = time.monotonic()
+            service.process.terminate()
+            assert service.process.wait(60) == 0
+            assert time.monotonic() - began < 30
+        finally:
+            for pid in frozen:
+                os.kill(pid, signal.SIGCONT)
+    for thread in threads:
+        thread.join()
+    assert statuses == [503] * 4
 
 
 def test_a_worker_that_is_replaced_while_the_database_is_away_comes_up(service, own_db):

@@ -4,6 +4,7 @@ import http.client
 import json
 import os
 import re
+import shlex
 import shutil
 import socket
 import ssl
@@ -227,7 +228,7 @@ def test_a_service_that_is_not_there_or_hangs_is_a_problem_document(nginx):
     assert_unavailable(site.call("POST", lesson_path(2)), 502)
 
 
-def test_the_unit_is_one_that_systemd_takes(folder):
+def test_the_unit_is_one_that_systemd_takes(folder, environ):
     unit = (ROOT / "deploy" / "progress.service").read_text().replace("/opt/progress-tracking", str(ROOT))
     (folder / "progress.service").write_text(unit)
     verified = subprocess.run(
@@ -235,6 +236,12 @@ def test_the_unit_is_one_that_systemd_takes(folder):
     )
     said = [line for line in verified.stderr.splitlines() if "progress.service" in line]
     assert (verified.returncode, said) == (0, [])
+    check, hang_up = re.findall(r"^ExecReload=(.+)$", unit, re.M)
+    assert hang_up == "/bin/kill -HUP $MAINPID"
+    for database_url, status in ((environ["DATABASE_URL"], 0), ("", 1)):
+        settings = environ | {"DATABASE_URL": database_url}
+        checked = subprocess.run(shlex.split(check), cwd=ROOT, env=settings, capture_output=True, text=True)
+        assert (checked.returncode, checked.stdout, checked.stderr.count("\n")) == (status, "", status)
     timeout = re.search(r"^TimeoutStopSec=(\d+)$", unit, re.M)
     assert timeout
     assert int(timeout[1]) > 5 + 10  # DATABASE_TIMEOUT, and what gunicorn adds to it
