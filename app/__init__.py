@@ -8,13 +8,20 @@ from app.sessions.jwks import KeySet
 from app.settings import Settings, from_environ
 
 
+class Service(Flask):
+    """Flask, but for its own line about an error that it meets outside a view: that has the path, and so ids."""
+
+    def log_exception(self, exc_info: object) -> None:
+        """Leave it to the request's own line, which names the error (app/problems.py)."""
+
+
 def create_app(settings: Settings | None = None) -> Flask:
     """Put the parts together; `settings` are read from the environment unless given, and SettingsError raised.
 
     Whether the database is fit, app.start has checked before: a worker that is replaced while it is away must come up.
     """
     settings = settings or from_environ()
-    app = Flask(__name__, static_folder=None)
+    app = Service(__name__, static_folder=None)
     # Werkzeug cuts a chunked body off here without a word; the byte more tells the cut one from one that just fits.
     app.config["MAX_CONTENT_LENGTH"] = checks.LARGEST_BODY + 1
     # Left alone, Werkzeug redirects `//` in a path with a page of HTML, and answers OPTIONS itself.

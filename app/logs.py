@@ -4,12 +4,14 @@ import json
 import logging
 import re
 import sys
+import traceback
 import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime
 from time import monotonic, perf_counter
 from typing import Any
 
+import psycopg
 from flask import Flask, Response, g, request
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
@@ -20,7 +22,37 @@ FIELDS = ("user_id", "code", "error", "traceback", "stripe", "backend_pid")
 _requests = logging.getLogger("progress.requests")
 
 
-class JsonFormatter(logging.Formatter):
+def name(error: BaseException) -> str:
+    """The name of an error; of one of PostgreSQL's with its SQLSTATE: `UniqueViolation 23505`."""
+    return f"{type(error).__name__} {getattr(error, 'sqlstate', None) or ''}".rstrip()
+
+
+def describe(error: BaseException) -> str:
+    """The traceback of an error, after those of the errors that led to it.
+
+    The text of PostgreSQL's errors may hold values of rows, and whatever was raised while one was handled may quote it.
+    Of these only the names are told.
+    """
+    chain: list[BaseException] = []
+    current: BaseException | None = error
+    while current is not None:
+        chain.insert(0, current)
+        current = current.__cause__ or (None if current.__suppress_context__ else current.__context__)
+    parts = []
+    quotes = False
+    for each in chain:
+        quotes = quotes or isinstance(each, psycopg.Error)
+        said = [name(each), "\n"] if quotes else traceback.format_exception_only(each)
+        parts.append("".join(["Traceback (most recent call last):\n", *traceback.format_tb(each.__traceback__), *said]))
+    return "\nDuring handling of the above exception, another exception occurred:\n\n".join(parts)
+
+
+class _Formatter(logging.Formatter):
+    def formatException(self, ei: Any) -> str:  # noqa: N802 - logging's name
+        return describe(ei[1])
+
+
+class JsonFormatter(_Formatter):
     """A line of JSON: time, level, and the fields of a request or the message."""
 
     def format(self, record: logging.LogRecord) -> str:
@@ -33,7 +65,7 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(line)
 
 
-class ReadableFormatter(logging.Formatter):
+class ReadableFormatter(_Formatter):
     """A line for people: `14:03:07 GET /api/progress/summary 200 3 ms`, and what went wrong."""
 
     def format(self, record: logging.LogRecord) -> str:

@@ -1,13 +1,14 @@
 """Every error answer (contract §4): RFC 9457 problem documents, made here and nowhere else."""
 
 import json
-import traceback
-from typing import Any
+from typing import Any, cast
 
 import psycopg
 from flask import Flask, Response, current_app, g, request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from werkzeug.http import HTTP_STATUS_CODES
+
+from app import logs
 
 # code: status and what to do about it, where the place that raises it knows no better.
 CODES = {
@@ -105,6 +106,10 @@ def _double_slash() -> None:
 
 
 def _http_exception(error: HTTPException) -> Response:
+    original = getattr(error, "original_exception", None)
+    if original is not None:
+        # Raised by an error handler or an after-request hook. Flask puts an InternalServerError around it.
+        return cast(Response, current_app.handle_user_exception(original))
     if _wants_a_websocket():  # there is no such thing here; Werkzeug says so of GET alone
         return respond(Problem("not_found"))
     if isinstance(error, MethodNotAllowed):
@@ -122,19 +127,14 @@ def _wants_a_websocket() -> bool:
 def unavailable(error: Exception) -> Response:
     """Answer 503 for a failure of what the service stands on: its database, or the storage of the write limit."""
     # OperationalError is psycopg's name for the SQLSTATE classes 08, 40, 53, 54, 55, 57 and 58, for a pool without a
-    # free connection and for a connection that broke; InterfaceError for one that broke earlier. The text of an error
-    # may hold values of rows, so it is not logged. limits hands on in an error of its own what its storage met.
-    error = getattr(error, "storage_error", error)
-    g.error = f"{type(error).__name__} {getattr(error, 'sqlstate', None) or ''}".rstrip()
+    # free connection and for a connection that broke; InterfaceError for one that broke earlier. limits puts an error
+    # of its own around what its storage met.
+    g.error = logs.name(getattr(error, "storage_error", error))
     retry_after = current_app.extensions["pool"].retry_after() or RETRY_AFTER
     return respond(Problem("unavailable", headers={"Retry-After": retry_after}))
 
 
 def _internal_error(error: Exception) -> Response:
-    if isinstance(error, psycopg.Error):
-        g.error = f"{type(error).__name__} {error.sqlstate or ''}".rstrip()
-        g.traceback = "".join(traceback.format_tb(error.__traceback__))
-    else:
-        g.error = type(error).__name__
-        g.traceback = "".join(traceback.format_exception(error))
+    g.error = logs.name(error)
+    g.traceback = logs.describe(error)
     return respond(Problem("internal_error"))

@@ -20,8 +20,8 @@ EVERY_SUBSCRIPTION = (
 )
 
 NOT_JUDGED = (
-    "the subscriptions that are stored could not be judged by SUBSCRIPTION_GRACE and STRIPE_PRICES in time; if one of the"
-    " two has changed, run: make stripe-sync"
+    "the subscriptions that are stored could not be judged by SUBSCRIPTION_GRACE and STRIPE_PRICES in time; if one of"
+    " the two has changed, run: make stripe-sync"
 )
 
 # The timeouts of DATABASE_TIMEOUT do not bound the check: none covers the name service, or a PgBouncer that queues.

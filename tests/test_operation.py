@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 import psycopg
 import pytest
 import stripe
+from flask.testing import FlaskClient
 
 from app import database, logs
 from app.logs import JsonFormatter, ReadableFormatter
@@ -162,6 +163,103 @@ def test_a_failure_of_the_service_is_one_line_with_its_traceback(api, db, monkey
     (line,) = records(caplog)
     assert (line["level"], line["status"], line["error"]) == ("error", 500, "ZeroDivisionError")
     assert line["traceback"].startswith("Traceback (most recent call last):")
+
+
+def refused(make_api, db, monkeypatch, before: Callable[[Any], Any]) -> Any:
+    """The answer to a write over the limit. `before` sees the connection that the limit's window is asked for on."""
+    add_user(db)
+    add_module(db, 1, 2)
+    api = make_api(RATE_LIMIT_WRITES="1 per hour")
+    run = database.run
+
+    def run_after(connection, name, **parameters):
+        if name == "limit_window":
+            parameters |= before(connection)
+        return run(connection, name, **parameters)
+
+    monkeypatch.setattr(database, "run", run_after)
+    assert mark(api, 2).status_code == 200
+    return mark(api, 2)
+
+
+def test_a_database_that_goes_away_before_retry_after_is_known_is_503(make_api, db, monkeypatch, stdout):
+    def end(connection):
+        db.execute("select pg_terminate_backend(%s, 10000)", [connection.info.backend_pid])
+        return {}
+
+    answer = refused(make_api, db, monkeypatch, end)
+    assert_problem(answer, "unavailable")
+    assert int(answer.headers["Retry-After"]) >= 1
+    line = stdout()[-1]  # after those of the pool
+    assert (line["status"], line["error"], line["statement"]) == (503, "AdminShutdown 57P01", "limit_window")
+    assert "traceback" not in line
+
+
+def test_what_fails_in_an_error_handler_is_one_line_that_names_it(make_api, db, monkeypatch, stdout):
+    answer = refused(make_api, db, monkeypatch, lambda _: 1 / 0)
+    assert_problem(answer, "internal_error")
+    _, line = stdout()
+    assert (line["status"], line["error"], line["statement"]) == (500, "ZeroDivisionError", "limit_window")
+    assert line["traceback"].startswith("Traceback (most recent call last):\n")
+    assert line["traceback"].endswith("ZeroDivisionError: division by zero\n")
+    assert "flask_limiter.errors.RateLimitExceeded: 429 Too Many Requests" in line["traceback"]
+
+
+def test_what_postgresql_says_in_an_error_handler_is_not_quoted(make_api, db, monkeypatch, stdout):
+    answer = refused(make_api, db, monkeypatch, lambda _: {"amount": "se-cret"})
+    assert_problem(answer, "internal_error")
+    _, line = stdout()
+    assert (line["error"], line["code"]) == ("InvalidTextRepresentation 22P02", "internal_error")
+    assert "in get_moving_window" in line["traceback"]
+    assert line["traceback"].endswith("\nInvalidTextRepresentation 22P02\n")
+    assert "se-cret" not in json.dumps(line)
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_what_fails_after_a_request_is_one_line_that_names_it(make_api, db, stdout, times):
+    """The second time it fails for the answer that says so."""
+    api = make_api()
+    failures = [lambda: int("se-cret")] * times
+
+    def fail(response):
+        if failures:
+            failures.pop()()
+        return response
+
+    api.application.after_request(fail)
+    # Not the tests' own client: an answer that no hook has seen lacks the headers that the contract promises.
+    answer = FlaskClient(api.application).get(f"/api/progress/modules/{uuid4(7)}", headers=bearer())
+    assert (answer.status_code, answer.get_json()["code"]) == (500, "internal_error")
+    (line,) = stdout()
+    assert line["level"] == "error"
+    assert line["traceback"].endswith("ValueError: invalid literal for int() with base 10: 'se-cret'\n")
+    assert uuid4(7) not in json.dumps(line)
+    if times == 1:
+        assert (line["status"], line["error"]) == (500, "ValueError")
+        assert line["request_id"] == answer.headers["X-Request-Id"]
+
+
+def test_a_traceback_has_no_text_of_postgresql_nor_of_what_may_quote_it(db):
+    value = "se-cret"
+
+    def fail():
+        try:
+            try:
+                raise ValueError("before")
+            except ValueError:
+                db.execute("select %s::text::int", [value])
+        except psycopg.Error as error:
+            raise LookupError(str(error)) from error
+
+    with pytest.raises(LookupError, match=value) as caught:
+        fail()
+    told = logs.describe(caught.value)
+    assert re.findall(r"^(?!Traceback|During|  ).+$", told, re.M) == [
+        "ValueError: before",
+        "InvalidTextRepresentation 22P02",
+        "LookupError",
+    ]
+    assert value not in told
 
 
 @pytest.mark.parametrize("given", ["a", "01J-x_y.z:1/2+3=@", "a" * 128])
