@@ -36,6 +36,10 @@ globals().update(settings)
 
 # A sync worker answers nobody else while an idle keep-alive connection is open.
 worker_class = "gthread"
+# Seconds. Longer than proxies keep an idle connection (nginx and most balancers 60), so that never the service but the
+# proxy ends one: a request that meets a connection as it closes fails. An idle connection costs no thread, and a worker
+# that stops ends it after two seconds.
+keepalive = 75
 # A session cookie in three chunks is longer than the default of 8190 bytes.
 limit_request_field_size = 65536
 # No socket for gunicorn's own control program beside the service.

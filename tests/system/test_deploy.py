@@ -1,20 +1,24 @@
 """What deploy/ ships, with the real programs: nginx before gunicorn, systemd's own check, a PgBouncer between."""
 
+import gzip
 import http.client
 import json
 import os
 import re
 import shlex
 import shutil
+import signal
 import socket
 import ssl
 import subprocess
 import tempfile
+import threading
 import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -195,6 +199,104 @@ def test_what_the_service_answers_comes_as_it_was(nginx, gunicorn, world):
     assert site.call("POST", lesson_path(2), headers)[1]["Idempotency-Key"] == "a"
     too_large = [site.call("POST", lesson_path(2), headers, b" " * size) for size in (16385, 2**20 + 1)]
     assert [(status, document["code"]) for status, _, document in too_large] == [(413, "body_too_large")] * 2
+
+
+def test_answers_are_compressed_and_known_again_by_their_etag(nginx, gunicorn, db):
+    add_user(db)
+    add_module(db, 1, *range(0x1000, 0x1000 + 100))
+    service = gunicorn(WEB_CONCURRENCY="1")
+    site = nginx(service)
+    zipped = {"Accept-Encoding": "gzip"}
+
+    def get(path: str, headers: dict[str, str]) -> tuple[int, Any, bytes]:
+        connection = http.client.HTTPConnection("www.example.org", site.port)
+        connection.sock = site.connect()
+        with closing(connection):
+            connection.request("GET", path, headers=headers)
+            response = connection.getresponse()
+            return response.status, response.headers, response.read()
+
+    for path, headers in (
+        ("/api/progress/outline", bearer()),
+        ("/progress-ui/store.js", {}),
+        ("/openapi.yaml", {}),
+    ):
+        status, plain, content = get(path, headers)
+        assert (status, plain["Content-Encoding"], plain["ETag"][0]) == (200, None, '"')
+        status, answered, body = get(path, headers | zipped)
+        assert (status, answered["Content-Encoding"]) == (200, "gzip")
+        assert gzip.decompress(body) == content
+        assert len(body) < len(content) / 2
+        assert answered["ETag"] == f"W/{plain['ETag']}"
+        vary = ", ".join(answered.get_all("Vary") or ())
+        assert "Accept-Encoding" in vary
+        assert ("Authorization, Cookie" in vary) == path.startswith("/api/")
+        for tag in (answered["ETag"], plain["ETag"]):
+            status, again, body = get(path, headers | zipped | {"If-None-Match": tag})
+            assert (status, again["Content-Encoding"], body) == (304, None, b"")
+        # What changed is sent again.
+        assert get(path, headers | zipped | {"If-None-Match": 'W/"other"'})[0] == 200
+    # What is shorter than a packet is sent as it is.
+    assert get("/api/progress/summary", bearer() | zipped)[1]["Content-Encoding"] is None
+
+
+def test_connections_to_the_service_are_kept(nginx):
+    came: list[tuple[int, str, str | None]] = []
+
+    class Service(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            came.append((self.client_address[1], self.request_version, self.headers["Connection"]))
+            self.send_response(200)
+            self.send_header("Content-Length", "2")
+            self.end_headers()
+            self.wfile.write(b"{}")
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Service) as server:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever).start()
+        site = nginx(f"http://127.0.0.1:{server.server_port}")
+        for _ in range(10):
+            assert site.call("GET", SUMMARY)[0] == 200
+        server.shutdown()
+    # nginx has a worker process for each core at most, and each its own connections.
+    assert {(version, connection) for _, version, connection in came} == {("HTTP/1.1", None)}
+    assert len({port for port, _, _ in came}) == 1
+
+
+def test_a_reload_fails_no_request_on_connections_that_are_kept(nginx, environ, world):
+    with running_gunicorn(environ | {"WEB_CONCURRENCY": "2"}) as service:
+        site = nginx(service.url)
+        over = threading.Event()
+        statuses: list[int] = []
+
+        def client() -> None:
+            while not over.is_set():
+                statuses.append(site.call("POST", lesson_path(2), bearer())[0])
+
+        threads = [threading.Thread(target=client) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        workers = service.workers()
+        service.process.send_signal(signal.SIGHUP)
+        try:
+            deadline = time.monotonic() + 30
+            while len(service.workers()) != 2 or service.workers() & workers:
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
+            beyond = len(statuses) + 50
+            while len(statuses) < beyond:
+                assert any(thread.is_alive() for thread in threads)
+                time.sleep(0.02)
+        finally:
+            over.set()
+            for thread in threads:
+                thread.join()
+        assert set(statuses) == {200}
 
 
 def test_the_components_are_passed_on(nginx, gunicorn):

@@ -1,0 +1,60 @@
+"""Connections that stay open between calls: how long, at whose cost, and what becomes of them at the end."""
+
+import http.client
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from contextlib import ExitStack
+from urllib.parse import urlsplit
+
+import pytest
+
+from tests.conftest import ROOT, running_gunicorn
+from tests.world import add_module, add_user, bearer, lesson_path
+
+IDLE = 50
+
+
+@pytest.mark.parametrize(("arguments", "seconds"), [(None, 75), ("--keep-alive 620", 620)])
+def test_an_idle_connection_is_kept_longer_than_most_balancers_keep_it(environ, db, arguments, seconds):
+    settings = environ | {"PATH": os.environ["PATH"]} | ({"GUNICORN_CMD_ARGS": arguments} if arguments else {})
+    command = [sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py", "--print-config", "wsgi:app"]
+    printed = subprocess.run(command, cwd=ROOT, env=settings, capture_output=True, text=True, check=True)
+    assert re.findall(r"^keepalive +=(.*)$", printed.stdout, re.M) == [f" {seconds}"]
+
+
+@pytest.mark.parametrize("told", [signal.SIGTERM, signal.SIGHUP])
+def test_idle_connections_hold_up_neither_others_nor_the_end(environ, db, told):
+    add_user(db)
+    add_module(db, 1, 2)
+    with running_gunicorn(environ | {"WEB_CONCURRENCY": "2", "WEB_THREADS": "2"}) as service, ExitStack() as stack:
+        address = urlsplit(service.url).netloc
+
+        def connect() -> http.client.HTTPConnection:
+            connection = http.client.HTTPConnection(address, timeout=20)
+            stack.callback(connection.close)
+            return connection
+
+        def call(connection: http.client.HTTPConnection, method: str, path: str) -> tuple[int, str | None]:
+            connection.request(method, path, headers=bearer())
+            response = connection.getresponse()
+            response.read()
+            return response.status, response.headers["Connection"]
+
+        idle = [connect() for _ in range(IDLE)]
+        assert {call(connection, "GET", "/healthz") for connection in idle} == {(200, "keep-alive")}
+        began = time.monotonic()
+        for _ in range(20):
+            assert call(connect(), "POST", lesson_path(2))[0] == 200
+        assert time.monotonic() - began < 5
+        workers = service.workers()
+        began = time.monotonic()
+        service.process.send_signal(told)
+        if told == signal.SIGTERM:
+            assert service.process.wait(60) == 0
+        while service.process.poll() is None and service.workers() & workers:
+            time.sleep(0.02)
+        assert time.monotonic() - began < 10  # gunicorn lets them go after two seconds; keep-alive has 75
