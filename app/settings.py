@@ -20,6 +20,8 @@ from jwt.algorithms import HMACAlgorithm
 from limits import RateLimitItem, parse_many
 from psycopg.conninfo import conninfo_to_dict
 
+from app import cpus
+
 T = TypeVar("T")
 
 PublicKey = RSAPublicKey | EllipticCurvePublicKey | Ed25519PublicKey
@@ -123,7 +125,7 @@ def from_environ(environ: Mapping[str, str] = os.environ) -> Settings:
         log_level=read("LOG_LEVEL", _log_level, "info"),
         host=read("HOST", _host, "127.0.0.1"),
         port=read("PORT", _whole_number(0, 65535), "8000"),
-        web_concurrency=read("WEB_CONCURRENCY", _whole_number(1, 1000), str(os.cpu_count() or 1)),
+        web_concurrency=read("WEB_CONCURRENCY", _whole_number(1, 1000), str(cpus.usable())),
         web_threads=read("WEB_THREADS", _whole_number(1, 1000), "4"),
         forwarded_allow_ips=read("FORWARDED_ALLOW_IPS", _networks, "127.0.0.1"),
     )

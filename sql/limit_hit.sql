@@ -1,6 +1,7 @@
 -- Counts a write against the write limit, unless the window is full: the clock that counts is this one. Concurrent hits
 -- on one key wait for each other at its row, and see what the one before left. In passing it takes away rows that have
--- expired, two at the most: its neighbours, which are anybody's, since the keys are random.
+-- expired, two at the most: its neighbours, which are anybody's, since the keys are random. Each hit rewrites all times
+-- of its key: 8 bytes for each that the window takes, out of line (TOAST) from about 2 kB on.
 --
 -- Parameters:
 --   key     text     whose write it is

@@ -290,6 +290,11 @@ def test_a_token_needs_a_secret_to_sign_it_with(database_url):
     assert run(database_url, "token", USER=LEARNER, AUTH_SECRET="encrypts") == (1, "", refused)
 
 
+@pytest.mark.parametrize("url", [None, "", "nonsense"])
+def test_a_token_needs_no_database(url):
+    assert decoded(run(url, "token", USER=LEARNER, AUTH_JWT_SECRET=SECRET)) == {"sub": LEARNER, "seconds": 43200}
+
+
 @pytest.mark.parametrize("hours", ["0", "-1", "nan", "inf", "8785", "1e+300", "1e400", "x", "12h", "1_0 0"])
 def test_hours_are_above_0_and_at_most_a_year(database_url, hours):
     refused = f"Error: HOURS={hours} is not a number of hours above 0, at most 8784: a year\n"

@@ -1,7 +1,6 @@
 """The settings, contract §7: one that is missing or wrong stops the start with one line that names it."""
 
 import dataclasses
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +11,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, rsa
 
-from app import database
+from app import cpus, database
 from app.database import NotReadyError
 from app.settings import Key, SettingsError, from_environ
 from tests.world import SECRET
@@ -74,7 +73,7 @@ def test_what_is_not_set_has_the_contracts_default():
         "log_level": "info",
         "host": "127.0.0.1",
         "port": 8000,
-        "web_concurrency": os.cpu_count(),
+        "web_concurrency": cpus.usable(),
         "web_threads": 4,
         "forwarded_allow_ips": "127.0.0.1",
     }
