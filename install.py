@@ -16,6 +16,8 @@ from pathlib import Path
 NEEDED = (3, 11)
 FOLDER = Path(__file__).resolve().parent
 VENV = FOLDER / ".venv"
+# `make run` holds this file's lock, and its address is in it.
+RUN_LOCK = FOLDER / ".local" / "run.lock"
 LOCK = FOLDER / "requirements-dev.txt"
 # What these tasks need besides is large, and nobody who only wants to see the service run should wait for it.
 SYSTEM_LOCK = FOLDER / "requirements-system.txt"
@@ -73,6 +75,9 @@ def make_venv():
             "install: .venv was not made by make, and is left alone: its tasks are `.venv/bin/python -m app.cli`; "
             "or remove it"
         )
+    user = user_of_venv()
+    if user:
+        sys.exit("install: .venv is out of date, but {} still runs from it; stop that first".format(user))
     try:
         import ensurepip  # noqa: F401
         import venv
@@ -95,6 +100,29 @@ def make_venv():
         venv.create(str(VENV), with_pip=True)
     except (OSError, subprocess.CalledProcessError) as error:
         sys.exit("install: .venv cannot be made: {}".format(error))
+
+
+def user_of_venv():
+    """Name somebody who runs from .venv, or None: what they import later, or a new worker, would not be there."""
+    if RUN_LOCK.exists():
+        with RUN_LOCK.open() as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except OSError:
+                return "`make run` at {}".format(lock.read().strip())
+    # On Linux also what was started otherwise, a service for instance. The folder of another user's process cannot be
+    # read; a service's command is an absolute path.
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            program = Path(os.fsdecode((process / "cmdline").read_bytes().split(b"\0")[0]))
+            if not program.is_absolute():
+                program = (process / "cwd").resolve() / program
+            # Not the program itself, which is a link to the machine's Python.
+            if program.parent.resolve() == VENV / "bin":
+                return "process {}".format(process.name)
+        except OSError:
+            continue
+    return None
 
 
 def install(lock):

@@ -1,12 +1,15 @@
 """install.py: what make runs first, with Python's standard library alone."""
 
+import fcntl
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
 import textwrap
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -106,6 +109,55 @@ def test_an_environment_that_somebody_else_made_is_left_alone(checkout):
         "or remove it\n",
     )
     assert (checkout / ".venv" / "bin" / "python").exists()
+
+
+@contextmanager
+def make_run(checkout: Path) -> Iterator[None]:
+    """What `make run` holds while it runs, on any system: the lock in which it wrote its address."""
+    (checkout / ".local").mkdir()
+    with (checkout / ".local" / "run.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        lock.write("http://127.0.0.1:8000")
+        lock.flush()
+        yield
+
+
+@contextmanager
+def process(checkout: Path, python: str) -> Iterator[None]:
+    """Any process that runs from .venv, such as a service that an operator started."""
+    command = [python, "-c", "input('ready')"]
+    with subprocess.Popen(command, cwd=checkout, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as running:
+        assert running.stdout
+        assert running.stdout.read(5) == b"ready"
+        yield
+        running.communicate(b"\n")
+
+
+def test_a_changed_lock_takes_nothing_from_under_what_runs(checkout):
+    assert install(checkout)[0] == 0
+    kept = checkout / ".venv" / "kept"
+    kept.touch()
+    link = checkout / "link"
+    link.symlink_to(checkout)
+    users = [
+        (make_run(checkout), "`make run` at http://127.0.0.1:8000"),
+        (process(checkout, ".venv/bin/python"), r"process \d+"),
+        (process(checkout, str(checkout / ".venv/bin/python")), r"process \d+"),
+        (process(Path("/"), str(link / ".venv/bin/python")), r"process \d+"),
+    ]
+    for number, (using, who) in enumerate(users):
+        with using:
+            # What is up to date may be used by as many as like.
+            if number == 0:
+                assert install(checkout) == (0, "")
+                (checkout / "requirements-dev.txt").write_text("# changed\n")
+            status, output = install(checkout)
+        assert status == 1
+        refused = rf"install: \.venv is out of date, but {who} still runs from it; stop that first\n"
+        assert re.fullmatch(refused, output)
+        assert kept.exists()
+    assert install(checkout)[0] == 0
+    assert not kept.exists()
 
 
 def test_what_only_some_tasks_need_is_installed_by_them_alone_and_on_top(checkout):
