@@ -1,5 +1,6 @@
 """app/openapi.yaml against the service: every example in it is an answer that the service gives."""
 
+import keyword
 import re
 import subprocess
 import sys
@@ -27,6 +28,35 @@ OPERATIONS = {
 
 def test_the_document_is_openapi_3_1():
     OpenAPIV31SpecValidator(contract.DOCUMENT).validate()
+
+
+# What a generated client may call neither a function nor a type: ECMAScript's reserved words, those of strict mode and
+# of modules, its literals, and what CommonJS puts around every file.
+JAVASCRIPT = """
+    arguments async await break case catch class const continue debugger default delete do else enum eval export
+    extends false finally for function if implements import in instanceof interface let new null package private
+    protected public return static super switch this throw true try typeof undefined var void while with yield
+    module exports require global process
+"""
+
+
+def test_no_operation_and_no_schema_is_named_by_a_word_of_javascript_or_python():
+    taken = {*JAVASCRIPT.split(), *keyword.kwlist, *keyword.softkwlist}
+    assert taken.isdisjoint(OPERATIONS)
+    assert taken.isdisjoint(contract.DOCUMENT["components"]["schemas"])
+
+
+def test_an_operation_is_named_by_a_verb_and_a_noun():
+    """So that a generated client has functions that read like ones, each of its own."""
+    operations = [
+        operation
+        for item in contract.DOCUMENT["paths"].values()
+        for method, operation in item.items()
+        if method != "parameters"
+    ]
+    assert len(operations) == len(OPERATIONS)
+    for name in OPERATIONS:
+        assert re.fullmatch(r"(get|list|mark|unmark|receive)([A-Z][a-z]+)+", name), name
 
 
 def test_the_document_is_served_without_a_session_to_be_cached(api):
@@ -97,13 +127,13 @@ def example(operation: str) -> Any:
 
 
 def test_every_example_of_an_answer_is_the_answer(api, curriculum):
-    assert api.delete(FIRST, headers=bearer()).json == example("unmark")
-    assert api.post(FIRST, headers=bearer(), json=EARLIER).json == example("mark")
-    body = OPERATIONS["mark"][2]["requestBody"]["content"]["application/json"]["examples"]
+    assert api.delete(FIRST, headers=bearer()).json == example("unmarkLesson")
+    assert api.post(FIRST, headers=bearer(), json=EARLIER).json == example("markLesson")
+    body = OPERATIONS["markLesson"][2]["requestBody"]["content"]["application/json"]["examples"]
     assert [entry["value"] for entry in body.values()] == [{}, EARLIER]
-    for name in ("summary", "module", "lessons", "modules", "outline", "next"):
+    for name in ("getSummary", "getModule", "listLessons", "listModules", "getOutline", "getNextLesson"):
         path, _, _ = OPERATIONS[name]
-        if name == "module":
+        if name == "getModule":
             path = path.replace("{moduleId}", contract.DOCUMENT["paths"][path]["parameters"][0]["example"])
         assert api.get(path, headers=bearer()).json == example(name)
 
@@ -182,7 +212,7 @@ def test_every_example_of_a_problem_is_the_problem(api, make_api, curriculum, db
 def test_a_wrong_document_would_be_noticed(api, db, monkeypatch):
     """The check itself can fail: on a status, a header, a code and a body that the document does not have."""
     add_user(db)
-    summary = OPERATIONS["summary"][2]["responses"]
+    summary = OPERATIONS["getSummary"][2]["responses"]
     with monkeypatch.context() as patch:
         patch.delitem(summary, "200")
         with pytest.raises(KeyError):
