@@ -17,9 +17,9 @@ from typing import Any
 process: Any = sys
 
 
-def check() -> bool:
+def check(*options: str) -> bool:
     """Whether the service may start; then gunicorn's settings are kept. If not, the check itself has said why."""
-    command = [sys.executable, "-m", "app.start"]
+    command = [sys.executable, "-m", "app.start", *options]
     done = subprocess.run(command, cwd=Path(__file__).parent, stdout=subprocess.PIPE, check=False)
     # Not by the exit status: gunicorn collects that of any child, and Python then takes it for 0.
     if done.stdout:
@@ -28,7 +28,7 @@ def check() -> bool:
 
 
 first = not hasattr(process, "progress_settings")
-if first and not check():
+if first and not check("--judge"):
     sys.exit(1)
 settings = dict(process.progress_settings)
 metrics = settings.pop("metrics")

@@ -2,6 +2,7 @@
 
 import io
 import math
+import os
 import re
 import sys
 import time

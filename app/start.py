@@ -1,5 +1,7 @@
 """The check before a start and before a reload: `python -m app.start`, which gunicorn.conf.py runs as a process.
 
+With `--judge`, which is for a start alone, it also judges the stored subscriptions again by the settings of Stripe.
+
 What gunicorn's master imported itself, its workers would inherit, and a reload (HUP) would go on with old code.
 """
 
@@ -38,8 +40,9 @@ def main() -> None:
     try:
         settings = from_environ()
         database.check(settings)
-        if settings.stripe_webhook_secrets:
-            # Last: a start that is refused must change nothing.
+        # Last: a start that is refused must change nothing. And not before a reload, which goes on with the settings of
+        # the start, whatever the environment of the check says.
+        if settings.stripe_webhook_secrets and "--judge" in sys.argv:
             judged = _judge_subscriptions(settings)
             if settings.log_level != "error":
                 _warn(settings, judged)

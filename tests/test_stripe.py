@@ -545,7 +545,7 @@ def test_a_subscription_that_does_not_count_takes_nothing_that_was_written_by_ha
 def start(environ: dict[str, str], **settings: str) -> subprocess.CompletedProcess[str]:
     """The check that gunicorn runs before the service starts, which judges what the mirror wrote."""
     return subprocess.run(
-        [sys.executable, "-m", "app.start"],
+        [sys.executable, "-m", "app.start", "--judge"],
         cwd=ROOT,
         env=environ | {"STRIPE_WEBHOOK_SECRET": SECRET} | settings,
         capture_output=True,
@@ -596,6 +596,19 @@ def test_what_was_written_by_hand_stays_at_a_start(api, environ, db):
     for settings in ({"SUBSCRIPTION_GRACE": "3 days"}, {"STRIPE_PRICES": "price_of_none"}):
         started(environ, **settings)
         assert [copied(db, user_id) for user_id in hands] == before
+
+
+def test_the_check_before_a_reload_judges_nothing(api, environ, learner, db):
+    deliver(api, event("updated", subscription()))
+    with running_gunicorn(environ | {"STRIPE_WEBHOOK_SECRET": SECRET, "SUBSCRIPTION_GRACE": "1 day"}) as service:
+        assert copied(db) == (NEW, "active", T0 + 31 * DAY)
+        db.execute("update subscriptions set current_period_end = '2031-01-01', mirrored_period_end = '2031-01-01'")
+        before = copied(db)
+        old = service.workers()
+        service.process.send_signal(signal.SIGHUP)
+        while service.workers() & old:
+            time.sleep(0.05)
+        assert copied(db) == before
 
 
 def test_a_start_without_a_change_writes_nothing(api, environ, learner, db):
