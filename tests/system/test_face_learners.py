@@ -64,6 +64,11 @@ def navigate(shown: Shown, body: str = BOTH) -> None:
     )
 
 
+def refresh(shown: Shown) -> None:
+    """Ask again, and wait until what was answered is shown."""
+    shown.page.evaluate("() => document.querySelector('course-progress').refresh()")
+
+
 def text_of(page: Page) -> str:
     return str(page.evaluate(TEXT))
 
@@ -177,7 +182,7 @@ def test_a_write_on_its_way_is_not_stored_as_another_learners(shown, db):
     # The page is the other learner's now, whose own change is theirs.
     shown.page.unroute_all()
     shown.course.locator(".continue").get_by_role("button").click()
-    expect(shown.percent).to_have_text("100%")
+    expect(shown.notice).to_have_text("“Hello World” is completed.")
     assert [row[:2] for row in completions(db)] == [(OTHER, uuid4(HELLO)), (LEARNER, uuid4(LASAGNA))]
 
 
@@ -259,10 +264,10 @@ def test_two_learners_who_have_done_the_same_are_told_apart(visit, world, db):  
     shown = visit()
     sign_in(shown, OTHER)
     made = Calls(shown.page)
-    shown.becomes_visible()
-    assert sorted(made.wait(2)) == ["GET next 304", "GET outline 304"]
+    refresh(shown)
+    assert sorted(made) == ["GET next 304", "GET outline 304"]
     shown.lesson.get_by_role("button").click()
-    expect(shown.percent).to_have_text("25%")
+    expect(shown.lesson.get_by_role("status")).to_contain_text("“Lasagna” is completed.")
     assert [row[:2] for row in completions(db)] == [(OTHER, uuid4(LASAGNA))]
 
 
@@ -285,11 +290,10 @@ def test_without_a_tag_nothing_is_sent(visit, world, db):  # noqa: F811
     )
     made.wait(2)
     assert sorted(made.asked) == ["GET next", "GET outline"]
-    shown.page.unroute_all()
-    shown.becomes_visible()
-    made.wait(4)
+    shown.page.unroute_all(behavior="wait")
+    refresh(shown)
     shown.lesson.get_by_role("button").click()
-    expect(shown.percent).to_have_text("25%")
+    expect(shown.lesson.get_by_role("status")).to_contain_text("“Lasagna” is completed.")
 
 
 # A token, and another of the same learner for later.
@@ -326,7 +330,8 @@ def test_a_renewed_token_of_the_same_learner_changes_nothing(visit, two_learners
     shown.lesson.get_by_role("button").click()
     for _ in range(3):
         shown.page.evaluate(SET[kind], first)
-    shown.page.wait_for_timeout(0)
+    # What a renewed token makes the store do, it does in the next task.
+    shown.page.evaluate("() => new Promise((done) => setTimeout(() => setTimeout(done)))")
     assert [call for call in made.asked if call.startswith("GET")] == []
     shown.page.evaluate(SET[kind], renewed)
     held.let_go()
