@@ -88,7 +88,7 @@ class Connection(psycopg.Connection[DictRow]):
     def connect(cls, *args: Any, **kwargs: Any) -> Self:
         """Connect as psycopg does, and close the socket at once if that takes too long.
 
-        psycopg leaves the socket to the garbage collector, and a server that is frozen would collect them.
+        psycopg leaves the socket to the garbage collector. Attempts would pile up at a server that is frozen.
         """
         try:
             return super().connect(*args, **kwargs)
@@ -171,9 +171,9 @@ class Pool(ConnectionPool[Connection]):
             self.begin_outage(monotonic())
 
     def begin_outage(self, asked: float) -> None:
-        """Begin an outage, unless the database was `asked` for the answer that did not come before the last one began.
+        """Begin an outage, since the database has not answered what it was `asked` at that time.
 
-        A request that has waited since then tells nothing new.
+        An answer that has been missing since before the last outage tells nothing new.
         """
         with self._outage_lock:
             if self.down or asked < self.outage_began:
@@ -253,7 +253,7 @@ TABLES = _tables()
 
 
 def read_write(database_url: str) -> dict[str, Any]:
-    """Return the parameters of a libpq URL, for a connection that writes: a standby is refused, unless the URL says."""
+    """Return the parameters of a libpq URL, which refuse a standby unless the URL says otherwise."""
     return {"target_session_attrs": "read-write"} | conninfo_to_dict(database_url)
 
 
@@ -301,6 +301,9 @@ def check(settings: Settings) -> None:
     """Raise NotReadyError unless the database answers, is fit, has every migration, and takes every statement."""
     try:
         with psycopg.Connection.connect(settings.database_url, **connect_options(settings)) as connection:
+            # First, since readiness.sql, too, looks at the site's table, and names no setting.
+            if settings.auth_session_table:
+                _check_session_table(connection, settings.auth_session_table)
             unfit = _unfit(_readiness(connection, settings))
             if unfit:
                 raise NotReadyError(f"DATABASE_URL: {unfit}")
@@ -319,8 +322,6 @@ def check(settings: Settings) -> None:
                     raise NotReadyError(
                         f"sql/{name}.sql does not prepare: {' '.join(result.get_error_message().split())}"
                     )
-            if settings.auth_session_table:
-                _check_session_table(connection, settings.auth_session_table)
     except OperationalError as error:
         raise NotReadyError(f"DATABASE_URL: no connection: {' '.join(str(error).split())}") from None
     except Error as error:  # a role without rights, say

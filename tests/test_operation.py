@@ -361,6 +361,13 @@ def test_gunicorns_own_log_does_not_quote_a_request_that_it_failed_at(stdout):
     ]
 
 
+def test_the_pool_says_the_same_once_a_minute(stdout):
+    logger = logging.getLogger("psycopg.pool")
+    for reason in ("refused", "refused", "starting up", "refused"):
+        logger.warning("error connecting in %r: %s", "progress", reason)
+    assert [line["message"].rpartition(": ")[2] for line in stdout()] == ["refused", "starting up"]
+
+
 @pytest.mark.parametrize(("level", "statuses"), [("debug", {200, 404}), ("info", {200, 404}), ("error", set())])
 def test_the_log_level_decides_what_is_said(environ, db, level, statuses):
     with running_gunicorn(environ | {"WEB_CONCURRENCY": "1", "LOG_LEVEL": level}) as service:

@@ -309,6 +309,15 @@ def test_three_columns_of_the_sites_sessions_are_enough(make_api, db, environ):
         db.execute("drop table sessions")
 
 
+def test_a_schema_that_the_role_may_not_enter_is_told_by_the_name_of_the_setting(environ, db):
+    db.execute("create schema closed; create table closed.sessions (id integer)")
+    try:
+        with pytest.raises(database.NotReadyError, match=r"^AUTH_SESSION_TABLE: permission denied for schema closed$"):
+            database.check(from_environ(environ | {"AUTH_SESSION_TABLE": "closed.sessions"}))
+    finally:
+        db.execute("drop schema closed cascade")
+
+
 TIMEOUTS = """
     select
         current_setting('lock_timeout') as a,
