@@ -156,6 +156,12 @@ class Pool(ConnectionPool[Connection]):
         return self._connect_options
 
     def _take_in(self, connection: Connection) -> None:
+        """Make a new connection ready for use. During an outage it has to answer before anybody gets it.
+
+        A proxy may let clients in while its server is away.
+        """
+        if self.down:
+            self._prove(connection)
         self.attempting = False
         # A write's later statements must see what its lock waited for, whatever default the database was given.
         connection.isolation_level = IsolationLevel.READ_COMMITTED
@@ -195,7 +201,18 @@ class Pool(ConnectionPool[Connection]):
         """Return in how many whole seconds, at least 1, the next attempt to connect begins; None without an outage."""
         return str(max(1, math.ceil(self.next_attempt - monotonic()))) if self.down else None
 
+    def _prove(self, connection: Connection) -> None:
+        """End the outage if the server answers on a connection; close the connection and raise what happened if not."""
+        connection.deadline = self.next_attempt = monotonic() + ANSWER_SECONDS
+        try:
+            self.check_connection(connection)
+        except Error:
+            connection.close()
+            raise
+        self.end_outage()
+
     def _recover(self, outage: float) -> None:
+        """Have the pool make one attempt after the other until the outage is over."""
         while self.down and self.outage_began == outage:
             try:
                 connection = self.getconn(timeout=PAUSE_SECONDS)
@@ -203,18 +220,12 @@ class Pool(ConnectionPool[Connection]):
                 continue
             except PoolClosed:
                 return
-            # A proxy may let clients in while its server is away.
-            connection.deadline = monotonic() + ANSWER_SECONDS
-            self.next_attempt = connection.deadline
             try:
-                self.check_connection(connection)
+                self._prove(connection)  # it may be one that the pool had before
             except Error:
-                connection.close()
-                self.next_attempt = monotonic() + PAUSE_SECONDS
                 sleep(PAUSE_SECONDS)
-            else:
-                self.end_outage()
-            self.putconn(connection)
+            finally:
+                self.putconn(connection)
 
 
 def load(path: Path, session_table: str = ":session_table") -> Statement:

@@ -99,6 +99,8 @@ class Load:
                 status, retry_after = response.status, response.headers["Retry-After"]
             except (OSError, http.client.HTTPException, ValueError) as error:
                 failure = error
+            if status == 503:
+                self.over.wait(0.01)  # the service needs the machine more than who asks again at once
             if connection and (failure or not self.keep_alive):
                 connection.close()
                 connection = None

@@ -18,9 +18,13 @@ from tests.conftest import as_service, running_gunicorn
 from tests.load import Load, fill
 from tests.world import LEARNER, SECRET, add_module, add_user, assert_problem, bearer, mark, ok, uuid4
 
-# Seconds. A request that is refused asks nobody; the rest is the machine's, which runs other tests too.
-AT_ONCE = 0.3
-TIMEOUT = 1.0
+TIMEOUT = 1.0  # seconds
+
+
+def assert_at_once(seconds: list[float]) -> None:
+    """Hold how long refused requests took: none waited for the database, the slowest few for this machine at most."""
+    assert sorted(seconds)[len(seconds) * 9 // 10] < 0.3
+    assert max(seconds) < TIMEOUT
 
 
 class Relay:
@@ -134,15 +138,15 @@ def test_while_the_database_never_answers_callers_are_told_so_at_once_and_health
     refused = [answer for answer in load.answers if answer.status == 503]
     assert {status for status, _ in probes[0::2]} == {200}
     assert {status for status, _ in probes[1::2]} == {503}
-    assert max(seconds for _, seconds in probes) < AT_ONCE
-    assert answered - back < 2
+    assert_at_once([seconds for _, seconds in probes])
+    assert answered - back < 3
     # Who had asked already waited for the timeout; who came during the outage did not, until its end.
     for answer in load.answers:
         assert answer.status in (200, 503)
-        assert answer.seconds < TIMEOUT + AT_ONCE
+        assert answer.seconds < 2 * TIMEOUT
     later = [answer for answer in refused if answer.ended - answer.seconds > began]
     assert len(later) > 100
-    assert max(answer.seconds for answer in later) < AT_ONCE
+    assert_at_once([answer.seconds for answer in later])
     assert {answer.document["code"] for answer in later} == {"unavailable"}
     assert {int(answer.retry_after or 0) for answer in later} <= {1, 2}
     assert relay.most == 1
@@ -205,7 +209,7 @@ def test_a_pool_whose_connections_are_all_in_use_is_no_outage(make_api, db, capl
 
 def test_a_connection_that_never_comes_about_is_an_outage_too(make_api, relay):
     relay.silent = True
-    api = make_api(DATABASE_URL=relay.url, DATABASE_TIMEOUT="0.5")
+    api = make_api(DATABASE_URL=relay.url, DATABASE_TIMEOUT=str(TIMEOUT))
 
     def seconds() -> float:
         started = time.monotonic()
@@ -214,28 +218,32 @@ def test_a_connection_that_never_comes_about_is_an_outage_too(make_api, relay):
         assert answer.headers["Retry-After"] in ("1", "2")
         return time.monotonic() - started
 
-    assert 0.5 < seconds() < 0.5 + AT_ONCE
-    assert max(seconds() for _ in range(5)) < AT_ONCE
+    assert TIMEOUT < seconds() < 2 * TIMEOUT
+    assert_at_once([seconds() for _ in range(20)])
     relay.silent = False
     back = time.monotonic()
     while api.get("/api/progress/summary", headers=bearer(uuid4(0xC0))).status_code != 200:
-        assert time.monotonic() - back < 2
+        assert time.monotonic() - back < 3
+        time.sleep(0.01)
 
 
 def test_a_proxy_that_lets_in_while_its_server_is_away_does_not_end_an_outage(make_api, relay):
-    api = make_api(DATABASE_URL=relay.url, DATABASE_TIMEOUT="0.5")
+    api = make_api(DATABASE_URL=relay.url, DATABASE_TIMEOUT=str(TIMEOUT))
     path = "/api/progress/summary"
     assert api.get(path, headers=bearer(uuid4(0xC0))).status_code == 200
     relay.lets_in = True
     relay.silent = True
     assert api.get(path, headers=bearer(uuid4(0xC0))).status_code == 503
     began = time.monotonic()
-    time.sleep(0.2)  # those of the first moment wait for what the next connection brings
+    seconds = []
     while time.monotonic() < began + 3:
         started = time.monotonic()
         assert api.get(path, headers=bearer(uuid4(0xC0))).status_code == 503
-        assert time.monotonic() - started < AT_ONCE
+        seconds.append(time.monotonic() - started)
+        time.sleep(0.01)
+    assert_at_once(seconds)
     relay.silent = False
     back = time.monotonic()
     while api.get(path, headers=bearer(uuid4(0xC0))).status_code != 200:
-        assert time.monotonic() - back < 2
+        assert time.monotonic() - back < 3
+        time.sleep(0.01)
