@@ -257,6 +257,7 @@ def _show_access(connection: psycopg.Connection[Any], user_id: str) -> None:
         line += f", period ends {said['current_period_end'] or 'at no known time'}"
         # Only where it matters: the reader compares the two.
         line += f", for {said['prices'] or 'no price'}" if prices else ""
+        line += "" if said["attached"] else "; theirs with its next event or make stripe-sync"
         click.echo(f"Stripe said last, at {said['said_at']}: {line}")
     if prices and subscriptions:
         click.echo(f"access is given by: {', '.join(prices)} (STRIPE_PRICES)")

@@ -44,6 +44,10 @@ INSTEAD = {
 }
 
 
+# A price that was a plan once may have any name, such as `gold`.
+STRIPE_ID = re.compile(r"[A-Za-z0-9_.:/@+-]{1,255}", re.ASCII)
+
+
 class SettingsError(ValueError):
     """A setting is missing or wrong. Its text is one line that begins with the setting's name."""
 
@@ -230,8 +234,7 @@ def stripe_ids(text: str) -> tuple[str, ...]:
     """Return the comma-separated ids of Stripe's prices and products; raise ValueError for what can be none."""
     ids = _list(text)
     for each in ids:
-        # A price that was a plan once may have any name, such as `gold`.
-        if not re.fullmatch(r"[A-Za-z0-9_.:/@+-]{1,255}", each):
+        if not STRIPE_ID.fullmatch(each):
             raise ValueError(f"{each!r} is not the id of a price or product at Stripe, such as price_1 or prod_1")
     return tuple(ids)
 

@@ -22,8 +22,8 @@ EVERY_SUBSCRIPTION = (
 )
 
 NOT_JUDGED = (
-    "the subscriptions that are stored could not be judged by SUBSCRIPTION_GRACE and STRIPE_PRICES in time; if one of"
-    " the two has changed, run: make stripe-sync"
+    "the subscriptions that are stored could not be judged by SUBSCRIPTION_GRACE and STRIPE_PRICES; if one of the two"
+    " has changed, run: make stripe-sync"
 )
 
 # The timeouts of DATABASE_TIMEOUT do not bound the check: none covers the name service, or a PgBouncer that queues.
@@ -67,7 +67,7 @@ def main() -> None:
 def _judge_subscriptions(settings: Settings) -> bool:
     """Judge again what the mirror wrote: SUBSCRIPTION_GRACE or STRIPE_PRICES may be new. Once, and not per worker.
 
-    Returns False if there was too much to judge in time; then nothing was changed.
+    Returns False if that failed, for instance because there was too much to judge in time; then nothing was changed.
     """
     from app import stripe  # Stripe's library takes longer to import than everything else
 
@@ -75,14 +75,12 @@ def _judge_subscriptions(settings: Settings) -> bool:
     try:
         with psycopg.Connection.connect(settings.database_url, **database.connect_options(bounded)) as connection:
             stripe.judge(connection, stripe.terms(settings))
-    except (psycopg.errors.QueryCanceled, psycopg.errors.LockNotAvailable):
-        return False
-    except psycopg.OperationalError as error:
-        raise database.NotReadyError(f"DATABASE_URL: {' '.join(str(error).split())}") from None
-    except psycopg.Error as error:  # the rights of an earlier version, say
+    except psycopg.errors.InsufficientPrivilege as error:  # the rights of an earlier version
         raise database.NotReadyError(
             f"DATABASE_URL: {error.diag.message_primary}; was deploy/grants.sql run after make migrate?"
         ) from None
+    except psycopg.Error:  # too many, a lock, a read-only database: the service can do its work all the same
+        return False
     return True
 
 

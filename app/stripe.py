@@ -21,7 +21,7 @@ from psycopg.rows import DictRow
 from app import checks, database
 from app.problems import Problem
 from app.sessions import USER_ID
-from app.settings import Settings
+from app.settings import STRIPE_ID, Settings
 
 blueprint = Blueprint("stripe", __name__)
 
@@ -157,12 +157,6 @@ def read(event: dict[str, Any], user_id_metadata: str) -> Said:
     if created is None:
         raise MalformedError("no created")
     _check_depth(data)
-    for item in _items(subscription):
-        price = item.get("price")
-        for name in ("id", "product"):
-            # PostgreSQL has no text with a NUL or half a character in it, and stripe_copy.sql compares these as text.
-            if isinstance(price, dict) and isinstance(price.get(name), str) and not price[name].isprintable():
-                raise MalformedError("an item whose price has no id")
     json.dumps(data, allow_nan=False)
     kind = _text(event, "type").rpartition(".")[2]
     previous = data.get("previous_attributes")
@@ -198,6 +192,26 @@ def _items(subscription: dict[str, Any]) -> Iterator[dict[str, Any]]:
     items = subscription.get("items")
     listed = items.get("data") if isinstance(items, dict) else None
     yield from (item for item in (listed if isinstance(listed, list) else ()) if isinstance(item, dict))
+
+
+def _ends(subscription: dict[str, Any]) -> dict[str, float | None]:
+    """When the period of each price and product of a subscription ends, of the last of its items, in seconds."""
+    ends: dict[str, float | None] = {}
+    whole = _time(subscription.get("current_period_end"))
+    for item in _items(subscription):
+        end = _time(item.get("current_period_end"))
+        end = whole if end is None else end
+        price = item.get("price")
+        names = (price.get("id"), price.get("product")) if isinstance(price, dict) else ()
+        for name in names:
+            # What cannot be listed need not be kept.
+            if isinstance(name, str) and STRIPE_ID.fullmatch(name):
+                ends[name] = max((each for each in (end, ends.get(name)) if each is not None), default=None)
+    return ends
+
+
+def _items_read(event_id: str, subscription: dict[str, Any]) -> dict[str, Any]:
+    return {"event": event_id, "ends": _ends(subscription)}
 
 
 def _period_end(subscription: dict[str, Any]) -> float | None:
@@ -254,6 +268,7 @@ def keep(connection: psycopg.Connection[Any], said: Said, terms: Terms) -> str:
             event_created=str(latest.event_created),
             object=json.dumps(latest.object),
             previous_attributes=json.dumps(latest.previous_attributes),
+            items=json.dumps(_items_read(latest.event_id, latest.object)),
             rivals=json.dumps([asdict(rival) for rival in rivals]),
         )
     # In any case: the learner may have come in the meantime.
@@ -272,17 +287,34 @@ def attach(connection: psycopg.Connection[Any], customer_id: str, terms: Terms) 
     # Sorted, so that two transactions do not wait for each other.
     learners = sorted({str(row[when]) for row in rows for when in ("before", "after") if row[when]})
     for learner in learners:
-        database.run(connection, "lock", user_id=learner)
+        # The foreign key has seen the learner. Row level security hides the row, and would take the access away.
+        if not database.run(connection, "lock", user_id=learner).fetchone():
+            raise psycopg.OperationalError("the lock of the learner's row found none")
     if learners:  # else what was written by hand stays: it may be right
-        database.run(connection, "stripe_release", customer_id=customer_id)
-        _copy(connection, learners, terms)
+        if terms.prices:
+            _read_items(connection, _array(learners))
+        database.run(connection, "stripe_release", customer_id=customer_id, user_ids=_array(learners))
+        _copy(connection, _array(learners), terms)
     return {row["stripe_subscription_id"] for row in rows if row["after"]}
 
 
-def _copy(connection: psycopg.Connection[Any], user_ids: list[str] | str, terms: Terms) -> None:
-    if not isinstance(user_ids, str):
-        user_ids = _array(user_ids)
+def _copy(connection: psycopg.Connection[Any], user_ids: str, terms: Terms) -> None:
     database.run(connection, "stripe_copy", user_ids=user_ids, grace=str(terms.grace), prices=_array(terms.prices))
+
+
+def _read_items(connection: psycopg.Connection[Any], user_ids: str | None) -> bool:
+    """Read the items of subscriptions that another version stored, of these learners or of all; False: of none."""
+    rows = database.run(connection, "stripe_unread", user_ids=user_ids).fetchall()
+    read = [
+        {
+            "stripe_subscription_id": row["stripe_subscription_id"],
+            "items": _items_read(row["event_id"], json.loads(row["object"])),
+        }
+        for row in rows
+    ]
+    if read:
+        database.run(connection, "stripe_items", items=json.dumps(read))
+    return bool(read)
 
 
 def _array(values: Iterable[str]) -> str:
@@ -295,6 +327,9 @@ def judge(connection: psycopg.Connection[Any], terms: Terms) -> None:
 
     For the service's start and make stripe-sync, since the terms may have changed. What was written by hand stays.
     """
+    # In transactions of their own: what was read need not be read again, whatever becomes of the rest.
+    while terms.prices and _read_items(connection, None):
+        pass
     with connection.transaction():
         database.run(connection, "stripe_judge_lock")
         user_ids = database.one(database.run(connection, "stripe_judge").fetchone())["user_ids"]

@@ -34,6 +34,7 @@ begin
             ('stripe_customers', 'checkout_session_id'),
             ('stripe_customers', 'session_created'),
             ('stripe_subscriptions', 'rivals'),
+            ('stripe_subscriptions', 'items'),
             ('subscriptions', 'mirrored_period_end')
         ) as columns (table_name, column_name)
     loop

@@ -56,11 +56,17 @@ add column if not exists session_created timestamptz;
 -- What other events of the same second said, so that the order in which they come does not matter.
 alter table stripe_subscriptions add column if not exists rivals json not null default '[]';
 
--- current_period_end as the mirror wrote it. Where the two differ, somebody wrote the row by hand since.
+-- When the period of each price and product of a subscription ends, in seconds since 1970, and the event that said so.
+-- It is made of object, which PostgreSQL cannot always read: JSON may hold characters that its text cannot.
+alter table stripe_subscriptions add column if not exists items json;
+
+-- current_period_end as the mirror wrote it, -infinity for null. Where the two differ, or this is null, somebody wrote
+-- the row by hand.
 alter table subscriptions add column if not exists mirrored_period_end timestamptz;
 
 -- Earlier versions did not keep what they wrote. They wrote a period's end and, where there is access, the grace of the
--- time. The most frequent difference is that grace. Any other difference may be a gift of the operator's, and stays.
+-- time, which is 1 hour by default and a year at most. The most frequent difference is that grace, if more than one row
+-- has it. Any other difference may be a gift of the operator's, and stays.
 with copied as (
     select
         subscription.user_id,
@@ -73,18 +79,26 @@ with copied as (
             subscription.stripe_subscription_id = said.stripe_subscription_id
             and subscription.user_id = said.user_id
             and subscription.status = said.status
+    -- Which the earlier versions never wrote, and which cannot be subtracted.
+    where isfinite(subscription.current_period_end)
 ),
 
 usual as (
-    select mode() within group (order by grace) as grace
+    select grace
     from copied
-    where gives_access
+    where gives_access and grace between interval '0' and interval '366 days'
+    group by grace
+    having count(*) > 1 or grace = interval '1 hour'
+    order by
+        count(*) desc,
+        grace asc
+    limit 1
 )
 
 update subscriptions
 set mirrored_period_end = copied.current_period_end
 from copied
-cross join usual
+left join usual on true
 where
     subscriptions.user_id = copied.user_id
     and subscriptions.mirrored_period_end is null

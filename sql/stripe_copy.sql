@@ -24,38 +24,20 @@ with counting as (
             select subscription.current_period_end as ends_at
             where cardinality(:'prices'::text[]) = 0
             union all
-            select
-                max(
-                    case
-                        when ends.seconds ~ '^\d{1,11}(\.\d+)?$' then to_timestamp(ends.seconds::double precision)
-                    end
-                ) as ends_at
-            from
-                json_array_elements(
-                    case
-                        when json_typeof(subscription.object -> 'items' -> 'data') = 'array'
-                            then subscription.object -> 'items' -> 'data'
-                        else '[]'
-                    end
-                ) as item (document)
-            cross join
-                lateral (
-                    -- Before the API version 2025-03-31.basil the period is the subscription's.
-                    select
-                        coalesce(
-                            nullif((item.document -> 'current_period_end')::text, 'null'),
-                            (subscription.object -> 'current_period_end')::text
-                        ) as seconds
-                ) as ends
-            where
-                cardinality(:'prices'::text[]) > 0
-                and (
-                    item.document -> 'price' ->> 'id' = any(:'prices'::text[])
-                    or item.document -> 'price' ->> 'product' = any(:'prices'::text[])
-                )
+            select max(to_timestamp(item.seconds::double precision)) as ends_at
+            from json_each_text(subscription.items -> 'ends') as item (id, seconds)
+            where cardinality(:'prices'::text[]) > 0 and item.id = any(:'prices'::text[])
             having count(*) > 0
         ) as period
-    where subscription.user_id = any(:'user_ids'::uuid[])
+    where
+        subscription.user_id = any(:'user_ids'::uuid[])
+        -- What somebody gave to another learner by hand stays there; stripe_release.sql takes back what an event moves.
+        and not exists (
+            select from subscriptions as held
+            where
+                held.stripe_subscription_id = subscription.stripe_subscription_id
+                and held.user_id != subscription.user_id
+        )
 ),
 
 best as materialized (
@@ -97,7 +79,7 @@ select
     stripe_subscription_id,
     status,
     current_period_end,
-    current_period_end as mirrored_period_end
+    coalesce(current_period_end, '-infinity') as mirrored_period_end
 from best
 on conflict (user_id) do update
     set

@@ -20,6 +20,6 @@ where
         copied.user_id is null
         or (
             copied.status = source.status
-            and copied.mirrored_period_end is not distinct from copied.current_period_end
+            and copied.mirrored_period_end = coalesce(copied.current_period_end, '-infinity')
         )
     );

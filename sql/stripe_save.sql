@@ -11,6 +11,7 @@
 --   event_created           double precision  when it was made, in seconds since 1970
 --   object                  json              the subscription as the event has it
 --   previous_attributes     json              what it had been before, as far as the event changed it
+--   items                   json              when the period of each price and product ends, and the event
 --   rivals                  json              what other events of the same second said, a list
 -- Returns: nothing
 -- Buffers: 20 light, 15 heavy
@@ -26,6 +27,7 @@ insert into stripe_subscriptions as stored (
     event_created,
     object,
     previous_attributes,
+    items,
     rivals
 )
 values (
@@ -39,6 +41,7 @@ values (
     to_timestamp(:'event_created'::double precision),
     :'object'::json,
     :'previous_attributes'::json,
+    :'items'::json,
     :'rivals'::json
 )
 on conflict (stripe_subscription_id) do update
@@ -52,5 +55,6 @@ on conflict (stripe_subscription_id) do update
         event_created = excluded.event_created,
         object = excluded.object,
         previous_attributes = excluded.previous_attributes,
+        items = excluded.items,
         rivals = excluded.rivals,
         updated_at = excluded.updated_at;

@@ -32,4 +32,7 @@ on conflict (customer_id) do update
         event_created = excluded.event_created,
         checkout_session_id = excluded.checkout_session_id,
         session_created = excluded.session_created
-    where (excluded.session_created, excluded.checkout_session_id) < (tied.session_created, tied.checkout_session_id);
+    where
+    (excluded.session_created, excluded.checkout_session_id) < (tied.session_created, tied.checkout_session_id)
+    -- An earlier version, beside this one, let a later session change the row, and left the session's columns.
+    or tied.event_created != tied.session_created;

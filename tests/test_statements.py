@@ -43,6 +43,7 @@ VALUES = {
     "object": "{}",
     "previous_attributes": "{}",
     "rivals": "[]",
+    "items": '[{"stripe_subscription_id": "sub_1", "items": {"event": "evt_1", "ends": {"price_1": 1}}}]',
     "checkout_session_id": "cs_1",
     "session_created": "1795478400",
     "user_ids": f"{{{LEARNER}}}",
@@ -278,9 +279,9 @@ def test_release_takes_what_is_not_the_learners_any_more_and_nothing_else(world)
     subscription(world, "sub_1", user_id=LEARNER)
     subscription(world, "sub_2", user_id=LEARNER)
     subscription(world, "sub_3", customer_id="cus_2", user_id=LEARNER)
-    run(world, "stripe_release")
-    left = world.execute("select stripe_subscription_id from subscriptions order by 1").fetchall()
-    assert left == [("sub_1",), ("sub_3",)]
+    for user_ids, left in (("{}", [("sub_1",), ("sub_3",)]), (f"{{{LEARNER}}}", [("sub_1",)])):
+        run(world, "stripe_release", user_ids=user_ids)
+        assert world.execute("select stripe_subscription_id from subscriptions order by 1").fetchall() == left
 
 
 def test_what_is_saved_takes_the_place_of_everything_that_was_known(world):

@@ -1,36 +1,46 @@
--- What Stripe says of every subscription of a learner, for make access.
+-- What Stripe says of every subscription of a learner, for make access. A subscription that names the learner, and is
+-- nobody's yet, is among them.
 --
 -- Parameters:
 --   user_id  uuid  the learner
 -- Returns: a row per subscription, the one of which Stripe said something last first
---   stripe_subscription_id  text  the subscription
---   status                  text  as Stripe calls it
---   current_period_end      text  when its period ends, in UTC; null if it has none
---   said_at                 text  when Stripe said so, in UTC
---   prices                  text  the prices and products of its items, by Stripe's ids; null if it has none
+--   stripe_subscription_id  text     the subscription
+--   status                  text     as Stripe calls it
+--   current_period_end      text     when its period ends, in UTC; null if it has none
+--   said_at                 text     when Stripe said so, in UTC
+--   attached                boolean  it is the learner's; false: it is nobody's yet
+--   prices                  text     the prices and products of its items, by Stripe's ids; null if it has none
 -- Buffers: 10 light, 10 heavy
 
 select
-    said.stripe_subscription_id,
-    said.status,
-    to_char(said.current_period_end at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') as current_period_end,
-    to_char(said.event_created at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') as said_at,
+    stripe_subscription_id,
+    status,
+    to_char(current_period_end at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') as current_period_end,
+    to_char(event_created at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') as said_at,
+    user_id is not null as attached,
     (
-        select
-            string_agg(
-                distinct concat_ws(
-                    ' of ', item.document -> 'price' ->> 'id', item.document -> 'price' ->> 'product'
-                ),
-                ', '
-            )
-        from json_array_elements(
-            case
-                when json_typeof(said.object -> 'items' -> 'data') = 'array'
-                    then said.object -> 'items' -> 'data'
-                else '[]'
-            end
-        ) as item (document)
+        select string_agg(id, ', ' order by id)
+        from json_object_keys(items -> 'ends') as item (id)
     ) as prices
-from stripe_subscriptions as said
-where said.user_id = :'user_id'::uuid
-order by said.event_created desc, said.stripe_subscription_id asc;
+from stripe_subscriptions
+where
+    user_id = :'user_id'::uuid
+    or (
+        user_id is null
+        and (
+            claimed_user_id = :'user_id'::uuid
+            or stripe_subscription_id in (
+                select stripe_subscription_id
+                from stripe_checkouts
+                where claimed_user_id = :'user_id'::uuid
+            )
+            or customer_id in (
+                select customer_id
+                from stripe_customers
+                where claimed_user_id = :'user_id'::uuid
+            )
+        )
+    )
+order by
+    event_created desc,
+    stripe_subscription_id asc;

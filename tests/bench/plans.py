@@ -29,6 +29,7 @@ VALUES = {
     "object": "{}",
     "previous_attributes": "{}",
     "rivals": "[]",
+    "items": "[]",
     "checkout_session_id": "cs_1",
     "session_created": "1795478400",
     "prices": "{}",

@@ -1,0 +1,13 @@
+-- Stores what was read of the items of subscriptions, unless another event has come since.
+--
+-- Parameters:
+--   items  json  a list of { "stripe_subscription_id", "items": { "event", "ends" } }, as app/stripe.py reads them
+-- Returns: nothing
+-- Buffers: 5 light, 5 heavy
+
+update stripe_subscriptions as stored
+set items = given.items
+from json_to_recordset(:'items'::json) as given (stripe_subscription_id text, items json)
+where
+    stored.stripe_subscription_id = given.stripe_subscription_id
+    and stored.event_id = given.items ->> 'event';
