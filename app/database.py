@@ -503,9 +503,11 @@ def _use(label: str, work: Callable[[Connection], T], again: bool) -> T:
             if conflicts > CONFLICTS:
                 raise
         except DeadlineError:
-            pool.begin_outage(started)
-            # What keeps one connection from answering most likely does so with the pool's others.
-            pool.drain()
+            # A probe waits for less than a request may, so that its end tells nothing of the database.
+            if not known.get("probe"):
+                pool.begin_outage(started)
+                # What keeps one connection from answering most likely does so with the pool's others.
+                pool.drain()
             raise
         except (OperationalError, InterfaceError, *STANDBY) as error:
             standby = isinstance(error, STANDBY) and not connection.closed and _is_standby(connection)
@@ -552,7 +554,8 @@ def _take(pool: Pool, known: dict[str, Any]) -> Connection:
         except PoolTimeout:
             now = monotonic()
             if now >= deadline:
-                if pool.attempting:  # else the connections that there are were all in use
+                # Else the connections that there are were all in use.
+                if pool.attempting and not known.get("probe"):
                     pool.begin_outage(asked)
                 raise
             continue

@@ -23,6 +23,7 @@ def healthz() -> Response:
 @blueprint.get("/readyz")
 def readyz() -> Response:
     """The database answers, is fit, and has every migration that this code was started with; else 503 `unavailable`."""
+    g.probe = True
     g.deadline = monotonic() + min(READY_WITHIN, current_app.extensions["settings"].database_timeout)
     try:
         unfit = database.unfit()

@@ -67,14 +67,17 @@ class DatabaseStorage(Storage, MovingWindowSupport):
         raise NotImplementedError
 
 
+MAX_REDIS_SECONDS = 0.5
+
+
 def init_app(app: Flask) -> None:
     """Limit the writes of `app`, each counted once its session is known, and whatever its answer will be."""
     settings: Settings = app.extensions["settings"]
     if settings.rate_limit_writes is None:
         return
     uri = settings.rate_limit_storage_uri or "database://"
-    # A Redis that hangs must not hold a request for longer than the database may.
-    seconds = settings.database_timeout / 2
+    # Each write waits for a Redis that hangs, and holds a thread. A Redis that is well answers in milliseconds.
+    seconds = min(MAX_REDIS_SECONDS, settings.database_timeout / 2)
     options: dict[str, Any] = {"wrap_exceptions": True}
     if settings.rate_limit_storage_uri:
         options |= {"socket_timeout": seconds, "socket_connect_timeout": seconds}

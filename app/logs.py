@@ -99,7 +99,8 @@ def _once_a_minute(said: dict[str, float]) -> Callable[[logging.LogRecord], bool
     """Make a filter that passes each message once a minute: during an outage the pool says the same twice a second."""
 
     def passes(record: logging.LogRecord) -> bool:
-        text, now = record.getMessage(), monotonic()
+        # A connection's text has its address in memory, which is another one each time.
+        text, now = re.sub(" at 0x[0-9a-f]+", "", record.getMessage()), monotonic()
         if now - said.get(text, -60.0) < 60:
             return False
         if len(said) > 100:

@@ -40,6 +40,7 @@ INSTEAD = {
     "pool_timeout": "instead of pool_timeout set DATABASE_TIMEOUT",
     "socket_timeout": "instead of socket_timeout set DATABASE_TIMEOUT",
     "sslaccept": "instead of sslaccept write sslmode=verify-full or sslmode=require",
+    "uselibpqcompat": "leave out uselibpqcompat",
     "sslidentity": "instead of sslidentity write sslcert and sslkey",
 }
 
@@ -145,6 +146,11 @@ def from_environ(environ: Mapping[str, str] = os.environ) -> Settings:
 def value_of(name: str, environ: Mapping[str, str] = os.environ) -> str:
     """Return the text of a variable, empty if it is unset; raise ValueError for one with quotation marks around it."""
     text = environ.get(name, "").strip()
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError:  # Python's form of bytes that are none
+            raise ValueError("is not UTF-8 text") from None
     # A table's own name may need quotation marks.
     return text if name == "AUTH_SESSION_TABLE" else _without_quotes(text)
 
@@ -179,15 +185,24 @@ def database_url(text: str) -> str:
 
 
 def _unknown_parameters(url: str) -> str:
-    """Name the parameters of a URL that libpq does not know, and what to write instead; empty if it knows them all."""
+    """Say what to write instead of what libpq does not know after the ? of a URL; empty if it knows all of it."""
     query = url.partition("?")[2]
     # With an @ after the ?, this may be part of a password, which no message may repeat.
     if "@" in query:
         return ""
     known = {option.keyword.decode() for option in psycopg.pq.Conninfo.get_defaults()}
-    names = dict.fromkeys(re.findall(r"(?:^|&)([A-Za-z_]{1,40})=", query))
-    advice = [INSTEAD.get(name, f"leave out {name!r}") for name in names if name not in known and name != "ssl"]
-    return f"has parameters that libpq does not know: {'; '.join(advice)}" if advice else ""
+    advice = []
+    for place, (name, value) in enumerate((pair.partition("=")[::2] for pair in query.split("&")), 1):
+        if name in INSTEAD:
+            advice.append(INSTEAD[name])
+        elif name == "ssl" and value != "true":
+            advice.append("instead of ssl write sslmode=disable, sslmode=require or sslmode=verify-full")
+        elif "=" in value and name in known:
+            advice.append("write = as %3D in the value of a parameter")
+        elif name not in known and name != "ssl" and re.fullmatch("[A-Za-z_][A-Za-z0-9_]{0,39}", name) and value:
+            # Not by its name: an & in a password ends it too.
+            advice.append(f"leave out number {place} after the ?")
+    return f"has parameters that libpq does not know: {'; '.join(dict.fromkeys(advice))}" if advice else ""
 
 
 def _limit(text: str) -> RateLimitItem | None:

@@ -28,8 +28,9 @@ NOT_JUDGED = (
 
 # The timeouts of DATABASE_TIMEOUT do not bound the check: none covers the name service, or a PgBouncer that queues.
 CHECK_SECONDS = 10
-# Judging subscriptions may take this long, or DATABASE_TIMEOUT if that is less: a start must not fail for their number.
-JUDGE_SECONDS = 5.0
+# A part of the check may take this long, or DATABASE_TIMEOUT if that is less. A host of the URL that does not answer,
+# or a large number of subscriptions, then leaves time for the rest.
+PART_SECONDS = 5.0
 
 
 def main() -> None:
@@ -39,11 +40,12 @@ def main() -> None:
     bound.start()
     try:
         settings = from_environ()
-        database.check(settings)
+        bounded = replace(settings, database_timeout=min(settings.database_timeout, PART_SECONDS))
+        database.check(bounded)
         # Last: a start that is refused must change nothing. And not before a reload, which goes on with the settings of
         # the start, whatever the environment of the check says.
         if settings.stripe_webhook_secrets and "--judge" in sys.argv:
-            judged = _judge_subscriptions(settings)
+            judged = _judge_subscriptions(bounded)
             if settings.log_level != "error":
                 _warn(settings, judged)
     except (SettingsError, database.NotReadyError) as error:
@@ -71,9 +73,8 @@ def _judge_subscriptions(settings: Settings) -> bool:
     """
     from app import stripe  # Stripe's library takes longer to import than everything else
 
-    bounded = replace(settings, database_timeout=min(settings.database_timeout, JUDGE_SECONDS))
     try:
-        with psycopg.Connection.connect(settings.database_url, **database.connect_options(bounded)) as connection:
+        with psycopg.Connection.connect(settings.database_url, **database.connect_options(settings)) as connection:
             stripe.judge(connection, stripe.terms(settings))
     except psycopg.errors.InsufficientPrivilege as error:  # the rights of an earlier version
         raise database.NotReadyError(

@@ -14,6 +14,7 @@ import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
+from app import health
 from tests.conftest import as_service, running_gunicorn
 from tests.load import Load, fill
 from tests.world import LEARNER, SECRET, add_module, add_user, assert_problem, bearer, mark, ok, uuid4
@@ -150,6 +151,17 @@ def test_while_the_database_never_answers_callers_are_told_so_at_once_and_health
     assert {answer.document["code"] for answer in later} == {"unavailable"}
     assert {int(answer.retry_after or 0) for answer in later} <= {1, 2}
     assert relay.most == 1
+
+
+def test_a_probe_that_gives_up_sooner_than_a_request_is_no_outage(make_api, db, database_url, caplog, monkeypatch):
+    monkeypatch.setattr(health, "READY_WITHIN", 0.2)
+    api = make_api()
+    with psycopg.connect(database_url) as other:
+        other.execute("lock table _yoyo_migration in access exclusive mode")
+        assert api.get("/readyz").status_code == 503
+        assert api.get("/api/progress/summary", headers=bearer()).status_code == 403
+    assert [record.message for record in caplog.records if record.name == "progress.database"] == []
+    assert api.get("/readyz").status_code == 200
 
 
 def waiting(db: psycopg.Connection) -> bool:

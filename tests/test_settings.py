@@ -216,7 +216,11 @@ UNREADABLE = "DATABASE_URL: is not a libpq URL; it reads like postgresql://user:
     ("query", "line"),
     [
         ("schema=public", START + SCHEMA),
-        ("sslmode=require&schema=pass-word&x=1", f"{START}{SCHEMA}; leave out 'x'"),
+        ("sslmode=require&schema=pass-word&x=1", f"{START}{SCHEMA}; leave out number 3 after the ?"),
+        # An & in a password ends it.
+        ("password=ab&SECRET=x", f"{START}leave out number 2 after the ?"),
+        ("ssl=false", f"{START}instead of ssl write sslmode=disable, sslmode=require or sslmode=verify-full"),
+        ("options=-c%20search_path=a", f"{START}write = as %3D in the value of a parameter"),
         (
             "schema=app&pgbouncer=true&connection_limit=1",
             f"{START}{SCHEMA}; instead of pgbouncer set PREPARE_THRESHOLD=off;"
@@ -227,7 +231,7 @@ UNREADABLE = "DATABASE_URL: is not a libpq URL; it reads like postgresql://user:
             f"{START}instead of pool_timeout set DATABASE_TIMEOUT; instead of socket_timeout set DATABASE_TIMEOUT",
         ),
         ("sslaccept=strict", f"{START}instead of sslaccept write sslmode=verify-full or sslmode=require"),
-        ("uselibpqcompat=true", f"{START}leave out 'uselibpqcompat'"),
+        ("uselibpqcompat=true", f"{START}leave out uselibpqcompat"),
         # Parts of a password, or of no parameter, are not repeated.
         ("pass=word@host/db", UNREADABLE),
         ("pass-word", UNREADABLE),

@@ -206,7 +206,7 @@ Open {url}/ in a browser to see it (Ctrl-C stops it).
 
 The service answers at {url}/api/progress. Three learners,
 with tokens that are valid until {datetime.fromtimestamp(expires, UTC):%Y-%m-%d %H:%M} UTC.
-Paste them into another terminal:
+Paste them into another terminal, in this folder:
 
 # full access
 FULL={token(FULL)}
