@@ -141,7 +141,7 @@ def _create_schema(connection: Connection[Any], schema: str | None) -> None:
         if elsewhere == 2:
             raise SchemaError(
                 "search_path: the tables of this service are in another schema of it already. Name that schema first,"
-                ' or move them (README, "A schema of its own")'
+                ' or move them (docs/operating.md, "A schema of its own")'
             )
     if schema and not _exists(connection, schema):
         with suppress(DuplicateSchema, UniqueViolation):  # another run was faster

@@ -63,7 +63,7 @@ class Key:
 
 @dataclass(frozen=True)
 class Settings:
-    """What the service runs with (contract §7); the README's table of settings explains each."""
+    """What the service runs with (contract §7); docs/operating.md explains each setting."""
 
     database_url: str
     database_timeout: float

@@ -10,9 +10,10 @@
 -- Where row level security is enabled on a table that the service reads, it does not start. A superuser then runs
 -- `alter role progress bypassrls`.
 --
--- Use a role that nobody but the service logs in as. One that is not there is created, without a password. An owner who
--- may not create or alter roles is told what somebody else has to run once; the README has it too. Where
--- AUTH_SESSION_TABLE is set, the site grants `select` on three of its columns itself:
+-- Use a role that only the service logs in as. If the role does not exist, the script creates it, without a password. If
+-- the owner may not create or alter roles, the script prints what somebody else has to run once. docs/operating.md,
+-- "Install and start", has these statements too. If AUTH_SESSION_TABLE is set, the site itself grants `select` on three
+-- columns of its table:
 --
 --   grant select ("sessionToken", "userId", expires) on sessions to progress;
 

@@ -25,7 +25,7 @@ begin
         raise exception using
             errcode = 'duplicate_table',
             message = 'schema ' || current_schema() || ' already has relations that this service did not create: ' || taken,
-            hint = 'Give the service a schema of its own (README, "A schema of its own"), or rename them.';
+            hint = 'Give the service a schema of its own (docs/operating.md, "A schema of its own"), or rename them.';
     end if;
 end
 $$;
@@ -50,7 +50,7 @@ begin
             errcode = 'invalid_table_definition',
             message = 'the users table that is already here must have "id uuid" as its primary key',
             hint = 'Give it one, or leave its schema out of the search_path: the service then creates a users table in a '
-            'schema of its own, for the site to fill (README, "Learners").';
+            'schema of its own, for the site to fill (docs/operating.md, "Learners").';
     end if;
 end
 $$;

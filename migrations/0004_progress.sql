@@ -17,7 +17,7 @@ begin
         raise exception using
             errcode = 'duplicate_table',
             message = 'schema ' || current_schema() || ' already has relations that this service did not create: ' || taken,
-            hint = 'Give the service a schema of its own (README, "A schema of its own"), or rename them.';
+            hint = 'Give the service a schema of its own (docs/operating.md, "A schema of its own"), or rename them.';
     end if;
 end
 $$;

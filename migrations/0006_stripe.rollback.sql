@@ -14,7 +14,7 @@ begin
                 message = 'nothing was dropped: no comment says that this service created ' || relation,
                 hint = 'If an earlier version did, make migrate adds the comment; if it was lost: comment on table '
                 || relation || ' is ''created by progress-tracking''. If the table is the site''s own: '
-                'README, "A schema of its own".';
+                'docs/operating.md, "A schema of its own".';
         end if;
     end loop;
 end

@@ -106,8 +106,8 @@ begin
             errcode = 'invalid_table_definition',
             message = 'schema ' || current_schema() || ' has no such table as this service creates: ' || others,
             hint = 'Columns or primary key differ, or there is none. If a table is the site''s own, move the service '
-            'into a schema of its own (README, "A schema of its own"). If it is the service''s with columns of yours: '
-            'comment on table NAME is ''created by progress-tracking''.';
+            'into a schema of its own (docs/operating.md, "A schema of its own"). If it is the service''s with columns of '
+            'yours: comment on table NAME is ''created by progress-tracking''.';
     end if;
 end
 $$;

@@ -1,5 +1,6 @@
 """What the documents say is so: settings, tasks, calls, and every shell block, run as it stands."""
 
+import json
 import os
 import re
 import shutil
@@ -17,21 +18,13 @@ from app.sessions import bearer
 from app.sessions.refusals import MAX_TOKEN_BYTES, NO_SESSION, REASONS
 from tests.conftest import ROOT, free_port
 from tests.contract import DOCUMENT
+from tests.pages import PAGES, anchors, block, blocks, table
 from tests.test_demo import copy_of_the_checkout, folder, wait_until_nothing_works_in  # noqa: F401
 from tests.test_errors import FAULTS
 from tests.test_locks import LOCKS
 
-README = (ROOT / "README.md").read_text()
-DBAS = (ROOT / "sql" / "README.md").read_text()
+SETTINGS = table("docs/operating.md", "Settings")
 SOURCES = [*(ROOT / "app").rglob("*.py"), ROOT / "gunicorn.conf.py"]
-
-
-def table(text: str, heading: str) -> list[list[str]]:
-    """The cells of the first table below a heading."""
-    section = re.search(rf"^## {heading}\n(.*?)(?=^## |\Z)", text, re.M | re.S)
-    assert section
-    rows = re.findall(r"^\|(.*)\|$", section[1], re.M)
-    return [[cell.strip() for cell in row.split(" | ")] for row in rows[2:]]
 
 
 def test_the_settings_table_is_what_the_code_reads_and_assumes():
@@ -44,7 +37,7 @@ def test_the_settings_table_is_what_the_code_reads_and_assumes():
     given = Recorder(DATABASE_URL="postgresql:///x", AUTH_JWT_SECRET="x" * 32)
     assumed = settings.from_environ(given)
     documented: dict[str, str] = {}
-    for names, _, defaults in table(README, "Settings"):
+    for names, _, defaults in SETTINGS:
         documented |= dict(
             zip(re.findall(r"`(\w+)`", names), re.findall(r"`([^`]+)`", defaults) or [""] * 2, strict=False)
         )
@@ -76,13 +69,21 @@ def test_the_settings_table_is_what_the_code_reads_and_assumes():
 def test_every_make_target_is_documented_and_every_documented_one_is_there():
     makefile = (ROOT / "Makefile").read_text()
     targets = set(re.findall(r"^([a-z-]+):", makefile, re.M)) - {"install", "help"}
-    documented = {name for row in table(README, "make") for name in re.findall(r"`make ([a-z-]+)", row[0])}
-    assert documented == targets
+    tables = [
+        {name for row in table(page, heading) for name in re.findall(r"`make ([a-z-]+)", row[0])}
+        for page, heading in (
+            ("docs/operating.md", "Tasks"),
+            ("CONTRIBUTING.md", "Tasks"),
+            ("sql/README.md", "At scale"),
+        )
+    ]
+    assert set.union(*tables) == targets
+    assert sum(map(len, tables)) == len(targets), "each task is for one reader"
     assert set(re.findall(r"^([a-z-]+):.*## ", makefile, re.M)) == targets | {"help"}
     phony = re.search(r"^\.PHONY: ((?:.*\\\n)*.*)$", makefile, re.M)
     assert phony
     assert set(re.findall(r"[a-z-]+", phony[1])) == targets | {"install", "help"}
-    for text in (README, DBAS, (ROOT / "CONTRIBUTING.md").read_text(), (ROOT / "CHANGELOG.md").read_text()):
+    for text in (*PAGES.values(), (ROOT / "CHANGELOG.md").read_text()):
         assert set(re.findall(r"make ([a-z]+(?:-[a-z]+)*)(?= [A-Z]+=|`)", text)) <= targets
 
 
@@ -93,19 +94,30 @@ def test_every_call_and_every_code_is_documented():
         for method in item
         if method in ("get", "post", "delete")
     }
+    told = "".join(PAGES.values())
     for call in everything:
-        assert f"`{call}`" in README or f"`{call.partition(' ')[2]}`" in README, call
+        assert f"`{call}`" in told or f"`{call.partition(' ')[2]}`" in told, call
     calls = {call for call in everything if "/api/progress/" in call}
-    assert {row[0].strip("`") for row in table(README, "Calls")[: len(calls)]} == calls
-    errors = [row for row in table(README, "Calls") if re.match(r"\d", row[0])]
-    documented = [(code, row[0]) for row in errors for code in re.findall(r"`(\w+)`", row[1])]
-    assert {code for code, _ in documented} == set(CODES)
-    for code, statuses in documented:
+    for page, heading in (("README.md", "Calls at a glance"), ("docs/front-end.md", "Calls")):
+        assert {row[0].strip("`") for row in table(page, heading)} == calls
+    rows = table("docs/contract.md", "3. Calls")
+    short = {call for row in rows for call in re.findall(r"`([A-Z]+ /\S+)`", row[0])}
+    assert {call.replace(" ", " /api/progress", 1) for call in short} == calls
+    webhook = "invalid_signature"  # no page of a site gets this one
+    assert {code for code, _ in codes("docs/front-end.md", "Errors")} == set(CODES) - {webhook}
+    assert f"`{webhook}`" in PAGES["docs/operating.md"]
+    assert all(f"`{code}`" in PAGES["docs/contract.md"] for code in CODES)
+    for code, statuses in codes("docs/front-end.md", "Errors") + codes("docs/contract.md", "4. Errors"):
         assert str(CODES[code][0]) in statuses, code
 
 
+def codes(page: str, heading: str) -> list[tuple[str, str]]:
+    """Each code of a table of errors, with the statuses beside it."""
+    return [(code, row[0]) for row in table(page, heading) for code in re.findall(r"`(\w+)`", row[1])]
+
+
 def test_every_reason_that_the_log_has_for_a_refused_session_is_documented():
-    rows = [row for row in table(README, "For operators") if row[0].strip("`") in {*REASONS, NO_SESSION}]
+    rows = table("docs/operating.md", "Refused sessions")
     assert [row[0].strip("`") for row in rows] == [NO_SESSION, *REASONS]
     for _, cause, mend in rows:
         assert cause
@@ -116,13 +128,12 @@ def test_errors_are_told_in_the_order_in_which_they_come():
     """tests/test_errors.py holds the service to that order."""
     faults = [code for code in CODES if code in FAULTS]
     assert faults == list(FAULTS)
-    told = [
-        code for row in table(README, "Calls") if re.match(r"\d", row[0]) for code in re.findall(r"`(\w+)`", row[1])
-    ]
     written = re.search(r"the first of this order is told:(.*?)\.", DOCUMENT["info"]["description"], re.S)
     assert written
     ordered = re.findall(r"`(\w+)`", written[1])
-    assert told[: len(ordered)] == ordered == list(CODES)[: len(ordered)]
+    assert ordered == list(CODES)[: len(ordered)]
+    for page, heading in (("docs/front-end.md", "Errors"), ("docs/contract.md", "4. Errors")):
+        assert [code for code, _ in codes(page, heading)][: len(ordered)] == ordered, page
     assert set(FAULTS) < set(ordered)
 
 
@@ -135,9 +146,21 @@ WRITES = f"{LIMIT.amount} marks and unmarks"
 @pytest.mark.parametrize(
     ("name", "told"),
     [
-        ("README.md", f"| over {BODY} |"),
-        ("README.md", f"more than {WRITES} in {LIMIT.get_expiry()} seconds"),
-        ("README.md", f"{MAX_TOKEN_BYTES} bytes long at most; {bearer.LEEWAY} seconds of difference"),
+        ("docs/front-end.md", f"| the body is over {BODY} |"),
+        ("docs/front-end.md", f"more than {WRITES} in {LIMIT.get_expiry()} seconds"),
+        ("docs/front-end.md", f"may send {WRITES} in any {LIMIT.get_expiry()} seconds"),
+        ("docs/front-end.md", f"It is {MAX_TOKEN_BYTES} bytes long at most"),
+        ("docs/operating.md", f"| the token is over {MAX_TOKEN_BYTES} bytes long |"),
+        (
+            "docs/operating.md",
+            f"It is {MAX_TOKEN_BYTES} bytes long at most."
+            f" The clocks of the provider and of the service may differ by {bearer.LEEWAY} seconds.",
+        ),
+        ("docs/contract.md", f"| the body is over {BODY} |"),
+        ("docs/contract.md", f"may send {WRITES} in any {LIMIT.get_expiry()} seconds"),
+        ("docs/contract.md", f"Clocks may differ by {bearer.LEEWAY} seconds."),
+        ("docs/contract.md", f"A token over {MAX_TOKEN_BYTES} bytes is refused."),
+        ("docs/contract.md", f"takes events of {stripe.LARGEST_BODY // 1024} KiB at most."),
         ("app/openapi.yaml", f"The body is over {BODY}."),
         ("app/openapi.yaml", f"{WRITES} in any {LIMIT.get_expiry()} seconds"),
         ("app/openapi.yaml", f"{MAX_TOKEN_BYTES} bytes at most; {bearer.LEEWAY} seconds of tolerance"),
@@ -156,15 +179,102 @@ def test_every_call_names_its_statements_for_dbas():
     for path, item in DOCUMENT["paths"].items():
         for method in {"get", "post", "delete"} & set(item):
             if path not in ("/openapi.yaml", "/progress-ui/{file}", "/healthz", "/metrics"):  # which ask no database
-                assert f"| `{method.upper()} {path}` |" in DBAS
+                assert f"| `{method.upper()} {path}` |" in PAGES["sql/README.md"]
+
+
+def test_every_link_leads_somewhere():
+    pages = PAGES | {name: (ROOT / name).read_text() for name in ("CHANGELOG.md", "LICENCES.md")}
+    linked = set()
+    for name, text in pages.items():
+        found = re.findall(r"\]\(([^)\s]+)\)", text) + re.findall(r'<img src="([^"]+)"', text)
+        for link in found:
+            if re.match(r"https?:", link):
+                continue
+            target, _, anchor = link.partition("#")
+            path = ((ROOT / name).parent / target).resolve() if target else ROOT / name
+            assert path.exists(), f"{name}: {link}"
+            relative = path.relative_to(ROOT).as_posix()
+            linked.add(relative)
+            if anchor:
+                assert anchor in anchors(pages[relative]), f"{name}: {link}"
+    assert {f"docs/{path.name}" for path in (ROOT / "docs").iterdir()} <= linked
 
 
 def test_every_file_that_is_named_is_there():
-    for document in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "sql" / "README.md"):
-        for name in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", document.read_text()):
-            assert (document.parent / name).exists(), name
-        for name in re.findall(r"`((?:app|tests|sql|migrations)/[\w./-]*)`", document.read_text()):
-            assert "NNNN" in name or (ROOT / name).exists(), name
+    for page, text in PAGES.items():
+        for name in re.findall(r"`((?:app|deploy|docs|migrations|sql|tests)/[\w./-]*)`", text):
+            assert "NNNN" in name or (ROOT / name).exists(), f"{page}: {name}"
+
+
+def test_no_two_headings_of_a_page_have_one_anchor():
+    for page, text in PAGES.items():
+        assert len(anchors(text)) == len(set(anchors(text))), page
+
+
+def test_the_readme_is_short_and_leads_every_reader_to_their_page():
+    assert PAGES["README.md"].count("\n") < 150
+    links = re.findall(r"\]\(([^)#]+)\)", PAGES["README.md"])
+    assert set(PAGES) - {"README.md"} <= set(links)
+
+
+def test_every_section_that_a_message_or_a_comment_names_is_there():
+    """Errors of the migrations, of the scripts and of the code name a page and its section."""
+    sources = [
+        path
+        for name in ("app", "migrations", "deploy", "sql", "tests")
+        for path in (ROOT / name).rglob("*")
+        if path.suffix in (".py", ".js", ".sql", ".conf", ".service", ".yaml") and "node_modules" not in path.parts
+    ]
+    sections = 0
+    for path in [*sources, *ROOT.glob("*.py")]:
+        text = " ".join(re.sub(r"[\"']\n\s*f?[\"']", "", path.read_text("utf-8", "replace")).split())
+        if path.name == "test_docs.py":
+            continue
+        assert not re.search(r'README, "', text), f"{path}: a section of the README, which has none of them"
+        for page in re.findall(r"\bdocs/[\w-]+\.md\b", text):
+            assert page in PAGES, path
+        for page, heading in re.findall(r'\b(docs/[\w-]+\.md), "([^"]+)"', text):
+            sections += 1
+            assert f"# {heading}\n" in PAGES[page], f"{path}: {page} has no section {heading}"
+        for section in re.findall(r"\bcontract,? §([0-9]+)", text):
+            assert f"\n## {section}. " in PAGES["docs/contract.md"], path
+    assert sections
+
+
+def test_every_module_is_on_the_map():
+    """All but the demo's: it uses the service, and nothing uses it."""
+    text = PAGES["docs/architecture.md"]
+    for path in (ROOT / "app").rglob("*.py"):
+        if "demo" not in path.parts and path.name != "__init__.py":
+            assert f"`{path.name}`" in text or f"`{path.stem}/`" in text, path
+
+
+def test_the_words_of_the_components_are_documented():
+    files = {path.name: path.read_text() for path in (ROOT / "app" / "static").glob("*.js")}
+    text = "".join(files.values())
+    page = PAGES["docs/front-end.md"]
+    style = {name for row in table("docs/front-end.md", "Style") for name in re.findall(r"`([\w-]+)`", row[0])}
+    parts = set(re.findall(r'\bpart: "([\w-]+)"', text)) | {"lesson"}
+    for name in re.findall(r'\bmeter\("(\w+)"\)', text):
+        parts |= {name, f"{name}-percent"}
+    assert style == parts | set(re.findall(r"var\((--progress-[\w-]+)", text))
+    assert f"all {len(files)} files" in page
+    observed = re.findall(r"observedAttributes = \[(.*?)\]", text)
+    for attribute in re.findall(r'"([\w-]+)"', " ".join(observed)):
+        assert f'| `{attribute}="' in page, attribute
+    for name in re.findall(r"slot(?:\[name=|.*name: )\"([\w-]+)\"", text):
+        assert f'slot="{name}"' in page, name
+    for name in re.findall(r"^  (?:set )?([a-z]\w*)\(.*\) \{$", files["element.js"], re.M):
+        if not name.endswith("Callback") and name != "constructor":
+            assert re.search(rf"\| `\.{name}\b", page), name
+
+
+def test_the_examples_of_the_front_end_page_are_those_of_the_document():
+    mark = DOCUMENT["paths"]["/api/progress/lessons/{lessonId}"]["post"]
+    answer = mark["responses"]["200"]["content"]["application/json"]["example"]
+    body = mark["requestBody"]["content"]["application/json"]["examples"]["earlier"]["value"]
+    page = {"docs/front-end.md": PAGES["docs/front-end.md"]}
+    assert [json.loads(example) for example in blocks("json", page)] == [answer, body]
 
 
 def test_every_setting_that_is_read_is_documented():
@@ -176,19 +286,8 @@ def test_every_setting_that_is_read_is_documented():
     }
     # Of the request; of make; of the machine: who called sudo; and gunicorn.conf.py's own word to a library.
     assert names - {"PATH_INFO", "FILE", "SUDO_UID", "PROMETHEUS_MULTIPROC_DIR"} <= {
-        name for row in table(README, "Settings") for name in re.findall(r"`(\w+)`", row[0])
+        name for row in SETTINGS for name in re.findall(r"`(\w+)`", row[0])
     }
-
-
-def shell_blocks(text: str) -> list[str]:
-    return re.findall(r"^```sh\n(.*?)^```$", text, re.M | re.S)
-
-
-@pytest.fixture(scope="module")
-def blocks() -> dict[str, list[str]]:
-    found = {"README.md": shell_blocks(README), "sql/README.md": shell_blocks(DBAS)}
-    assert {name: len(texts) for name, texts in found.items()} == {"README.md": 12, "sql/README.md": 3}
-    return found
 
 
 @pytest.fixture
@@ -202,10 +301,16 @@ def checkout(folder: Path) -> Path:  # noqa: F811
     return checkout
 
 
-def test_the_shell_blocks_run_as_they_stand(checkout, blocks):
-    start, test, learners, copy, events, venv, owner, production, schema, dump, restore, by_hand = blocks["README.md"]
-    assert "site_users" in copy  # tests/test_site.py runs it
-    assert (start, test) == ("make run\n", "make test\n")  # the second is what runs this
+def test_the_shell_blocks_run_as_they_stand(checkout):
+    start, test = "make run\n", "make test\n"  # the second is what runs this
+    copy = block("sh", "site_users")  # tests/test_site.py runs it
+    learners, events = block("sh", "make add-user"), block("sh", "make stripe-event")
+    venv, production = block("sh", "python3 -m venv"), block("sh", "gunicorn -c")
+    owner, schema = block("sh", "app.cli migrate", "owner@/progress"), block("sh", "app.cli migrate", "owner@/site")
+    dump, restore = block("sh", "pg_dump "), block("sh", "pg_restore ")
+    queries = [text for text in blocks("sh") if "sql/summary.sql" in text]
+    known = [start, test, copy, learners, events, venv, production, owner, schema, dump, restore, *queries]
+    assert sorted(known) == sorted(blocks("sh")), "a shell block that nothing runs"
     environ = {"PATH": f"{postgres.bindir()}:{os.environ['PATH']}", "HOME": "/nonexistent", "PORT": str(free_port())}
     environ |= {"WEB_CONCURRENCY": "1"}
     if "PG_BINDIR" in os.environ:
@@ -231,9 +336,8 @@ def test_the_shell_blocks_run_as_they_stand(checkout, blocks):
         assert "free access" in run(learners)
         assert run(events) == '{"outcome": "applied"}\n' * 2
         # Unset variables are an error in all of these; each answers with the demo learner's row.
-        for block in [by_hand, *blocks["sql/README.md"]]:
-            if "pg_stat_statements" not in block:
-                assert re.search(r'"totalCount" : 322|Execution Time', run(block)), block
+        for query in queries:
+            assert re.search(r'"totalCount" : 322|Execution Time', run(query)), query
         assert venv.splitlines() == [
             "python3 -m venv .venv",
             ".venv/bin/python -m pip install --require-hashes -r requirements.txt",
@@ -270,10 +374,8 @@ def test_the_shell_blocks_run_as_they_stand(checkout, blocks):
     wait_until_nothing_works_in(checkout)
 
 
-def test_the_catalog_of_the_readme_loads(tmp_path, database_url, db):
-    example = re.search(r"^```json\n(.*?)^```$", README, re.M | re.S)
-    assert example
-    (tmp_path / "catalog.json").write_text(example[1])
+def test_the_catalog_of_the_page_loads(tmp_path, database_url, db):
+    (tmp_path / "catalog.json").write_text(block("json", '"modules"'))
     done = subprocess.run(
         [sys.executable, "-m", "app.cli", "load-catalog", str(tmp_path / "catalog.json")],
         cwd=ROOT,

@@ -99,7 +99,7 @@ def test_what_was_killed_is_installed_again_and_what_pip_cannot_install_is_one_l
 
 
 def test_an_environment_that_somebody_else_made_is_left_alone(checkout):
-    """The README has operators make one, and the service runs from it."""
+    """docs/operating.md has operators make one, and the service runs from it."""
     (checkout / ".venv" / "bin").mkdir(parents=True)
     for name in ("bin/python", "pyvenv.cfg"):
         (checkout / ".venv" / name).touch()

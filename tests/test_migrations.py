@@ -43,11 +43,11 @@ LOCKED = "Error: someone else holds a lock on a table; try again\n"
 PRIMARY_KEY = (
     'Error: the users table that is already here must have "id uuid" as its primary key. '
     "Give it one, or leave its schema out of the search_path: the service then creates a users table in a schema of its"
-    ' own, for the site to fill (README, "Learners").\n'
+    ' own, for the site to fill (docs/operating.md, "Learners").\n'
 )
 TAKEN = (
     "Error: schema public already has relations that this service did not create: {}. "
-    'Give the service a schema of its own (README, "A schema of its own"), or rename them.\n'
+    'Give the service a schema of its own (docs/operating.md, "A schema of its own"), or rename them.\n'
 )
 OWN_SCHEMA = "&options=-csearch_path%3Dprogress,public"
 
@@ -433,7 +433,7 @@ def test_a_rollback_drops_only_what_our_comment_says_is_ours(migrated):
                         f"Error: nothing was dropped: no comment says that this service created {table}. "
                         "If an earlier version did, make migrate adds the comment; if it was lost: "
                         f"comment on table {table} is 'created by progress-tracking'. "
-                        'If the table is the site\'s own: README, "A schema of its own".\n'
+                        'If the table is the site\'s own: docs/operating.md, "A schema of its own".\n'
                     )
                     assert (tables(migrated), applied(migrated)) == before
                 assert comment
@@ -481,7 +481,7 @@ def test_a_table_that_is_not_ours_gets_no_comment_and_stops_the_run(earlier, tab
     refused = (
         f"Error: schema public has no such table as this service creates: {table}. Columns or primary key differ, or"
         " there is none. If a table is the site's own, move the service into a schema of its own "
-        '(README, "A schema of its own"). If it is the service\'s with columns of yours: '
+        '(docs/operating.md, "A schema of its own"). If it is the service\'s with columns of yours: '
         "comment on table NAME is 'created by progress-tracking'.\n"
     )
     assert run(earlier, "migrate") == (1, "", refused)
@@ -571,7 +571,7 @@ def test_a_rollback_leaves_another_installation_on_the_search_path_alone(empty):
 def test_a_search_path_that_names_another_schema_first_does_not_start_anew_beside_the_tables_that_are_there(earlier):
     moved = (
         "Error: search_path: the tables of this service are in another schema of it already. "
-        'Name that schema first, or move them (README, "A schema of its own")\n'
+        'Name that schema first, or move them (docs/operating.md, "A schema of its own")\n'
     )
     for _ in range(2):
         assert run(earlier + OWN_SCHEMA, "migrate") == (1, "", moved)

@@ -3,7 +3,6 @@
 import itertools
 import json
 import os
-import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ from app import database
 from app.demo.postgres import bindir
 from app.settings import from_environ
 from tests.conftest import ROOT, SERVICE, Postgresql, as_service, grant
+from tests.pages import block
 from tests.world import FREE_LEARNER, LEARNER, add_module, add_user, bearer, lesson_path, module_path
 
 WEBHOOK_SECRET = "whsec_of_the_tests"
@@ -178,10 +178,9 @@ def test_an_owner_who_may_not_alter_roles_gives_the_rights_all_the_same(postgres
             assert lines[:2] == [told, missing]
             assert "permission denied" in lines[2]
             assert lines[-1].endswith(f"STATEMENT:  {missing.partition(' alter')[0]}")
-        # What the README says then.
-        block = re.search(r"^```sql\n(create role progress.*?)^```$", (ROOT / "README.md").read_text(), re.M | re.S)
-        assert block
-        superuser.execute(block[1].replace("role progress", "role missing").encode())
+        # What docs/operating.md has somebody else run.
+        statements = block("sql", "create role progress")
+        superuser.execute(statements.replace("role progress", "role missing").encode())
         grant(url, "missing")
         for role in (SERVICE, "bare", "missing"):
             with closing(psycopg.connect(url.replace("plain@", f"{role}@"))) as service:

@@ -1,4 +1,4 @@
-"""In a site's database: a schema of the service's own, and the README's recipes that fill `users`, as they stand."""
+"""In a site's database: a schema of the service's own, and the pages' recipes that fill `users`, as they stand."""
 
 import os
 import re
@@ -14,23 +14,13 @@ from app import database
 from app.demo.postgres import bindir
 from app.settings import from_environ
 from tests.conftest import ROOT, SERVICE, grant
+from tests.pages import block
 from tests.test_cli import run
 from tests.test_migrations import OWN_SCHEMA, RELEASED, TABLES, applied, contents, rollback, schema, tables
 from tests.world import SECRET, add_module, bearer, complete, lesson_path, uuid4
 
-README = (ROOT / "README.md").read_text()
-SQL_BLOCKS = re.findall(r"^```sql\n(.*?)^```$", README, re.M | re.S)
-JS_BLOCKS = re.findall(r"^```js\n(.*?)^```$", README, re.M | re.S)
-SH_BLOCKS = re.findall(r"^```sh\n(.*?)^```$", README, re.M | re.S)
-
 ADA, BOB = uuid4(0xADA), uuid4(0xB0B)
 ADDRESS = "ada@example.org"
-
-
-def block(blocks: list[str], start: str) -> str:
-    """The one block of the README with this text in it."""
-    (found,) = [text for text in blocks if start in text]
-    return found
 
 
 def sql_of(javascript: str) -> str:
@@ -137,7 +127,7 @@ def test_a_dump_of_the_sites_database_restores_both(site, new_database, make_api
     complete(site.owner, 2, user_id=ADA)
     site.owner.execute("insert into subscriptions values (%s, null, 'active', now() + '1 day')", [ADA])
     site.owner.execute("insert into rate_limits values ('x', '{}', now())")
-    dump, restore = block(SH_BLOCKS, "pg_dump "), block(SH_BLOCKS, "pg_restore ")
+    dump, restore = block("sh", "pg_dump "), block("sh", "pg_restore ")
     restored = new_database()
     environ = {"PATH": f"{bindir()}:{os.environ['PATH']}", "DATABASE_URL": site.url + OWN_SCHEMA, "RESTORED": restored}
     for script in (dump, restore):
@@ -220,7 +210,7 @@ def test_a_sites_own_users_are_the_learners(site, make_api, users):
     )
 
 
-TRIGGER = block(SQL_BLOCKS, "create trigger")
+TRIGGER = block("sql", "create trigger")
 # Prisma's, with ids of its three usual kinds.
 PRISMA = 'create table "User" (id {} primary key, email text, name text)'
 INSERT = 'insert into "User" (id, email) values (%(id)s, %(email)s)'
@@ -298,13 +288,13 @@ def test_a_site_whose_ids_are_no_uuids_gives_each_user_one_beside(site, make_api
     for user_id in ids[:1]:
         site.site.execute(INSERT, {"id": user_id, "email": ADDRESS})
     migrate(site)
-    site.site.execute(block(SQL_BLOCKS, "add column learner_id"))
+    site.site.execute(block("sql", "add column learner_id"))
     grant_for_the_trigger(site)
     site.site.execute('grant select on "Session" to progress_owner')
     site.as_owner(
         re.sub(r"\b(new|old)\.id\b", r"\1.learner_id", TRIGGER).replace("select id::uuid", "select learner_id")
     )
-    site.as_owner(block(SQL_BLOCKS, "create view progress.site_sessions"))
+    site.as_owner(block("sql", "create view progress.site_sessions"))
     site.as_owner(f"grant select on progress.site_sessions to {SERVICE}")
     site.site.execute(INSERT, {"id": ids[1], "email": ADDRESS})
     site.site.execute("insert into \"Session\" values ('t', %s, now() + '1 hour')", [ids[1]])
@@ -323,13 +313,13 @@ def test_a_site_whose_ids_are_no_uuids_gives_each_user_one_beside(site, make_api
 def test_a_site_with_another_database_copies_its_users_and_adds_and_deletes_one(site, new_database, make_api):
     migrate(site)
     elsewhere = new_database()
-    insert, delete = (sql_of(block(JS_BLOCKS, start)) for start in ("insert into", "delete from"))
+    insert, delete = (sql_of(block("js", start)) for start in ("insert into", "delete from"))
     with closing(psycopg.connect(elsewhere, autocommit=True)) as other:
         other.execute("create table users (id uuid primary key, email text)")
         other.execute("insert into users values (%s, %s), (%s, %s)", [ADA, ADDRESS, BOB, ADDRESS])
     environ = {"PATH": f"{bindir()}:{os.environ['PATH']}", "DATABASE_URL": site.owner_url, "SITE_URL": elsewhere}
     for _ in range(2):
-        subprocess.run(["sh", "-euc", block(SH_BLOCKS, "$SITE_URL")], env=environ, check=True)
+        subprocess.run(["sh", "-euc", block("sh", "$SITE_URL")], env=environ, check=True)
         assert site.learners() == sorted([ADA, BOB])
     insert, delete = (query.replace("$1", "%(id)s") for query in (insert, delete))
     site.owner.execute(delete, {"id": BOB})
@@ -340,7 +330,7 @@ def test_a_site_with_another_database_copies_its_users_and_adds_and_deletes_one(
     assert_learners_follow_the_site(site, make_api(**service(site)), insert, delete)
 
 
-MOVE = block(SQL_BLOCKS, "set schema progress")
+MOVE = block("sql", "set schema progress")
 
 
 @pytest.fixture

@@ -4,8 +4,8 @@ MAX_TOKEN_BYTES = 8192
 
 _INVALID = "The session is not valid. Sign in again."
 
-# The key is the word in the log, the value is the detail of the answer. The README lists the cause of each word and its
-# remedy. No word repeats anything that the session holds.
+# The key is the word in the log, the value is the detail of the answer. docs/operating.md lists the cause of each word
+# and its remedy. No word repeats anything that the session holds.
 REASONS = {
     "malformed": _INVALID,
     "too long": f"The token is too long. Send one of {MAX_TOKEN_BYTES} bytes at most.",

@@ -1,5 +1,5 @@
 // The one script of a page: <script type="module" src="…/progress-ui/progress-ui.js">. It makes two elements known,
-// <course-progress> and <lesson-progress>; how to use them stands in the README.
+// <course-progress> and <lesson-progress>; docs/front-end.md says how to use them.
 import { CourseProgress } from "./course-progress.js";
 import { LessonProgress } from "./lesson-progress.js";
 

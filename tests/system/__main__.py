@@ -17,7 +17,7 @@ NEEDED = {
     "/usr/bin/chromium": "chromium",
 }
 # What is the same on whatever PostgreSQL, and took its time in `make test`: requests that are refused before any
-# statement, sessions, keys, logs and metrics, the installation, the README, the tests of the tests, the ways in which
+# statement, sessions, keys, logs and metrics, the installation, the pages, the tests of the tests, the ways in which
 # the demo starts and ends. On this PostgreSQL it is started by the tests of its page.
 ELSEWHERE = (
     *("proof/test_fuzz", "proof/test_schema", "test_cookies", "test_demo", "test_docs", "test_errors", "test_install"),

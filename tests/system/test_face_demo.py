@@ -1,4 +1,4 @@
-"""The page of `make run` in a real Chromium, on the real demo; and the README's fifteen lines beside it."""
+"""The page of `make run` in a real Chromium, on the real demo; and the fifteen lines of docs/front-end.md beside it."""
 
 import json
 import re
@@ -13,7 +13,8 @@ from threading import Thread
 import pytest
 from playwright.sync_api import BrowserContext, Page, expect
 
-from tests.conftest import ROOT, in_memory
+from tests.conftest import in_memory
+from tests.pages import block
 from tests.system.conftest import Calls, assert_axe_finds_nothing, screenshot
 from tests.test_demo import Run, copy_of_the_checkout, wait_until_nothing_works_in
 
@@ -187,13 +188,12 @@ def test_it_signs_in_as_authjs_would_and_keeps_nothing_where_a_script_could_read
     assert policy.startswith("default-src 'none'; script-src 'self'; style-src 'self';")
 
 
-def test_the_fifteen_lines_of_the_readme_work_from_another_port(new_context, demo, elsewhere, base):
-    example = re.search(r"^```html\n(<!doctype html>.*?)^```$", (ROOT / "README.md").read_text(), re.M | re.S)
-    assert example
-    assert len(example[1].splitlines()) == 15
-    assert example[1].count("http://127.0.0.1:8000/") == 1
+def test_the_fifteen_lines_of_the_page_work_from_another_port(new_context, demo, elsewhere, base):
+    example = block("html", "<!doctype html>")
+    assert len(example.splitlines()) == 15
+    assert example.count("http://127.0.0.1:8000/") == 1
     # Here it is on a port of its own.
-    (base / "site" / "index.html").write_text(example[1].replace("http://127.0.0.1:8000", demo))
+    (base / "site" / "index.html").write_text(example.replace("http://127.0.0.1:8000", demo))
     context: BrowserContext = new_context()
     opened(context.new_page(), demo)  # which signs in
     page = context.new_page()
