@@ -1,10 +1,10 @@
-# Every task. `make` alone prints them. Needs Python 3.11 or newer and nothing else; what else it needs goes into .venv.
+# Every task. `make` alone prints them. They need Python 3.11 or newer, and install everything else into .venv.
 PYTHON ?= python3
 RUN = .venv/bin/python -m
 LOCK = --upgrade --universal --python-version 3.11 --generate-hashes --no-header --quiet
 
-# What is given to make on its command line reaches a task through the environment, as it is: neither make nor a shell
-# reads a value. A login shell's own USER, or any such variable that was there before, does not.
+# A variable on the command line of make reaches a task through the environment, unchanged: neither make nor a shell
+# interprets its value. A variable that was in the environment before, such as a login shell's USER, does not reach it.
 $(foreach name,USER FILE DRY_RUN CONFIRM EMAIL NAME UNTIL HOURS SIZE URL SECONDS,\
 	$(if $(filter command,$(origin $(name))),\
 		$(eval override export $(name) := $$(value $(name))),\
@@ -22,26 +22,26 @@ install:
 		echo "install: there is no $(PYTHON); install Python 3.11 or newer, or name it: make PYTHON=python3.12" >&2; exit 1; }
 	@"$(PYTHON)" install.py $(MAKECMDGOALS)
 
-run: install  ## run the service here, with a database, a real curriculum and learners to try (Ctrl-C stops it)
+run: install  ## run the service on this machine, with a database, real curricula and learners to try (Ctrl-C stops it)
 	@$(RUN) app.demo
 
 test: install  ## run the tests, on a PostgreSQL of their own
 	@$(RUN) pytest -n auto --dist loadfile --ignore=tests/system
 
-test-deep: install  ## run the proofs with many more examples, and others each time
+test-deep: install  ## run the proofs with many more examples, different ones each time
 	@PROGRESS_DEEP=1 $(RUN) pytest -n auto --dist loadfile --no-loadscope-reorder tests/proof
 
-test-system: install  ## run what needs more than Python; as root on Debian it installs that
+test-system: install  ## run the tests that need more than Python; as root on Debian, install what they need
 	@$(RUN) tests.system
 
-mutate: install  ## change the SQL and the pure modules in one place at a time, and see that a test fails each time [FILE=...]
+mutate: install  ## change the SQL and the pure modules in one place at a time; a test must fail each time [FILE=...]
 	@$(RUN) tests.mutation
 
-audit: install  ## list every package's licence, and ask for known vulnerabilities
+audit: install  ## write the licence of every package, and ask for known vulnerabilities
 	@$(RUN) tests.licences
 	@$(RUN) pip_audit --strict --disable-pip --require-hashes --progress-spinner off -r requirements-system.txt
 
-scale-data: install  ## fill a database of its own: SIZE=small|middle|large [URL=...]
+scale-data: install  ## fill a database for measuring: SIZE=small|middle|large [URL=...]
 	@$(RUN) tests.bench.scale
 
 explain: install  ## show how PostgreSQL runs each file of sql/ [SIZE=small|middle|large]
@@ -65,7 +65,7 @@ format: install  ## format the Python code
 migrate: install  ## apply the pending migrations to DATABASE_URL
 	@$(RUN) app.cli migrate
 
-rollback: install  ## take the newest migration back; CONFIRM=yes where that drops data
+rollback: install  ## take the newest migration back; CONFIRM=yes if that drops data
 	@$(RUN) app.cli rollback
 
 migration-status: install  ## list the migrations, applied and pending
@@ -74,25 +74,25 @@ migration-status: install  ## list the migrations, applied and pending
 migrate-unlock: install  ## remove the lock of a migration run that was killed
 	@$(RUN) app.cli migrate-unlock
 
-load-catalog: install  ## make the catalog what FILE=... says; DRY_RUN=1 shows what that would do
+load-catalog: install  ## make the catalog equal to FILE=...; DRY_RUN=1 shows the changes and makes none
 	@$(RUN) app.cli load-catalog
 
 add-user: install  ## add the learner USER=<uuid> [EMAIL=... NAME=...]
 	@$(RUN) app.cli add-user
 
-grant-free: install  ## give USER=<uuid> the free path [UNTIL=2027-01-31]
+grant-free: install  ## give USER=<uuid> free access [UNTIL=2027-01-31]
 	@$(RUN) app.cli grant-free
 
-revoke-free: install  ## take the free path from USER=<uuid>
+revoke-free: install  ## take free access away from USER=<uuid>
 	@$(RUN) app.cli revoke-free
 
-access: install  ## say what access USER=<uuid> has, and why
+access: install  ## show which access USER=<uuid> has, and why
 	@$(RUN) app.cli access
 
-stripe-sync: install  ## fetch every subscription from Stripe by STRIPE_API_KEY, and mend what differs
+stripe-sync: install  ## read every subscription from Stripe with STRIPE_API_KEY, and correct what differs
 	@$(RUN) app.cli stripe-sync
 
-stripe-event: install  ## send the event of Stripe's in FILE=... to the service of `make run`, signed
+stripe-event: install  ## send the Stripe event in FILE=..., signed, to the service of `make run`
 	@$(RUN) app.demo.stripe_event
 
 token: install  ## sign a token for USER=<uuid> with AUTH_JWT_SECRET [HOURS=12]

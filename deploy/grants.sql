@@ -1,13 +1,13 @@
--- The role that the service runs as: it can do what the statements in sql/ do, and nothing else. It cannot read e-mail
--- addresses or names, write the catalog or the free path, nor create, alter or drop anything. What PUBLIC may do in the
--- database it may too: make temporary tables, and in one that was made before PostgreSQL 15, tables in the schema public,
--- unless the owner runs `revoke create on schema public from public`.
+-- The role that the service runs as. The role can do what the statements in sql/ do, and nothing else. It cannot read
+-- e-mail addresses or names, cannot write the catalog or `enrollments`, and cannot create, alter or drop anything. It can
+-- do what PUBLIC can do in the database: create temporary tables, and, if the database was created before PostgreSQL 15,
+-- tables in the schema public. To prevent the latter, the owner runs `revoke create on schema public from public`.
 --
--- The owner of the tables runs it after each `make migrate`, as often as they like, with a role of any name:
+-- The owner of the tables runs this script after each `make migrate`. It may be repeated. The role may have any name:
 --
 --   psql "$DATABASE_URL" -v role=progress -f deploy/grants.sql
 --
--- Where row level security is enabled on a table that the service reads, it does not start. A superuser then runs
+-- If row level security is enabled on a table that the service reads, the service does not start. A superuser then runs
 -- `alter role progress bypassrls`.
 --
 -- Use a role that only the service logs in as. If the role does not exist, the script creates it, without a password. If
@@ -25,7 +25,8 @@ from pg_roles
 where rolname = current_user
 \gset
 
--- \gset makes no variable of null: `creation` is set only where the role has to be created; `alterations` below likewise.
+-- \gset does not set a variable to null. So `creation` is set only if the role has to be created. The same holds for
+-- `alterations` below.
 select
     case
         when not exists (select from pg_roles where rolname = :'role') then format('create role %I login;', :'role')
@@ -42,13 +43,13 @@ begin;
 :creation
 \endif
 
--- The tables are in the first schema of the search_path; a site's own users table may be in a later one.
+-- The tables are in the first schema of the search_path. A site's own users table may be in a later schema.
 select current_schema() as schema
 \gset
 
 grant usage on schema :"schema" to :"role";
 
--- From nothing each time, so that what an older version needed is taken back.
+-- Revoke everything first, so that rights which only an older version needed are taken back.
 revoke all on :"schema".modules, :"schema".lessons, :"schema".lesson_prerequisites, :"schema".subscriptions,
 :"schema".enrollments, :"schema".progress, :"schema".rate_limits, :"schema".stripe_checkouts,
 :"schema".stripe_customers, :"schema".stripe_subscriptions, :"schema".learner_tag_keys,
@@ -57,8 +58,8 @@ revoke all on :"schema".modules, :"schema".lessons, :"schema".lesson_prerequisit
 grant select on :"schema".modules, :"schema".lessons, :"schema".lesson_prerequisites, :"schema".subscriptions,
 :"schema".enrollments to :"role";
 
--- lock.sql: `for no key update` asks for the right to update some column. No statement updates an id, and a foreign key
--- holds most of them in place. Only the owner of a site's own users table can grant it.
+-- For lock.sql: `for no key update` needs the right to update a column. No statement updates an id, and foreign keys
+-- prevent it for most rows. Only the owner of a site's own users table can grant this right.
 select pg_has_role(relowner, 'usage') as may_grant_users
 from pg_class
 where oid = 'users'::regclass
@@ -80,10 +81,10 @@ grant insert (user_id, lesson_id, completed_at, updated_at), update (updated_at)
 
 grant select, insert, update, delete on :"schema".rate_limits to :"role";
 
--- Where no setting holds a secret, the key of the learners' tags.
+-- The key of Learner-Tag, for installations in which no setting holds a secret.
 grant select (key) on :"schema".learner_tag_keys to :"role";
 
--- Stripe's webhook: its mirror, and the copy of it that decides who has full access.
+-- For Stripe's webhook: the tables with what Stripe says, and `subscriptions`, which decides who has full access.
 grant select, insert, update on :"schema".stripe_checkouts, :"schema".stripe_customers, :"schema".stripe_subscriptions
 to :"role";
 grant insert (user_id, stripe_subscription_id, status, current_period_end, mirrored_period_end), delete
@@ -91,12 +92,12 @@ on :"schema".subscriptions to :"role";
 grant update (stripe_subscription_id, status, current_period_end, mirrored_period_end)
 on :"schema".subscriptions to :"role";
 
--- The check at the start, and /readyz.
+-- For the check at the start, and for /readyz.
 grant select on :"schema"._yoyo_migration to :"role";
 
 commit;
 
--- Told before the alterations, at which the script may end.
+-- Say this before the alterations, because the script may end at them.
 select has_column_privilege(:'role', 'users', 'id', 'select') and has_column_privilege(:'role', 'users', 'id', 'update')
 as users_are_granted
 \gset
@@ -113,10 +114,10 @@ where pg_class.oid = 'users'::regclass
 \warn :message
 \endif
 
--- The timeouts are for DATABASE_TIMEOUT=5; change them with it. A connection of the service's brings its own, but through
--- a PgBouncer it cannot: there these hold. The search_path lets the role find the tables without options in its URL, which
--- a PgBouncer does not take; it is set in this database alone, since the role may serve others too. What is set already is
--- not set again, which not every owner may.
+-- The timeouts are for DATABASE_TIMEOUT=5. Change them with it. A connection of the service sets its own timeouts, except
+-- through a PgBouncer, where those of the role apply. The search_path lets the role find the tables without options in its
+-- URL, which a PgBouncer does not accept. It is set in this database only, because the role may serve other databases too.
+-- What is set already is not set again, because not every owner may alter the role.
 with wanted as (
     select
         1 as place,
