@@ -1,4 +1,4 @@
-"""The project's pages, which tests hold to the truth. A test asks for a text by what is in it, so that it may move."""
+"""The project's pages, which tests hold to the truth. A test finds a block by its content, so the block may move."""
 
 import re
 from textwrap import dedent
