@@ -10,47 +10,49 @@ $(foreach name,USER FILE DRY_RUN CONFIRM EMAIL NAME UNTIL HOURS SIZE URL SECONDS
 		$(eval override export $(name) := $$(value $(name))),\
 		$(eval unexport $(name))))
 
-.PHONY: help install run test test-deep test-system mutate audit scale-data explain bench lint format migrate rollback migration-status migrate-unlock load-catalog \
+.PHONY: help install install-dev install-system run test test-deep test-system mutate audit scale-data explain bench lint format migrate rollback migration-status migrate-unlock load-catalog \
 	add-user grant-free revoke-free access stripe-sync stripe-event token lock
 
 
 help:  ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-install:
+# Each task asks for what it needs and no more: `install` is the service and PostgreSQL, `install-dev` adds the tests and the
+# checks, `install-system` adds the tools of the long checks.
+install install-dev install-system:
 	@command -v "$(PYTHON)" >/dev/null || { \
 		echo "install: there is no $(PYTHON); install Python 3.11 or newer, or name it: make PYTHON=python3.12" >&2; exit 1; }
-	@"$(PYTHON)" install.py $(MAKECMDGOALS)
+	@"$(PYTHON)" install.py $@ $(MAKECMDGOALS)
 
 run: install  ## run the service on this machine, with a database, real curricula and learners to try (Ctrl-C stops it)
 	@$(RUN) app.demo
 
-test: install  ## run the tests, on a PostgreSQL of their own
+test: install-dev  ## run the tests, on a PostgreSQL of their own
 	@$(RUN) pytest -n auto --dist loadfile --ignore=tests/system
 
-test-deep: install  ## run the proofs with many more examples, different ones each time
+test-deep: install-dev  ## run the proofs with many more examples, different ones each time
 	@PROGRESS_DEEP=1 $(RUN) pytest -n auto --dist loadfile --no-loadscope-reorder tests/proof
 
-test-system: install  ## run the tests that need more than Python; as root on Debian, install what they need
+test-system: install-system  ## run the tests that need more than Python; as root on Debian, install what they need
 	@$(RUN) tests.system
 
-mutate: install  ## change the SQL and the pure modules in one place at a time; a test must fail each time [FILE=...]
+mutate: install-system  ## change the SQL and the pure modules in one place at a time; a test must fail each time [FILE=...]
 	@$(RUN) tests.mutation
 
-audit: install  ## write the licence of every package, and ask for known vulnerabilities
+audit: install-system  ## write the licence of every package, and ask for known vulnerabilities
 	@$(RUN) tests.licences
 	@$(RUN) pip_audit --strict --disable-pip --require-hashes --progress-spinner off -r requirements-system.txt
 
-scale-data: install  ## fill a database for measuring: SIZE=small|middle|large [URL=...]
+scale-data: install-dev  ## fill a database for measuring: SIZE=small|middle|large [URL=...]
 	@$(RUN) tests.bench.scale
 
-explain: install  ## show how PostgreSQL runs each file of sql/ [SIZE=small|middle|large]
+explain: install-dev  ## show how PostgreSQL runs each file of sql/ [SIZE=small|middle|large]
 	@$(RUN) tests.bench.explain
 
-bench: install  ## measure the service against a bare Flask app [SIZE=small|large SECONDS=2]
+bench: install-dev  ## measure the service against a bare Flask app [SIZE=small|large SECONDS=2]
 	@$(RUN) tests.bench
 
-lint: install  ## check code, types, SQL and migrations
+lint: install-dev  ## check code, types, SQL and migrations
 	@$(RUN) ruff check .
 	@$(RUN) ruff format --check .
 	@$(RUN) mypy
@@ -58,7 +60,7 @@ lint: install  ## check code, types, SQL and migrations
 	@$(RUN) sqlfluff lint --disable-progress-bar sql migrations
 	@.venv/bin/squawk migrations/*.sql
 
-format: install  ## format the Python code
+format: install-dev  ## format the Python code
 	@$(RUN) ruff check --fix .
 	@$(RUN) ruff format .
 
@@ -98,7 +100,8 @@ stripe-event: install  ## send the Stripe event in FILE=..., signed, to the serv
 token: install  ## sign a token for USER=<uuid> with AUTH_JWT_SECRET [HOURS=12]
 	@$(RUN) app.cli token
 
-lock: install  ## renew the locks, requirements*.txt, from the ranges in pyproject.toml
+lock: install-dev  ## renew the locks, requirements*.txt, from the ranges in pyproject.toml
 	@$(RUN) uv pip compile $(LOCK) pyproject.toml -o requirements.txt
-	@$(RUN) uv pip compile $(LOCK) --extra dev -c requirements.txt pyproject.toml -o requirements-dev.txt
-	@$(RUN) uv pip compile $(LOCK) --extra dev --extra system -c requirements-dev.txt pyproject.toml -o requirements-system.txt
+	@$(RUN) uv pip compile $(LOCK) --extra demo -c requirements.txt pyproject.toml -o requirements-demo.txt
+	@$(RUN) uv pip compile $(LOCK) --extra demo --extra dev -c requirements-demo.txt pyproject.toml -o requirements-dev.txt
+	@$(RUN) uv pip compile $(LOCK) --extra demo --extra dev --extra system -c requirements-dev.txt pyproject.toml -o requirements-system.txt

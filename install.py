@@ -1,6 +1,6 @@
-"""What make runs first: .venv, with what the locks say. Nothing but Python's standard library.
+"""The first step of every make task: bring .venv to what the locks say. It uses Python's standard library alone.
 
-It must parse on any Python 3.6 and later, so that one that is too old is told so in one line.
+The file must parse on Python 3.6 and later. An older Python than the service needs then gets one line that says so.
 """
 
 import fcntl
@@ -13,64 +13,72 @@ import subprocess
 import sys
 from pathlib import Path
 
-NEEDED = (3, 11)
+NEEDED_PYTHON = (3, 11)
 FOLDER = Path(__file__).resolve().parent
 VENV = FOLDER / ".venv"
-# `make run` holds this file's lock, and its address is in it.
+# `make run` holds a lock on this file while it runs, and writes its address into it.
 RUN_LOCK = FOLDER / ".local" / "run.lock"
-LOCK = FOLDER / "requirements-dev.txt"
-# What these tasks need besides is large, and nobody who only wants to see the service run should wait for it.
-SYSTEM_LOCK = FOLDER / "requirements-system.txt"
-SYSTEM_TASKS = ("test-system", "test-deep", "mutate", "audit")
+# The locks that each install target of the Makefile needs, the smallest first. Each lock repeats the pins of the one
+# before it, so a larger lock is installed on top of a smaller one. `make run` does not wait for linters and test tools.
+LOCKS = {
+    "install": ["requirements-demo.txt"],
+    "install-dev": ["requirements-demo.txt", "requirements-dev.txt"],
+    "install-system": ["requirements-demo.txt", "requirements-dev.txt", "requirements-system.txt"],
+}
 
 
 def main():
-    """Bring .venv up to date, or exit with one line that says what to install."""
-    if sys.version_info < NEEDED:
+    """Bring .venv up to date, or exit with one line that says what to do.
+
+    Arguments: the target of LOCKS, then the tasks that the user asked make for.
+    """
+    if sys.version_info < NEEDED_PYTHON:
         sys.exit(
             "install: this is Python {}.{}, and 3.11 or newer is needed; with one installed beside it: "
             "make {} PYTHON=python3.12".format(
-                sys.version_info[0], sys.version_info[1], " ".join(sys.argv[1:]) or "run"
+                sys.version_info[0], sys.version_info[1], " ".join(sys.argv[2:]) or "run"
             )
         )
-    locks = [LOCK, SYSTEM_LOCK] if set(sys.argv[1:]) & set(SYSTEM_TASKS) else [LOCK]
+    locks = [FOLDER / name for name in LOCKS[sys.argv[1]]]
     if all(map(up_to_date, locks)):
         return
-    with (FOLDER / ".venv.lock").open("w") as lock:
+    with (FOLDER / ".venv.lock").open("w") as lock_file:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             print("install: waiting for another make that installs into this folder", flush=True)
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        for each in locks:
-            if not up_to_date(each):
-                if each is LOCK:
-                    make_venv()
-                install(each)
-                # Last, so that an installation that was killed is done again.
-                stamp(each).write_text(wanted(each))
+            fcntl.flock(lock_file, fcntl.LOCK_EX)
+        # pip does not remove a package that a lock no longer names. So a lock that changed after it was installed needs
+        # a new .venv.
+        if not up_to_date(locks[0]) or any(stamp(lock).exists() and not up_to_date(lock) for lock in locks):
+            make_venv()
+        for lock in locks:
+            if not up_to_date(lock):
+                install(lock)
+                # Written last: an installation that was killed has no stamp, and is repeated.
+                stamp(lock).write_text(wanted(lock))
 
 
 def wanted(lock):
-    """Name what .venv holds once a lock is installed: the lock's text, and the Python that it is for."""
+    """Return a hash of the lock's text and of the Python that it is installed for."""
     return hashlib.sha256(lock.read_bytes() + sys.version.encode() + sys.base_prefix.encode()).hexdigest()
 
 
 def stamp(lock):
-    """The file that says which text of a lock is installed."""
+    """Return the path of the file that holds the hash of the installed lock."""
     return VENV / "installed-{}".format(lock.stem)
 
 
 def up_to_date(lock):
-    """Tell whether .venv holds exactly what a lock says, on a Python that is still there."""
+    """Return whether the lock is installed as it stands now, and the Python of .venv still exists."""
     return (VENV / "bin" / "python").exists() and stamp(lock).exists() and stamp(lock).read_text() == wanted(lock)
 
 
 def make_venv():
-    """Make .venv anew; exit with one line where that fails, or where it is somebody else's."""
+    """Replace .venv by an empty one. Exit with one line if that fails, or if make did not create the old one."""
     ours = VENV / "made-by-make"
     if (VENV / "pyvenv.cfg").exists() and not ours.exists() and not list(VENV.glob("installed*")):
-        # A service may be running from it.
+        # An operator made this .venv, and a service may run from it.
         sys.exit(
             "install: .venv was not made by make, and is left alone: its tasks are `.venv/bin/python -m app.cli`; "
             "or remove it"
@@ -103,21 +111,24 @@ def make_venv():
 
 
 def user_of_venv():
-    """Name somebody who runs from .venv, or None: what they import later, or a new worker, would not be there."""
+    """Return the name of a process that runs from .venv, or None.
+
+    Such a process would fail at its next import, or when it starts a worker.
+    """
     if RUN_LOCK.exists():
         with RUN_LOCK.open() as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except OSError:
                 return "`make run` at {}".format(lock.read().strip())
-    # On Linux also what was started otherwise, a service for instance. The folder of another user's process cannot be
-    # read; a service's command is an absolute path.
+    # On Linux, look for any other process too, for example a service. The working folder of another user's process
+    # cannot be read, but a service is started by an absolute path.
     for process in Path("/proc").glob("[0-9]*"):
         try:
             program = Path(os.fsdecode((process / "cmdline").read_bytes().split(b"\0")[0]))
             if not program.is_absolute():
                 program = (process / "cwd").resolve() / program
-            # Not the program itself, which is a link to the machine's Python.
+            # Resolve the folder and not the program: the program is a link to the machine's own Python.
             if program.parent.resolve() == VENV / "bin":
                 return "process {}".format(process.name)
         except OSError:
@@ -126,13 +137,13 @@ def user_of_venv():
 
 
 def install(lock):
-    """Install a lock into .venv, a line for each package; exit with one line where that fails."""
+    """Install a lock into .venv and print a line for each new package. Exit with one line if that fails."""
     environ = dict(os.environ, PIP_DISABLE_PIP_VERSION_CHECK="1")
-    # pip complains at length about a home folder that it cannot write its cache to.
+    # pip prints a long warning if it cannot write its cache to the home folder.
     home = Path(os.path.expanduser("~"))  # noqa: PTH111 - Path.home() raises where there is none
     if not os.access(str(home), os.W_OK):
         environ["PIP_NO_CACHE_DIR"] = "1"
-    # Always `python -m`: the scripts in .venv/bin fail in a folder with a space or a long path.
+    # Use `python -m pip`: the script .venv/bin/pip fails if the path of .venv is long or has a space.
     pip = [str(VENV / "bin" / "python"), "-m", "pip", "install", "--require-hashes", "-r", str(lock)]
     with subprocess.Popen(pip, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         last = "pip failed"

@@ -1,4 +1,4 @@
-"""`make audit`, its first half: write LICENCES.md, what every package of the locks may be used under."""
+"""The first half of `make audit`: write LICENCES.md, the licence of every package that the locks pin."""
 
 import json
 import subprocess
@@ -10,12 +10,12 @@ from tests.conftest import ROOT
 from tests.test_locks import LOCKS, locked
 
 LIST = ROOT / "LICENCES.md"
-# What a package is for: by the smallest lock that has it.
-USES = dict(zip(LOCKS, ("the service", "make run, test and lint", "the other make targets"), strict=True))
+# What each lock adds. A package is listed under the smallest lock that has it.
+USES = dict(zip(LOCKS, ("the service", "make run", "make test and lint", "the long checks"), strict=True))
 
 
 def main() -> None:
-    """Ask the packages that are installed here; what another Python or machine needs besides is not among them."""
+    """Read the licences of the installed packages. Packages for another Python or another system are not among them."""
     command = [sys.executable, "-m", "piplicenses", "--with-system", "--from=mixed", "--format=json"]
     packages = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     uses = {name: use for lock, use in reversed(USES.items()) for name in locked(lock)}

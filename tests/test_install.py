@@ -1,4 +1,4 @@
-"""install.py: what make runs first, with Python's standard library alone."""
+"""install.py: the first step of every make task, with Python's standard library alone."""
 
 import fcntl
 import os
@@ -15,23 +15,24 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT, in_memory
+from tests.test_locks import LOCKS
 
 
 @pytest.fixture
 def checkout() -> Iterator[Path]:
-    """A folder with install.py, and locks of nothing but a comment: what pip makes of the real ones is pip's."""
+    """A folder with install.py and with locks that pin nothing: to install real packages is pip's part."""
     with tempfile.TemporaryDirectory(dir=in_memory()) as folder:
         shutil.copy(ROOT / "install.py", folder)
-        for lock in ("requirements-dev.txt", "requirements-system.txt"):
-            Path(folder, lock).write_text("# nothing\n")
+        for lock in LOCKS:
+            if lock != "requirements.txt":
+                Path(folder, lock).write_text("# nothing\n")
         yield Path(folder)
 
 
-def install(checkout: Path, *, task: str = "run", before: str = "", **environ: str) -> tuple[int, str]:
-    """Run install.py; `before` is Python that makes this machine another one first."""
-    script = (
-        f"{before}\nimport runpy, sys; sys.argv[1:] = [{task!r}]; runpy.run_path('install.py', run_name='__main__')"
-    )
+def install(checkout: Path, *arguments: str, before: str = "", **environ: str) -> tuple[int, str]:
+    """Run install.py; `before` is Python code that runs first and changes what install.py sees of the machine."""
+    argv = list(arguments or ("install", "run"))
+    script = f"{before}\nimport runpy, sys; sys.argv[1:] = {argv!r}; runpy.run_path('install.py', run_name='__main__')"
     clean = {"PATH": os.environ["PATH"], "HOME": "/nonexistent"} | environ
     command = [sys.executable, "-c", textwrap.dedent(script)]
     done = subprocess.run(
@@ -74,14 +75,16 @@ def test_a_c_library_without_wheels_is_named(checkout, libc, shown):
 
 
 def test_two_at_once_install_once_and_then_there_is_nothing_to_do(checkout):
-    first = subprocess.Popen([sys.executable, "install.py"], cwd=checkout, stdout=subprocess.PIPE, text=True)
+    first = subprocess.Popen(
+        [sys.executable, "install.py", "install", "run"], cwd=checkout, stdout=subprocess.PIPE, text=True
+    )
     assert first.stdout
     assert first.stdout.readline().startswith("install: Python")
     assert install(checkout) == (0, "install: waiting for another make that installs into this folder\n")
     first.communicate()
     assert first.returncode == 0
     assert (checkout / ".venv" / "bin" / "python").exists()
-    # With no network, no pip and no wish to install: there is nothing to do.
+    # The next run starts no pip at all.
     assert install(checkout, before="import subprocess; subprocess.Popen = None") == (0, "")
 
 
@@ -89,7 +92,7 @@ def test_what_was_killed_is_installed_again_and_what_pip_cannot_install_is_one_l
     (checkout / ".venv" / "bin").mkdir(parents=True)
     for name in ("bin/python", "pyvenv.cfg", "made-by-make"):
         (checkout / ".venv" / name).touch()
-    (checkout / "requirements-dev.txt").write_text(f"nothing-of-this-name==1 --hash=sha256:{'0' * 64}\n")
+    (checkout / "requirements-demo.txt").write_text(f"nothing-of-this-name==1 --hash=sha256:{'0' * 64}\n")
     status, output = install(checkout, PIP_NO_INDEX="1")
     lines = output.splitlines()
     assert status == 1
@@ -103,7 +106,7 @@ def test_an_environment_that_somebody_else_made_is_left_alone(checkout):
     (checkout / ".venv" / "bin").mkdir(parents=True)
     for name in ("bin/python", "pyvenv.cfg"):
         (checkout / ".venv" / name).touch()
-    assert install(checkout, task="migrate") == (
+    assert install(checkout, "install", "migrate") == (
         1,
         "install: .venv was not made by make, and is left alone: its tasks are `.venv/bin/python -m app.cli`; "
         "or remove it\n",
@@ -113,7 +116,7 @@ def test_an_environment_that_somebody_else_made_is_left_alone(checkout):
 
 @contextmanager
 def make_run(checkout: Path) -> Iterator[None]:
-    """What `make run` holds while it runs, on any system: the lock in which it wrote its address."""
+    """Hold the lock that `make run` holds while it runs, in the file with its address."""
     (checkout / ".local").mkdir()
     with (checkout / ".local" / "run.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -124,7 +127,7 @@ def make_run(checkout: Path) -> Iterator[None]:
 
 @contextmanager
 def process(checkout: Path, python: str) -> Iterator[None]:
-    """Any process that runs from .venv, such as a service that an operator started."""
+    """Run a process from .venv, such as a service that an operator started."""
     command = [python, "-c", "input('ready')"]
     with subprocess.Popen(command, cwd=checkout, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as running:
         assert running.stdout
@@ -147,10 +150,10 @@ def test_a_changed_lock_takes_nothing_from_under_what_runs(checkout):
     ]
     for number, (using, who) in enumerate(users):
         with using:
-            # What is up to date may be used by as many as like.
+            # A .venv that is up to date may be in use.
             if number == 0:
                 assert install(checkout) == (0, "")
-                (checkout / "requirements-dev.txt").write_text("# changed\n")
+                (checkout / "requirements-demo.txt").write_text("# changed\n")
             status, output = install(checkout)
         assert status == 1
         refused = rf"install: \.venv is out of date, but {who} still runs from it; stop that first\n"
@@ -160,21 +163,67 @@ def test_a_changed_lock_takes_nothing_from_under_what_runs(checkout):
     assert not kept.exists()
 
 
-def test_what_only_some_tasks_need_is_installed_by_them_alone_and_on_top(checkout):
-    assert install(checkout)[0] == 0
-    venv = checkout / ".venv"
-    assert [stamp.name for stamp in venv.glob("installed-*")] == ["installed-requirements-dev"]
-    (venv / "kept").touch()
-    assert install(checkout, task="test-system") == (0, "")
-    assert (venv / "installed-requirements-system").exists()
-    # Neither makes the other begin anew.
-    assert install(checkout, before="import subprocess; subprocess.Popen = None") == (0, "")
-    assert (venv / "kept").exists()
+def installed(checkout: Path) -> list[str]:
+    return sorted(stamp.name.removeprefix("installed-requirements-") for stamp in checkout.glob(".venv/installed-*"))
 
 
-def test_make_says_every_task_that_is_asked_for():
-    """Only then are all of them installed for, whichever comes first."""
-    command = ["make", "--no-print-directory", "-n", "lint", "test-system"]
+def test_a_larger_lock_is_installed_on_top_and_only_where_it_is_asked_for(checkout):
+    assert install(checkout, "install", "run")[0] == 0
+    assert installed(checkout) == ["demo"]
+    kept = checkout / ".venv" / "kept"
+    kept.touch()
+    assert install(checkout, "install-dev", "test") == (0, "")
+    assert installed(checkout) == ["demo", "dev"]
+    assert install(checkout, "install-system", "test-system") == (0, "")
+    assert installed(checkout) == ["demo", "dev", "system"]
+    # The next `make run` leaves all of it there, and starts no pip.
+    assert install(checkout, "install", "run", before="import subprocess; subprocess.Popen = None") == (0, "")
+    assert kept.exists()
+
+
+def test_a_changed_lock_makes_a_new_environment_without_what_it_no_longer_names(checkout):
+    assert install(checkout, "install-dev", "test")[0] == 0
+    (checkout / ".venv" / "kept").touch()
+    (checkout / "requirements-dev.txt").write_text("# changed\n")
+    # The demo's packages are as they were.
+    assert install(checkout, "install", "run") == (0, "")
+    assert (checkout / ".venv" / "kept").exists()
+    assert install(checkout, "install-dev", "test")[0] == 0
+    assert not (checkout / ".venv" / "kept").exists()
+    assert installed(checkout) == ["demo", "dev"]
+
+
+def test_an_environment_that_an_earlier_version_installed_is_made_anew(checkout):
+    """An earlier version of the project had no lock of the demo, and installed everything for each task."""
+    assert install(checkout, "install-dev", "test")[0] == 0
+    (checkout / ".venv" / "installed-requirements-demo").unlink()
+    (checkout / ".venv" / "kept").touch()
+    assert install(checkout, "install", "run")[0] == 0
+    assert installed(checkout) == ["demo"]
+    assert not (checkout / ".venv" / "kept").exists()
+
+
+# Every program of a recipe, and the lock that brings it.
+PROGRAMS = {
+    "install": ("app.demo", "app.demo.stripe_event", "app.cli"),
+    "install-dev": (
+        *("pytest", "ruff", "mypy", "sqlfluff", "squawk", "uv"),
+        *("tests.bench", "tests.bench.scale", "tests.bench.explain"),
+    ),
+    "install-system": ("tests.system", "tests.mutation", "tests.licences", "pip_audit"),
+}
+
+
+def test_every_task_installs_what_its_programs_need_and_no_more():
+    makefile = (ROOT / "Makefile").read_text()
+    for task, needed, recipe in re.findall(r"^([a-z-]+): ([a-z-]+) .*\n((?:\t.*\n)+)", makefile, re.M):
+        programs = re.findall(r"(?:\$\(RUN\) |\.venv/bin/)([\w.]+)", recipe)
+        assert programs
+        largest = max(list(PROGRAMS).index(lock) for p in programs for lock, names in PROGRAMS.items() if p in names)
+        assert needed == list(PROGRAMS)[largest], task
+
+
+def test_make_says_what_to_install_and_every_task_that_is_asked_for():
+    command = ["make", "--no-print-directory", "-n", "run", "lint"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    assert done.stdout.count("install.py") == 1
-    assert " install.py lint test-system\n" in done.stdout.replace('"', "")
+    assert re.findall(r"install\.py (.*)", done.stdout) == ["install run lint", "install-dev run lint"]

@@ -1,7 +1,11 @@
-"""The locks: each requirements*.txt holds what pyproject.toml asks for, with its hashes."""
+"""The locks: each requirements*.txt pins what pyproject.toml asks for, with hashes."""
 
+import ast
 import re
+import sys
 import tomllib
+from importlib.metadata import packages_distributions
+from itertools import pairwise
 
 import pytest
 from packaging.requirements import Requirement
@@ -12,17 +16,18 @@ from tests.conftest import ROOT
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 SERVICE = PROJECT["dependencies"]
 EXTRAS = PROJECT["optional-dependencies"]
-# From the service's own to the largest.
+# From the smallest lock, the service's own, to the largest.
 LOCKS = {
     "requirements.txt": SERVICE,
-    "requirements-dev.txt": SERVICE + EXTRAS["dev"],
-    "requirements-system.txt": SERVICE + EXTRAS["dev"] + EXTRAS["system"],
+    "requirements-demo.txt": SERVICE + EXTRAS["demo"],
+    "requirements-dev.txt": SERVICE + EXTRAS["demo"] + EXTRAS["dev"],
+    "requirements-system.txt": SERVICE + EXTRAS["demo"] + EXTRAS["dev"] + EXTRAS["system"],
 }
 STALE = "the lock is stale; renew it with: make lock"
 
 
 def locked(name: str) -> dict[str, str]:
-    """What a lock pins: each package with the whole of its entry."""
+    """Return what a lock pins: each package with its whole entry."""
     entries = re.split(r"^(?=[a-z0-9])", (ROOT / name).read_text(), flags=re.M)
     return {entry.split("==")[0]: entry for entry in entries if "==" in entry}
 
@@ -35,7 +40,7 @@ def test_a_lock_has_what_is_asked_for_and_nothing_that_no_longer_is(name):
         assert package in entries, f"{package}: {STALE}"
         version = re.split(r"[ ;\\]", entries[package].split("==")[1], maxsplit=1)[0]
         assert requirement.specifier.contains(version), f"{package} {version}: {STALE}"
-    # uv notes who asked for each package: the project itself, for its own.
+    # uv notes for each package who asked for it. This is how a package is marked that the project itself asks for.
     own = {package for package, entry in entries.items() if "progress-tracking (pyproject.toml)" in entry}
     assert own == set(asked), STALE
 
@@ -46,12 +51,30 @@ def test_every_package_of_a_lock_has_hashes(name):
         assert re.search(r"--hash=sha256:[0-9a-f]{64}", entry), package
 
 
-def test_the_tests_run_on_the_versions_that_the_service_runs_on():
-    service, development, system = (
+def test_each_lock_repeats_the_pins_of_the_smaller_one():
+    """The tests run on the service's versions, and a lock can be installed on top of the smaller one."""
+    versions = [
         {package: re.split(r"[ ;\\]", entry.split("==")[1], maxsplit=1)[0] for package, entry in locked(name).items()}
         for name in LOCKS
-    )
-    assert service.items() <= development.items() <= system.items()
+    ]
+    for smaller, larger in pairwise(versions):
+        assert smaller.items() <= larger.items()
+
+
+@pytest.mark.parametrize(("lock", "is_demo"), [("requirements.txt", False), ("requirements-demo.txt", True)])
+def test_what_the_code_imports_comes_with_its_own_lock(lock, is_demo):
+    """`make test` installs more than the service has, so a test would not notice an import of it."""
+    files = [path for path in (ROOT / "app").rglob("*.py") if ("demo" in path.relative_to(ROOT).parts) == is_demo]
+    files += [] if is_demo else [ROOT / "wsgi.py", ROOT / "gunicorn.conf.py"]
+    imported = set()
+    for node in (node for path in files for node in ast.walk(ast.parse(path.read_text("utf-8")))):
+        if isinstance(node, ast.Import):
+            imported |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            imported.add(node.module.partition(".")[0])
+    providers = packages_distributions()
+    for module in imported - sys.stdlib_module_names - {"app"}:
+        assert {canonicalize_name(name) for name in providers[module]} & set(locked(lock)), module
 
 
 def test_a_lock_names_no_place_to_fetch_from():
@@ -62,7 +85,7 @@ def test_a_lock_names_no_place_to_fetch_from():
 def test_the_licence_of_every_package_is_listed():
     text = (ROOT / "LICENCES.md").read_text()
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("| ")][1:]
-    # Some are for other versions of Python, and pinned twice or not for this one.
+    # A package may be pinned twice, or not for this Python: some versions are for other Pythons.
     pinned = {
         (package, re.split(r"[ ;\\]", line.split("==")[1], maxsplit=1)[0])
         for lock in LOCKS
