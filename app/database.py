@@ -38,6 +38,7 @@ from app.settings import Settings
 T = TypeVar("T")
 
 ROOT = Path(__file__).parent.parent
+SQL = ROOT / "sql"
 
 _log = logging.getLogger("progress.database")
 
@@ -244,10 +245,9 @@ def load(path: Path, session_table: str = ":session_table") -> Statement:
         return f"${parameters.index(variable[1]) + 1}"
 
     query = re.sub(r":'(\w+)'", number, path.read_text("utf-8").replace(":session_table", session_table))
-    return Statement(path.stem, f"/* {path.name} */ {query}".encode(), tuple(parameters))
+    file = path.relative_to(SQL).as_posix() if path.is_relative_to(SQL) else path.name
+    return Statement(file.removesuffix(".sql"), f"/* {file} */ {query}".encode(), tuple(parameters))
 
-
-SQL = ROOT / "sql"
 
 # By the file's path without .sql. `admin/…` are those of the make targets, which the service never runs.
 STATEMENTS = {path.relative_to(SQL).with_suffix("").as_posix(): load(path) for path in sorted(SQL.rglob("*.sql"))}

@@ -35,14 +35,14 @@ class DatabaseStorage(Storage, MovingWindowSupport):
 
         A connection that breaks may have it counted twice, which is better than a write that is refused.
         """
-        return database.write("limit_hit", key=key, amount=str(limit), window=str(expiry)) is not None
+        return database.write("limits/hit", key=key, amount=str(limit), window=str(expiry)) is not None
 
     def get_moving_window(self, key: str, limit: int, expiry: int) -> tuple[float, int]:
         """When the window began, put on this machine's clock, and how many hits it has.
 
         Whoever reads it compares it with time.time(); the two clocks may differ by any amount.
         """
-        window = database.one(database.read("limit_window", key=key, amount=str(limit), window=str(expiry)))
+        window = database.one(database.read("limits/window", key=key, amount=str(limit), window=str(expiry)))
         return time.time() - (window["age"] or 0), window["hits"]
 
     def check(self) -> bool:

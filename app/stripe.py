@@ -160,7 +160,7 @@ def read(event: dict[str, Any], user_id_metadata: str) -> Said:
     for item in _items(subscription):
         price = item.get("price")
         for name in ("id", "product"):
-            # PostgreSQL has no text with a NUL or half a character in it, and stripe_copy.sql compares these as text.
+            # PostgreSQL has no text with a NUL or half a character in it, and stripe/copy.sql compares these as text.
             if isinstance(price, dict) and isinstance(price.get(name), str) and not price[name].isprintable():
                 raise MalformedError("an item whose price has no id")
     json.dumps(data, allow_nan=False)
@@ -234,8 +234,8 @@ def keep(connection: psycopg.Connection[Any], said: Said, terms: Terms) -> str:
     Returns `applied`; `unattached`: kept, but nobody in users is known to own it; `stale`: something newer is known.
     It must run in a transaction.
     """
-    database.run(connection, "stripe_lock", customer_id=said.customer_id)
-    row = database.run(connection, "stripe_subscription", stripe_subscription_id=said.stripe_subscription_id).fetchone()
+    database.run(connection, "stripe/lock", customer_id=said.customer_id)
+    row = database.run(connection, "stripe/subscription", stripe_subscription_id=said.stripe_subscription_id).fetchone()
     known = _known(row) if row else []
     contenders = latest_first([*known, said])
     if contenders != known:
@@ -243,7 +243,7 @@ def keep(connection: psycopg.Connection[Any], said: Said, terms: Terms) -> str:
         end = latest.current_period_end
         database.run(
             connection,
-            "stripe_save",
+            "stripe/save",
             stripe_subscription_id=latest.stripe_subscription_id,
             customer_id=latest.customer_id,
             claimed_user_id=latest.claimed_user_id,
@@ -268,13 +268,13 @@ def attach(connection: psycopg.Connection[Any], customer_id: str, terms: Terms) 
 
     Returns the ids of those that are somebody's.
     """
-    rows = database.run(connection, "stripe_attach", customer_id=customer_id).fetchall()
+    rows = database.run(connection, "stripe/attach", customer_id=customer_id).fetchall()
     # Sorted, so that two transactions do not wait for each other.
     learners = sorted({str(row[when]) for row in rows for when in ("before", "after") if row[when]})
     for learner in learners:
         database.run(connection, "lock", user_id=learner)
     if learners:  # else what was written by hand stays: it may be right
-        database.run(connection, "stripe_release", customer_id=customer_id)
+        database.run(connection, "stripe/release", customer_id=customer_id)
         _copy(connection, learners, terms)
     return {row["stripe_subscription_id"] for row in rows if row["after"]}
 
@@ -282,7 +282,7 @@ def attach(connection: psycopg.Connection[Any], customer_id: str, terms: Terms) 
 def _copy(connection: psycopg.Connection[Any], user_ids: list[str] | str, terms: Terms) -> None:
     if not isinstance(user_ids, str):
         user_ids = _array(user_ids)
-    database.run(connection, "stripe_copy", user_ids=user_ids, grace=str(terms.grace), prices=_array(terms.prices))
+    database.run(connection, "stripe/copy", user_ids=user_ids, grace=str(terms.grace), prices=_array(terms.prices))
 
 
 def _array(values: Iterable[str]) -> str:
@@ -296,8 +296,8 @@ def judge(connection: psycopg.Connection[Any], terms: Terms) -> None:
     For the service's start and make stripe-sync, since the terms may have changed. What was written by hand stays.
     """
     with connection.transaction():
-        database.run(connection, "stripe_judge_lock")
-        user_ids = database.one(database.run(connection, "stripe_judge").fetchone())["user_ids"]
+        database.run(connection, "stripe/judge_lock")
+        user_ids = database.one(database.run(connection, "stripe/judge").fetchone())["user_ids"]
         _copy(connection, user_ids, terms)
 
 
@@ -313,10 +313,10 @@ def _tie(connection: psycopg.Connection[Any], checkout: Checkout, terms: Terms) 
         "checkout_session_id": checkout.checkout_session_id,
         "session_created": str(checkout.session_created),
     }
-    database.run(connection, "stripe_lock", customer_id=checkout.customer_id)
+    database.run(connection, "stripe/lock", customer_id=checkout.customer_id)
     if checkout.stripe_subscription_id:
-        database.run(connection, "stripe_checkout", stripe_subscription_id=checkout.stripe_subscription_id, **said)
-    database.run(connection, "stripe_tie", **said)
+        database.run(connection, "stripe/checkout", stripe_subscription_id=checkout.stripe_subscription_id, **said)
+    database.run(connection, "stripe/tie", **said)
     attach(connection, checkout.customer_id, terms)
     return "applied" if database.run(connection, "lock", user_id=user_id).fetchone() else "unattached"
 

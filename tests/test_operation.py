@@ -119,7 +119,7 @@ def test_the_statement_that_failed_is_in_the_line(make_api, db, database_url, ca
         ("error", 503, "LockNotAvailable 55P03", "lock"),
         ("error", 503, "LockNotAvailable 55P03", "unmark"),
         ("error", 503, "LockNotAvailable 55P03", "summary"),
-        ("error", 503, "LockNotAvailable 55P03", "limit_hit"),
+        ("error", 503, "LockNotAvailable 55P03", "limits/hit"),
     ]
 
 
@@ -174,7 +174,7 @@ def refused(make_api, db, monkeypatch, before: Callable[[Any], Any]) -> Any:
     run = database.run
 
     def run_after(connection, name, **parameters):
-        if name == "limit_window":
+        if name == "limits/window":
             parameters |= before(connection)
         return run(connection, name, **parameters)
 
@@ -192,7 +192,7 @@ def test_a_database_that_goes_away_before_retry_after_is_known_is_503(make_api, 
     assert_problem(answer, "unavailable")
     assert int(answer.headers["Retry-After"]) >= 1
     line = stdout()[-1]  # after those of the pool
-    assert (line["status"], line["error"], line["statement"]) == (503, "AdminShutdown 57P01", "limit_window")
+    assert (line["status"], line["error"], line["statement"]) == (503, "AdminShutdown 57P01", "limits/window")
     assert "traceback" not in line
 
 
@@ -200,7 +200,7 @@ def test_what_fails_in_an_error_handler_is_one_line_that_names_it(make_api, db, 
     answer = refused(make_api, db, monkeypatch, lambda _: 1 / 0)
     assert_problem(answer, "internal_error")
     _, line = stdout()
-    assert (line["status"], line["error"], line["statement"]) == (500, "ZeroDivisionError", "limit_window")
+    assert (line["status"], line["error"], line["statement"]) == (500, "ZeroDivisionError", "limits/window")
     assert line["traceback"].startswith("Traceback (most recent call last):\n")
     assert line["traceback"].endswith("ZeroDivisionError: division by zero\n")
     assert "flask_limiter.errors.RateLimitExceeded: 429 Too Many Requests" in line["traceback"]
@@ -423,7 +423,7 @@ def test_metrics_are_of_all_workers_together(environ, db):
     assert seen['progress_request_duration_seconds_count{endpoint="summary"}'] == 40
     assert seen['progress_statement_duration_seconds_count{statement="summary"}'] == 40
     assert seen['progress_statement_duration_seconds_count{statement="lock+mark+lesson"}'] == 1
-    assert seen['progress_statement_duration_seconds_count{statement="limit_hit"}'] == 3
+    assert seen['progress_statement_duration_seconds_count{statement="limits/hit"}'] == 3
     assert 1 <= seen["progress_pool_connections"] <= 8
     assert seen["progress_pool_waiting"] == 0
     assert seen["progress_pool_timeouts_total"] == 0

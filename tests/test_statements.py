@@ -162,6 +162,11 @@ def test_the_loader_numbers_variables_as_they_first_appear_and_leaves_the_rest(t
     assert statement.parameters == ("b", "a")
 
 
+def test_two_files_of_one_name_in_two_folders_are_told_apart():
+    begins = {name: STATEMENTS[name].query.split(b" */")[0] for name in ("lock", "stripe/lock")}
+    assert begins == {"lock": b"/* lock.sql", "stripe/lock": b"/* stripe/lock.sql"}
+
+
 @pytest.mark.parametrize("name", ["lesson", *(name for name in NAMES if "access" in dict(header(name)[1]))])
 def test_access_is_over_at_the_very_moment_that_its_row_names_whatever_others_have(world, name):
     add_user(world, STRANGER)
@@ -229,7 +234,7 @@ def test_attach_names_each_subscription_of_the_customer_by_id_and_leaves_others_
     subscription(world, "sub_2", user_id=ANOTHER)
     subscription(world, "sub_1", claimed_user_id=LEARNER, user_id=ANOTHER)
     subscription(world, "sub_4", customer_id="cus_2", claimed_user_id=LEARNER)
-    rows = [tuple(str(value) for value in row.values()) for row in run(world, "stripe_attach")]
+    rows = [tuple(str(value) for value in row.values()) for row in run(world, "stripe/attach")]
     assert rows == [("sub_1", ANOTHER, LEARNER), ("sub_2", ANOTHER, ANOTHER), ("sub_3", LEARNER, "None")]
     assert owners(world) == {"sub_1": LEARNER, "sub_2": ANOTHER, "sub_3": None, "sub_4": None}
     rows = world.execute("select customer_id, user_id::text from stripe_customers order by 1").fetchall()
@@ -242,7 +247,7 @@ def test_attach_ties_no_customer_to_somebody_else(world):
         "insert into stripe_customers (customer_id, claimed_user_id, event_created) values ('cus_1', %s, now())",
         [uuid4(0x99)],
     )
-    assert run(world, "stripe_attach") == []
+    assert run(world, "stripe/attach") == []
     assert world.execute("select user_id from stripe_customers").fetchall() == [(None,)]
 
 
@@ -262,7 +267,7 @@ def test_of_two_subscriptions_that_give_nothing_the_one_with_the_later_end_and_t
         with world.transaction(force_rollback=True):
             for id in order:
                 subscription(world, id, user_id=LEARNER, **{"sub_1": one, "sub_2": two}[id])
-            run(world, "stripe_copy", prices="{}")
+            run(world, "stripe/copy", prices="{}")
             assert world.execute("select stripe_subscription_id from subscriptions").fetchall() == [(best,)]
 
 
@@ -278,7 +283,7 @@ def test_release_takes_what_is_not_the_learners_any_more_and_nothing_else(world)
     subscription(world, "sub_1", user_id=LEARNER)
     subscription(world, "sub_2", user_id=LEARNER)
     subscription(world, "sub_3", customer_id="cus_2", user_id=LEARNER)
-    run(world, "stripe_release")
+    run(world, "stripe/release")
     left = world.execute("select stripe_subscription_id from subscriptions order by 1").fetchall()
     assert left == [("sub_1",), ("sub_3",)]
 
@@ -295,10 +300,10 @@ def test_what_is_saved_takes_the_place_of_everything_that_was_known(world):
         "object": '{"a": 1}',
         "previous_attributes": '{"b": 2}',
     }
-    run(world, "stripe_save")
+    run(world, "stripe/save")
     before = world.execute("select updated_at, clock_timestamp() from stripe_subscriptions").fetchone()
     assert before is not None
-    run(world, "stripe_save", **later)
+    run(world, "stripe/save", **later)
     columns = ", ".join(f"{name}::text" for name in later)
     with world.transaction():
         world.execute("set local timezone = 'UTC'")
@@ -311,7 +316,7 @@ def test_what_is_saved_takes_the_place_of_everything_that_was_known(world):
 def test_of_three_checkouts_the_first_holds_whatever_their_order(world):
     for user_id, created in ((LEARNER, "2"), (ANOTHER, "1"), (uuid4(0xC), "3")):
         session = f"cs_{user_id}"
-        run(world, "stripe_tie", claimed_user_id=user_id, session_created=created, checkout_session_id=session)
+        run(world, "stripe/tie", claimed_user_id=user_id, session_created=created, checkout_session_id=session)
     assert world.execute("select claimed_user_id::text from stripe_customers").fetchall() == [(ANOTHER,)]
 
 
@@ -320,9 +325,9 @@ def test_of_the_checkouts_that_name_one_subscription_the_first_says_whose_it_is(
     subscription(world, "sub_1")
     for session, user_id, created in (("cs_2", LEARNER, "1"), ("cs_1", ANOTHER, "1"), ("cs_0", LEARNER, "2")):
         said = {"checkout_session_id": session, "claimed_user_id": user_id, "session_created": created}
-        run(world, "stripe_checkout", **said)
-        run(world, "stripe_checkout", **(said | {"claimed_user_id": uuid4(0xC)}))  # what is known of a session stays
-    run(world, "stripe_attach")
+        run(world, "stripe/checkout", **said)
+        run(world, "stripe/checkout", **(said | {"claimed_user_id": uuid4(0xC)}))  # what is known of a session stays
+    run(world, "stripe/attach")
     assert owners(world) == {"sub_1": ANOTHER}
 
 

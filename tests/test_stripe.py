@@ -311,7 +311,7 @@ def test_what_is_nested_too_deeply_is_malformed(api, learner, db):
     assert outcome(api, event("updated", subscription(note=[[[["not deep"]]]]))) == "applied"
 
 
-@pytest.mark.parametrize("part", ["stripe_lock", "stripe_save", "stripe_copy"])
+@pytest.mark.parametrize("part", ["stripe/lock", "stripe/save", "stripe/copy"])
 def test_a_fault_of_the_services_own_is_500_and_stripe_sends_the_event_again(api, learner, db, monkeypatch, part):
     document = event("created", subscription())
     run = database.run

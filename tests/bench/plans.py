@@ -116,7 +116,7 @@ def learner(connection: psycopg.Connection[Any], name: str, completions: int) ->
 
 def names() -> list[str]:
     """Every statement of sql/ that has a plan, by its file: `lock table` has none."""
-    return sorted(set(STATEMENTS) - {"admin/catalog_lock", "stripe_judge_lock"}, key=lambda name: ("/" in name, name))
+    return sorted(set(STATEMENTS) - {"admin/catalog_lock", "stripe/judge_lock"}, key=lambda name: ("/" in name, name))
 
 
 def explain(connection: psycopg.Connection[Any], name: str, learner: Learner, mode: str, runs: int = 1) -> Plan:

@@ -50,7 +50,7 @@ TESTS = {
     **dict.fromkeys(("summary", "module", "lessons", "modules", "outline", "next"), READS),
     **dict.fromkeys(("mark", "unmark", "lesson"), WRITES),
     "lock": LOCK,
-    **dict.fromkeys(("limit_hit", "limit_window"), LIMITS),
+    **dict.fromkeys(("limits/hit", "limits/window"), LIMITS),
     "session": COOKIES,
     "readiness": ["tests/test_rights.py", "tests/test_failover.py", "-k", "row_level or whatever_the_url_says"],
     "learner_tag_key": ["tests/test_learner_tag.py"],
@@ -62,7 +62,7 @@ def tests_for(name: str) -> list[str]:
     """The tests that matter for a statement."""
     if name in TESTS:
         return TESTS[name]
-    if name.startswith("stripe_"):
+    if name.startswith("stripe/"):
         return STRIPE
     return CATALOG if name.startswith("admin/catalog_") else COMMANDS
 

@@ -1,4 +1,5 @@
--- Takes a customer's subscriptions from whoever has one in subscriptions that is not theirs any more.
+-- Deletes the rows of subscriptions that were copied from a subscription of this customer for another learner than its
+-- owner now.
 --
 -- Parameters:
 --   customer_id  text  Stripe's id of the customer
