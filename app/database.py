@@ -15,7 +15,7 @@ from time import monotonic, sleep
 from typing import Any, NamedTuple, Self, TypeVar
 
 import psycopg
-from flask import current_app, g
+from flask import current_app
 from psycopg import Cursor, Error, InterfaceError, IsolationLevel, OperationalError, RawCursor
 from psycopg.abc import PQGen
 from psycopg.conninfo import conninfo_to_dict
@@ -33,6 +33,7 @@ from psycopg.rows import DictRow, dict_row
 from psycopg.types.string import TextLoader
 from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout
 
+from app.call import Call, current_call
 from app.settings import Settings
 
 T = TypeVar("T")
@@ -442,7 +443,7 @@ def transaction(*calls: tuple[str, dict[str, str | None]]) -> list[DictRow | Non
                 # Sent together, they fail together: the one that failed is the first without a result. It may have
                 # failed before the last were sent.
                 done = sum(cursor.pgresult is not None for cursor in cursors)
-                g.statement = [*(name for name, _ in calls), "commit"][done]
+                current_call().statement = [*(name for name, _ in calls), "commit"][done]
                 connection.rollback()
             raise
         return [cursor.fetchone() for cursor in cursors]
@@ -489,12 +490,11 @@ def _use(label: str, work: Callable[[Connection], T], again: bool) -> T:
     tried on a fresh one, once, if it may be done `again`: nobody can tell whether a write on it was committed.
     """
     pool: Pool = current_app.extensions["pool"]
-    # Not by the proxy, of which each use is a look into the context.
-    known: dict[str, Any] = vars(g._get_current_object())
+    call = current_call()
     conflicts = 0
     while True:
-        connection = _take(pool, known)
-        known["statement"] = label
+        connection = _take(pool, call)
+        call.statement = label
         started = monotonic()
         try:
             return work(connection)
@@ -523,7 +523,7 @@ def _use(label: str, work: Callable[[Connection], T], again: bool) -> T:
         finally:
             if pool.down and not connection.closed:
                 pool.end_outage()
-            known.setdefault("statements", []).append((label, monotonic() - started))
+            call.statements.append((label, monotonic() - started))
             pool.putconn(connection)
 
 
@@ -531,14 +531,14 @@ def _is_standby(connection: Connection) -> bool:
     return _readiness(connection, current_app.extensions["settings"])["in_recovery"] is True
 
 
-def _take(pool: Pool, known: dict[str, Any]) -> Connection:
+def _take(pool: Pool, call: Call) -> Connection:
     """Take a connection from the pool.
 
     Raises PoolTimeout if there is none by the request's deadline, and DownError at once during an outage.
     """
     asked = now = monotonic()
-    deadline: float = known.get("deadline") or now + current_app.extensions["settings"].database_timeout
-    known["deadline"] = deadline
+    deadline = call.deadline or now + current_app.extensions["settings"].database_timeout
+    call.deadline = deadline
     unused = 0
     while True:
         # In short pieces, since an outage may begin meanwhile.
@@ -564,5 +564,5 @@ def _take(pool: Pool, known: dict[str, Any]) -> Connection:
             pool.putconn(connection)
             continue
         connection.deadline = deadline
-        known["backend_pid"] = connection.pgconn.backend_pid
+        call.backend_pid = connection.pgconn.backend_pid
         return connection

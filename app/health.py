@@ -3,9 +3,10 @@
 from time import monotonic
 
 import psycopg
-from flask import Blueprint, Response, current_app, g
+from flask import Blueprint, Response, current_app
 
 from app import database, problems
+from app.call import current_call
 from app.problems import RETRY_AFTER, Problem
 
 blueprint = Blueprint("health", __name__)
@@ -23,7 +24,7 @@ def healthz() -> Response:
 @blueprint.get("/readyz")
 def readyz() -> Response:
     """The database answers, is fit, and has every migration that this code was started with; else 503 `unavailable`."""
-    g.deadline = monotonic() + min(READY_WITHIN, current_app.extensions["settings"].database_timeout)
+    current_call().deadline = monotonic() + min(READY_WITHIN, current_app.extensions["settings"].database_timeout)
     try:
         unfit = database.unfit()
         applied = database.applied()

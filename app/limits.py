@@ -5,12 +5,13 @@ import time
 from typing import Any
 
 import psycopg
-from flask import Flask, Response, g
+from flask import Flask, Response
 from flask_limiter import Limiter, RateLimitExceeded
 from limits.errors import StorageError
 from limits.storage import MovingWindowSupport, Storage
 
 from app import database, problems
+from app.call import current_call
 from app.problems import Problem
 from app.settings import Settings
 
@@ -79,7 +80,7 @@ def init_app(app: Flask) -> None:
     if settings.rate_limit_storage_uri:
         options |= {"socket_timeout": seconds, "socket_connect_timeout": seconds}
     limiter = Limiter(
-        key_func=lambda: g.user_id,
+        key_func=lambda: current_call().user_id,
         strategy="moving-window",
         storage_uri=uri,
         storage_options=options,

@@ -2,10 +2,11 @@
 
 from typing import Any
 
-from flask import Blueprint, Response, g
+from flask import Blueprint, Response
 
 from app import checks, database, sessions
 from app.answers import answer
+from app.call import current_call
 from app.problems import RETRY_AFTER, Problem
 
 blueprint = Blueprint("progress", __name__, url_prefix="/api/progress")
@@ -69,14 +70,14 @@ def unmark(lesson_id: str) -> Response:
 
 
 def _read(name: str, **parameters: str) -> Any:
-    row = database.one(database.read(name, user_id=g.user_id, **parameters))
+    row = database.one(database.read(name, user_id=current_call().user_id, **parameters))
     if row["access"] is None:
         raise Problem("not_enrolled")
     return row["answer"]
 
 
 def _write(name: str, lesson_id: str, **parameters: str | None) -> Response:
-    learner = {"user_id": g.user_id}
+    learner: dict[str, str | None] = {"user_id": current_call().user_id}
     # Three statements, since one that waited for the lock keeps the view of the data it had before the wait.
     lock, write, lesson = database.transaction(
         ("lock", learner),
@@ -89,7 +90,7 @@ def _write(name: str, lesson_id: str, **parameters: str | None) -> Response:
     if lock is None:
         # Row level security hides the learner's row, or the learner was added since. Writes at the same time would not
         # have waited, so that the counts may be wrong.
-        g.error = "the lock of the learner's row found none"
+        current_call().error = "the lock of the learner's row found none"
         raise Problem("unavailable", headers={"Retry-After": RETRY_AFTER})
     if not outcome["known"]:
         raise Problem("lesson_not_found")

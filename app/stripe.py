@@ -15,10 +15,11 @@ from typing import Any, NamedTuple
 
 import psycopg
 import stripe
-from flask import Blueprint, Response, current_app, g, request
+from flask import Blueprint, Response, current_app, request
 from psycopg.rows import DictRow
 
 from app import checks, database
+from app.call import current_call
 from app.problems import Problem
 from app.sessions import USER_ID
 from app.settings import Settings
@@ -93,12 +94,12 @@ def webhook() -> Response:
         store = _read_event(payload or b"", settings)
     except (MalformedError, ValueError, RecursionError) as error:
         # Stripe would send it again for days, and later the events that matter with less and less vigour.
-        g.error = f"an event that is not as Stripe describes it: {error}"
+        current_call().error = f"an event that is not as Stripe describes it: {error}"
         outcome = "malformed"
     else:
         # Outside the try: a fault of the service's own is 500, so that Stripe sends the event again.
         outcome = database.transact("stripe", store) if store else "ignored"
-    g.setdefault("stripe", {})["outcome"] = outcome
+    current_call().stripe["outcome"] = outcome
     return Response(json.dumps({"outcome": outcome}) + "\n", mimetype="application/json")
 
 
@@ -127,21 +128,22 @@ def _read_event(payload: bytes, settings: Settings) -> Callable[[database.Connec
     """
     event = json.loads(payload)
     kind = _text(event, "type")
-    g.stripe = {"event": _text(event, "id"), "type": kind}
+    told = current_call().stripe
+    told |= {"event": _text(event, "id"), "type": kind}
     if kind.removeprefix(THIN) != kind and kind.removeprefix(THIN) in (*SUBSCRIPTION_EVENTS, CHECKOUT_EVENT):
-        g.stripe["reason"] = "a thin event: choose the payload style Snapshot for this endpoint at Stripe"
-        raise MalformedError(g.stripe["reason"])
+        told["reason"] = "a thin event: choose the payload style Snapshot for this endpoint at Stripe"
+        raise MalformedError(told["reason"])
     if kind in SUBSCRIPTION_EVENTS:
         said = read(event, settings.stripe_user_id_metadata)
         if said.claimed_user_id is None and _named(said.object, settings.stripe_user_id_metadata):
-            g.stripe["reason"] = NO_UUID
+            told["reason"] = NO_UUID
         return lambda connection: keep(connection, said, terms(settings))
     if kind == CHECKOUT_EVENT:
         checkout = _read_checkout(event)
         if checkout is None:
             return None
         if checkout.claimed_user_id is None:
-            g.stripe["reason"] = NO_UUID
+            told["reason"] = NO_UUID
             return lambda connection: "unattached"
         return lambda connection: _tie(connection, checkout, terms(settings))
     return None

@@ -17,11 +17,11 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from flask import g
 from flask.testing import FlaskClient
 from psycopg.pq import TransactionStatus
 
 from app import database
+from app.call import current_call
 from tests.conftest import (
     ROOT,
     SERVICE,
@@ -479,7 +479,7 @@ def test_a_statement_that_fails_takes_the_whole_write_with_it_and_is_named(make_
         with api.application.app_context():
             with pytest.raises(psycopg.errors.InvalidTextRepresentation):
                 database.transaction(*calls)
-            assert g.statement == WRITE[place][0]
+            assert current_call().statement == WRITE[place][0]
     monkeypatch.undo()
     assert_clean(api, db)
 

@@ -5,9 +5,10 @@ The first way of signing in that is there decides, and no other is looked at: a 
 
 import re
 
-from flask import current_app, g, request
+from flask import current_app, request
 
 from app import database
+from app.call import current_call
 from app.problems import RETRY_AFTER, Problem
 from app.sessions import bearer, cookies, origins, tags
 from app.sessions.jwks import NotKnownError
@@ -19,11 +20,12 @@ USER_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII | re
 
 
 def authenticate() -> None:
-    """Set g.user_id, lower-case, and g.learner_tag from the request's session.
+    """Set the user_id and the learner_tag of the call from the request's session.
 
     Raises Problem unauthenticated, other_learner or cross_site_request.
     """
     settings: Settings = current_app.extensions["settings"]
+    call = current_call()
     # Another scheme is a proxy's affair (contract §5): it is as if it were not there.
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
     by_cookie = scheme.lower() != "bearer"
@@ -31,7 +33,7 @@ def authenticate() -> None:
         if by_cookie:
             cookie = cookies.find(request.headers.get("Cookie", ""), settings)
             if cookie is None:
-                g.error = NO_SESSION
+                call.error = NO_SESSION
                 raise Problem("unauthenticated", headers={"WWW-Authenticate": 'Bearer realm="progress"'})
             user_id = _from_cookie(*cookie, settings)
         else:
@@ -39,21 +41,21 @@ def authenticate() -> None:
         if not USER_ID.fullmatch(user_id):
             raise InvalidSessionError("not a UUID")
     except InvalidSessionError as error:
-        g.error = f"{'cookie' if by_cookie else 'token'}: {error}"
+        call.error = f"{'cookie' if by_cookie else 'token'}: {error}"
         raise Problem(
             "unauthenticated",
             error.detail,
             {"WWW-Authenticate": f'Bearer realm="progress", error="invalid_token", error_description="{error.detail}"'},
         ) from None
     except NotKnownError:
-        g.error = "no key set: AUTH_JWKS_URL was not fetched yet, or not for a day"
+        call.error = "no key set: AUTH_JWKS_URL was not fetched yet, or not for a day"
         raise Problem(
             "unavailable",
             "The service cannot reach the keys that verify tokens. Try again after Retry-After seconds.",
             {"Retry-After": RETRY_AFTER},
         ) from None
-    g.user_id = user_id.lower()
-    tags.check(g.user_id)
+    call.user_id = user_id.lower()
+    tags.check(call.user_id)
     if by_cookie:
         origins.check()
 

@@ -5,9 +5,10 @@ The tag is a keyed hash of the user id. Without the key, whoever knows an id, or
 
 import hmac
 
-from flask import Flask, current_app, g, request
+from flask import Flask, current_app, request
 
 from app import database
+from app.call import current_call
 from app.problems import Problem
 from app.settings import Settings
 
@@ -25,9 +26,9 @@ def init_app(app: Flask) -> None:
 
 
 def check(user_id: str) -> None:
-    """Set g.learner_tag for the answer; raise Problem other_learner for a write that carries another tag."""
+    """Set the learner_tag of the call; raise Problem other_learner for a write that carries another tag."""
     tag = hmac.digest(_key(), user_id.encode(), "sha256")[:16].hex()
-    g.learner_tag = tag
+    current_call().learner_tag = tag
     if request.method not in ("GET", "HEAD") and request.headers.get("Learner-Tag", tag) != tag:
         raise Problem("other_learner")
 
