@@ -23,6 +23,7 @@ class Call:
     statement: str = ""  # the last that was sent; of several that were sent together, the one that failed
     statements: list[tuple[str, float]] = field(default_factory=list)  # each trip to the database, with its seconds
     backend_pid: int = 0  # of the last connection that was used
+    retry_after: str = ""  # seconds until the next attempt to connect, if the database was down when it was last used
 
 
 def begin_call(request_id: str) -> None:

@@ -12,7 +12,8 @@ from typing import Any
 from marshmallow import Schema, ValidationError, fields
 from psycopg import Connection
 
-from app import checks, database
+from app import checks
+from app.database import statements
 
 LARGEST = 32 * 2**20  # bytes
 LONGEST_TITLE = 500  # characters
@@ -248,14 +249,14 @@ def load(connection: Connection[Any], catalog: Catalog, dry_run: bool) -> list[s
     text = json.dumps(catalog)
     with connection.transaction():
         # Everything after it sees what this waited for: loads come one after another.
-        database.run(connection, "admin/catalog_lock")
-        changes = database.run(connection, "admin/catalog_changes", catalog=text).fetchall()
-        prerequisites = database.one(
-            database.run(connection, "admin/catalog_prerequisite_changes", catalog=text).fetchone()
+        statements.run(connection, "admin/catalog_lock")
+        changes = statements.run(connection, "admin/catalog_changes", catalog=text).fetchall()
+        prerequisites = statements.one(
+            statements.run(connection, "admin/catalog_prerequisite_changes", catalog=text).fetchone()
         )
         if not dry_run:
             for name in ("modules", "lessons", "unpublish", "prerequisites"):
-                database.run(connection, f"admin/catalog_{name}", catalog=text)
+                statements.run(connection, f"admin/catalog_{name}", catalog=text)
     return list(_report(catalog, changes, prerequisites))
 
 

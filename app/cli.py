@@ -18,7 +18,9 @@ from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import dict_row
 
 from app import catalog as catalogs
-from app import checks, database, migrations, sessions, settings
+from app import checks, migrations, settings
+from app.database import statements
+from app.database.connection import read_write
 from app.sessions import bearer
 
 T = TypeVar("T")
@@ -81,7 +83,7 @@ def _database_url() -> str:
 def _connect(writes: bool = True) -> Iterator[psycopg.Connection[Any]]:
     """Connect to DATABASE_URL; who only reads may be answered by a standby."""
     url = _database_url()
-    parameters = database.read_write(url) if writes else conninfo_to_dict(url)
+    parameters = read_write(url) if writes else conninfo_to_dict(url)
     with psycopg.connect(
         **parameters, autocommit=True, cursor_factory=psycopg.RawCursor, row_factory=dict_row
     ) as connection:
@@ -97,7 +99,7 @@ class UserId(click.ParamType[str]):
         """Return the id, or fail in one line, without click's lines on usage: people come here by make."""
         if not value:
             raise click.ClickException("USER is not given; say which learner: USER=<uuid>")
-        if not sessions.USER_ID.fullmatch(value):
+        if not checks.USER_ID.fullmatch(value):
             raise click.ClickException(f"USER={value} is not a UUID, as 8-4-4-4-12 hexadecimal digits")
         return value.lower()
 
@@ -168,10 +170,12 @@ def load_catalog(file: Path | None, dry_run: bool) -> None:
 def add_user(user_id: str, email: str | None, name: str | None) -> None:
     """Add a learner; with an e-mail address or a name, give them to one who is there already too."""
     with _connect() as connection, connection.transaction():
-        added = database.run(connection, "admin/add_user", user_id=user_id).fetchone()
+        added = statements.run(connection, "admin/add_user", user_id=user_id).fetchone()
         if email or name:
             try:
-                database.run(connection, "admin/describe_user", user_id=user_id, email=email or None, name=name or None)
+                statements.run(
+                    connection, "admin/describe_user", user_id=user_id, email=email or None, name=name or None
+                )
             except psycopg.errors.UndefinedColumn:
                 raise click.ClickException(
                     "this users table is the site's own and has no such column: leave EMAIL and NAME out"
@@ -187,7 +191,7 @@ def grant_free(user_id: str, until: str | None) -> None:
     expires_at = _end(until) if until else None
     with _connect() as connection:
         try:
-            database.run(connection, "admin/grant_free", user_id=user_id, expires_at=expires_at)
+            statements.run(connection, "admin/grant_free", user_id=user_id, expires_at=expires_at)
         except psycopg.errors.ForeignKeyViolation:
             raise click.ClickException(f"there is no learner {user_id}; add them with: make add-user") from None
         _show_access(connection, user_id)
@@ -198,7 +202,7 @@ def grant_free(user_id: str, until: str | None) -> None:
 def revoke_free(user_id: str) -> None:
     """Take the free path from a learner."""
     with _connect() as connection:
-        taken = database.run(connection, "admin/revoke_free", user_id=user_id).fetchone()
+        taken = statements.run(connection, "admin/revoke_free", user_id=user_id).fetchone()
         if not taken:
             click.echo("they were not on the free path")
         _show_access(connection, user_id)
@@ -237,8 +241,8 @@ def stripe_sync(api_base: str | None) -> None:
 
 
 def _show_access(connection: psycopg.Connection[Any], user_id: str) -> None:
-    row: dict[str, Any] | None = database.run(connection, "admin/access", user_id=user_id).fetchone()
-    subscriptions = database.run(connection, "admin/stripe_subscriptions", user_id=user_id).fetchall()
+    row: dict[str, Any] | None = statements.run(connection, "admin/access", user_id=user_id).fetchone()
+    subscriptions = statements.run(connection, "admin/stripe_subscriptions", user_id=user_id).fetchall()
     if row is None:
         raise click.ClickException(f"there is no learner {user_id}; add them with: make add-user")
     words = {"full": "full access: every published lesson", "free": "free access: the published free lessons"}

@@ -10,10 +10,11 @@ from flask_limiter import Limiter, RateLimitExceeded
 from limits.errors import StorageError
 from limits.storage import MovingWindowSupport, Storage
 
-from app import database, problems
+from app import problems
 from app.call import current_call
+from app.database import statements
 from app.problems import Problem
-from app.settings import Settings
+from app.service import current_service, service_of
 
 WRITES = ("progress.mark", "progress.unmark")
 
@@ -36,14 +37,21 @@ class DatabaseStorage(Storage, MovingWindowSupport):
 
         A connection that breaks may have it counted twice, which is better than a write that is refused.
         """
-        return database.write("limits/hit", key=key, amount=str(limit), window=str(expiry)) is not None
+        parameters = {"key": key, "amount": str(limit), "window": str(expiry)}
+        hit = current_service().pool.use(
+            "limits/hit",
+            lambda connection: statements.run(connection, "limits/hit", **parameters).fetchone(),
+            again=True,
+        )
+        return hit is not None
 
     def get_moving_window(self, key: str, limit: int, expiry: int) -> tuple[float, int]:
         """When the window began, put on this machine's clock, and how many hits it has.
 
         Whoever reads it compares it with time.time(); the two clocks may differ by any amount.
         """
-        window = database.one(database.read("limits/window", key=key, amount=str(limit), window=str(expiry)))
+        pool = current_service().pool
+        window = statements.one(pool.read("limits/window", key=key, amount=str(limit), window=str(expiry)))
         return time.time() - (window["age"] or 0), window["hits"]
 
     def check(self) -> bool:
@@ -70,7 +78,7 @@ class DatabaseStorage(Storage, MovingWindowSupport):
 
 def init_app(app: Flask) -> None:
     """Limit the writes of `app`, each counted once its session is known, and whatever its answer will be."""
-    settings: Settings = app.extensions["settings"]
+    settings = service_of(app).settings
     if settings.rate_limit_writes is None:
         return
     uri = settings.rate_limit_storage_uri or "database://"

@@ -93,7 +93,7 @@ def configure(level: str, formatter: logging.Formatter) -> None:
         logging.getLogger("psycopg.pool").setLevel("WARNING")
         logging.getLogger("psycopg.pool").addFilter(_once_a_minute({}))
         logging.getLogger("flask-limiter").setLevel("WARNING")
-    # It quotes URLs, and what a server sent. What failed is told by app/sessions/download.py.
+    # It quotes URLs, and what a server sent. What failed is told by app/keys/download.py.
     logging.getLogger("urllib3").setLevel("ERROR")
     logging.getLogger("gunicorn.error").addFilter(_cut_what_came)
 

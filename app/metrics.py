@@ -4,10 +4,11 @@ import os
 from time import perf_counter
 
 import prometheus_client
-from flask import Blueprint, Flask, Response, current_app, request
+from flask import Blueprint, Flask, Response, request
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, multiprocess
 
 from app.call import current_call
+from app.service import current_service
 
 blueprint = Blueprint("metrics", __name__)
 
@@ -56,7 +57,7 @@ def exposition() -> Response:
 
 def _look_at_the_pool() -> None:
     # At the beginning and the end of each request: the last to come sees those who wait before it.
-    stats = current_app.extensions["pool"].get_stats()
+    stats = current_service().pool.get_stats()
     POOL_SIZE.set(stats["pool_size"])
     POOL_WAITING.set(stats["requests_waiting"])
 

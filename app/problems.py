@@ -131,7 +131,7 @@ def unavailable(error: Exception) -> Response:
     # free connection and for a connection that broke; InterfaceError for one that broke earlier. limits puts an error
     # of its own around what its storage met.
     current_call().error = logs.name(getattr(error, "storage_error", error))
-    retry_after = current_app.extensions["pool"].retry_after() or RETRY_AFTER
+    retry_after = current_call().retry_after or RETRY_AFTER
     return respond(Problem("unavailable", headers={"Retry-After": retry_after}))
 
 

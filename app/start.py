@@ -14,7 +14,9 @@ from threading import Timer
 
 import psycopg
 
-from app import database
+from app.database import readiness
+from app.database.connection import connect_options
+from app.database.readiness import NotReadyError
 from app.settings import Settings, SettingsError, from_environ
 
 EVERY_SUBSCRIPTION = (
@@ -39,14 +41,14 @@ def main() -> None:
     bound.start()
     try:
         settings = from_environ()
-        database.check(settings)
+        readiness.check(settings)
         # Last: a start that is refused must change nothing. And not before a reload, which goes on with the settings of
         # the start, whatever the environment of the check says.
         if settings.stripe_webhook_secrets and "--judge" in sys.argv:
             judged = _judge_subscriptions(settings)
             if settings.log_level != "error":
                 _warn(settings, judged)
-    except (SettingsError, database.NotReadyError) as error:
+    except (SettingsError, NotReadyError) as error:
         sys.exit(str(error))
     bound.cancel()
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
@@ -73,14 +75,14 @@ def _judge_subscriptions(settings: Settings) -> bool:
 
     bounded = replace(settings, database_timeout=min(settings.database_timeout, JUDGE_SECONDS))
     try:
-        with psycopg.Connection.connect(settings.database_url, **database.connect_options(bounded)) as connection:
+        with psycopg.Connection.connect(settings.database_url, **connect_options(bounded)) as connection:
             stripe.judge(connection, stripe.terms(settings))
     except (psycopg.errors.QueryCanceled, psycopg.errors.LockNotAvailable):
         return False
     except psycopg.OperationalError as error:
-        raise database.NotReadyError(f"DATABASE_URL: {' '.join(str(error).split())}") from None
+        raise NotReadyError(f"DATABASE_URL: {' '.join(str(error).split())}") from None
     except psycopg.Error as error:  # the rights of an earlier version, say
-        raise database.NotReadyError(
+        raise NotReadyError(
             f"DATABASE_URL: {error.diag.message_primary}; was deploy/grants.sql run after make migrate?"
         ) from None
     return True

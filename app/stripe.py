@@ -15,13 +15,16 @@ from typing import Any, NamedTuple
 
 import psycopg
 import stripe
-from flask import Blueprint, Response, current_app, request
+from flask import Blueprint, Response, request
 from psycopg.rows import DictRow
 
-from app import checks, database
+from app import checks
 from app.call import current_call
+from app.checks import USER_ID
+from app.database import statements
+from app.database.connection import Connection
 from app.problems import Problem
-from app.sessions import USER_ID
+from app.service import current_service
 from app.settings import Settings
 
 blueprint = Blueprint("stripe", __name__)
@@ -86,7 +89,7 @@ class Checkout:
 @blueprint.post("/api/stripe/webhook")
 def webhook() -> Response:
     """Take one event of Stripe's: 200 once it is kept or is none of ours."""
-    settings: Settings = current_app.extensions["settings"]
+    settings = current_service().settings
     request.max_content_length = LARGEST_BODY + 1
     payload = checks.body(LARGEST_BODY, "Send a body of 512 KiB at most.")
     _verify(payload or b"", settings.stripe_webhook_secrets)
@@ -98,7 +101,7 @@ def webhook() -> Response:
         outcome = "malformed"
     else:
         # Outside the try: a fault of the service's own is 500, so that Stripe sends the event again.
-        outcome = database.transact("stripe", store) if store else "ignored"
+        outcome = current_service().pool.transact("stripe", store) if store else "ignored"
     current_call().stripe["outcome"] = outcome
     return Response(json.dumps({"outcome": outcome}) + "\n", mimetype="application/json")
 
@@ -121,7 +124,7 @@ def terms(settings: Settings) -> Terms:
     return Terms(settings.subscription_grace, settings.stripe_prices)
 
 
-def _read_event(payload: bytes, settings: Settings) -> Callable[[database.Connection], str] | None:
+def _read_event(payload: bytes, settings: Settings) -> Callable[[Connection], str] | None:
     """Read and check an event; return what stores it in a transaction, None for an event that is none of ours.
 
     Raises MalformedError, ValueError or RecursionError. What stores it has nothing left to check.
@@ -236,14 +239,16 @@ def keep(connection: psycopg.Connection[Any], said: Said, terms: Terms) -> str:
     Returns `applied`; `unattached`: kept, but nobody in users is known to own it; `stale`: something newer is known.
     It must run in a transaction.
     """
-    database.run(connection, "stripe/lock", customer_id=said.customer_id)
-    row = database.run(connection, "stripe/subscription", stripe_subscription_id=said.stripe_subscription_id).fetchone()
+    statements.run(connection, "stripe/lock", customer_id=said.customer_id)
+    row = statements.run(
+        connection, "stripe/subscription", stripe_subscription_id=said.stripe_subscription_id
+    ).fetchone()
     known = _known(row) if row else []
     contenders = latest_first([*known, said])
     if contenders != known:
         latest, *rivals = contenders
         end = latest.current_period_end
-        database.run(
+        statements.run(
             connection,
             "stripe/save",
             stripe_subscription_id=latest.stripe_subscription_id,
@@ -270,13 +275,13 @@ def attach(connection: psycopg.Connection[Any], customer_id: str, terms: Terms) 
 
     Returns the ids of those that are somebody's.
     """
-    rows = database.run(connection, "stripe/attach", customer_id=customer_id).fetchall()
+    rows = statements.run(connection, "stripe/attach", customer_id=customer_id).fetchall()
     # Sorted, so that two transactions do not wait for each other.
     learners = sorted({str(row[when]) for row in rows for when in ("before", "after") if row[when]})
     for learner in learners:
-        database.run(connection, "lock", user_id=learner)
+        statements.run(connection, "lock", user_id=learner)
     if learners:  # else what was written by hand stays: it may be right
-        database.run(connection, "stripe/release", customer_id=customer_id)
+        statements.run(connection, "stripe/release", customer_id=customer_id)
         _copy(connection, learners, terms)
     return {row["stripe_subscription_id"] for row in rows if row["after"]}
 
@@ -284,7 +289,7 @@ def attach(connection: psycopg.Connection[Any], customer_id: str, terms: Terms) 
 def _copy(connection: psycopg.Connection[Any], user_ids: list[str] | str, terms: Terms) -> None:
     if not isinstance(user_ids, str):
         user_ids = _array(user_ids)
-    database.run(connection, "stripe/copy", user_ids=user_ids, grace=str(terms.grace), prices=_array(terms.prices))
+    statements.run(connection, "stripe/copy", user_ids=user_ids, grace=str(terms.grace), prices=_array(terms.prices))
 
 
 def _array(values: Iterable[str]) -> str:
@@ -298,8 +303,8 @@ def judge(connection: psycopg.Connection[Any], terms: Terms) -> None:
     For the service's start and make stripe-sync, since the terms may have changed. What was written by hand stays.
     """
     with connection.transaction():
-        database.run(connection, "stripe/judge_lock")
-        user_ids = database.one(database.run(connection, "stripe/judge").fetchone())["user_ids"]
+        statements.run(connection, "stripe/judge_lock")
+        user_ids = statements.one(statements.run(connection, "stripe/judge").fetchone())["user_ids"]
         _copy(connection, user_ids, terms)
 
 
@@ -315,12 +320,12 @@ def _tie(connection: psycopg.Connection[Any], checkout: Checkout, terms: Terms) 
         "checkout_session_id": checkout.checkout_session_id,
         "session_created": str(checkout.session_created),
     }
-    database.run(connection, "stripe/lock", customer_id=checkout.customer_id)
+    statements.run(connection, "stripe/lock", customer_id=checkout.customer_id)
     if checkout.stripe_subscription_id:
-        database.run(connection, "stripe/checkout", stripe_subscription_id=checkout.stripe_subscription_id, **said)
-    database.run(connection, "stripe/tie", **said)
+        statements.run(connection, "stripe/checkout", stripe_subscription_id=checkout.stripe_subscription_id, **said)
+    statements.run(connection, "stripe/tie", **said)
     attach(connection, checkout.customer_id, terms)
-    return "applied" if database.run(connection, "lock", user_id=user_id).fetchone() else "unattached"
+    return "applied" if statements.run(connection, "lock", user_id=user_id).fetchone() else "unattached"
 
 
 def sync(
@@ -348,15 +353,15 @@ def sync(
             continue
         with connection.transaction():
             name = {"stripe_subscription_id": said.stripe_subscription_id}
-            before = database.run(connection, "admin/stripe_owner", **name).fetchone()
+            before = statements.run(connection, "admin/stripe_owner", **name).fetchone()
             keep(connection, said, terms)
-            after = database.run(connection, "admin/stripe_owner", **name).fetchone()
+            after = statements.run(connection, "admin/stripe_owner", **name).fetchone()
         if before != after:
             yield f"{said.stripe_subscription_id}: {_described(before)} -> {_described(after)}"
         fetched += 1
         if fetched % 100 == 0:
             yield f"fetched {fetched}"
-    for row in database.run(connection, "admin/stripe_unattached").fetchall():
+    for row in statements.run(connection, "admin/stripe_unattached").fetchall():
         with connection.transaction():
             if attach(connection, row["customer_id"], terms):
                 yield f"{row['customer_id']}: now has its learner"

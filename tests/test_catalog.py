@@ -14,7 +14,7 @@ import pytest
 from flask.testing import FlaskClient
 
 from app import catalog
-from app.database import ROOT
+from tests.conftest import ROOT
 from tests.test_cli import ended, run, spawn
 from tests.world import LEARNER, add_module, add_user, complete, get, mark, ok, require, unmark, uuid4
 
@@ -673,7 +673,7 @@ def wait_for_blocked(db: psycopg.Connection, *, by: str) -> int:
         " where datname = current_database() and wait_event_type = 'Lock' and strpos(query, %s) > 0"
     )
     deadline = time.monotonic() + 20
-    while not (row := db.execute(query, [f"/* {by}.sql */"]).fetchone()):
+    while not (row := db.execute(query, [f"/* admin/{by}.sql */"]).fetchone()):
         assert time.monotonic() < deadline, f"nobody waits for a lock in {by}.sql"
     return int(row[0])
 

@@ -128,7 +128,7 @@ def test_errors_are_told_in_the_order_in_which_they_come():
 
 LIMIT = settings.from_environ({"DATABASE_URL": "postgresql:///x", "AUTH_JWT_SECRET": "x" * 32}).rate_limit_writes
 assert LIMIT
-BODY = f"{checks.LARGEST_BODY // 1024} KiB"
+BODY = f"{checks.MAX_BODY_BYTES // 1024} KiB"
 WRITES = f"{LIMIT.amount} marks and unmarks"
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from app.database import STATEMENTS
+from app.database.statements import STATEMENTS
 from tests.conftest import ROOT, free_port, running_gunicorn
 from tests.hammer import assert_exact, assert_retry_after, hammer, write
 from tests.test_concurrency import in_background, wait_until_blocked

@@ -11,8 +11,9 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, rsa
 
-from app import cpus, database
-from app.database import NotReadyError
+from app import cpus
+from app.database import readiness
+from app.database.readiness import NotReadyError
 from app.settings import Key, SettingsError, from_environ
 from tests.world import SECRET
 
@@ -443,7 +444,7 @@ def test_a_role_without_rights_does_not_start_the_service(environ, database_url)
         connection.execute("create role nobody_s_role login")
     url = database_url.replace("postgres@", "nobody_s_role@")
     with pytest.raises(NotReadyError, match=r"^DATABASE_URL: permission denied for table _yoyo_migration$"):
-        database.check(from_environ(environ | {"DATABASE_URL": url}))
+        readiness.check(from_environ(environ | {"DATABASE_URL": url}))
 
 
 @pytest.mark.parametrize(

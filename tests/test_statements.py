@@ -12,8 +12,8 @@ import pytest
 from psycopg.pq import ExecStatus
 from psycopg.rows import dict_row
 
-from app import database
-from app.database import STATEMENTS
+from app.database import readiness, statements
+from app.database.statements import STATEMENTS
 from app.demo.postgres import bindir
 from app.settings import from_environ
 from tests.world import LEARNER, STRANGER, add_module, add_user, bearer, complete, require, uuid4
@@ -54,7 +54,7 @@ VALUES = {
 
 
 def path(name: str) -> Path:
-    return database.SQL / f"{name}.sql"
+    return statements.SQL / f"{name}.sql"
 
 
 def values(name: str) -> list[str]:
@@ -138,9 +138,9 @@ def test_psql_gets_the_rows_that_the_service_gets(world, database_url, name):
 def test_a_file_that_does_not_prepare_stops_the_start_in_one_line(environ, monkeypatch, tmp_path):
     broken = tmp_path / "broken.sql"
     broken.write_text("-- A comment.\nselect nonsense\nfrom lessons;\n")
-    monkeypatch.setitem(STATEMENTS, "broken", database.load(broken))
-    with pytest.raises(database.NotReadyError) as error:
-        database.check(from_environ(environ))
+    monkeypatch.setitem(STATEMENTS, "broken", statements.load(broken))
+    with pytest.raises(readiness.NotReadyError) as error:
+        readiness.check(from_environ(environ))
     assert re.fullmatch(r'sql/broken\.sql does not prepare: .*column "nonsense" does not exist.*', str(error.value))
     assert "LINE 2" in str(error.value)
 
@@ -157,7 +157,7 @@ def test_the_server_sees_which_file_a_statement_is(make_api, world):
 def test_the_loader_numbers_variables_as_they_first_appear_and_leaves_the_rest(tmp_path):
     file = tmp_path / "example.sql"
     file.write_text("select :'b'::uuid, :'a'::text, '%', x::text, ':''c''', :'b'::uuid;\n")
-    statement = database.load(file)
+    statement = statements.load(file)
     assert statement.query == b"/* example.sql */ select $1::uuid, $2::text, '%', x::text, ':''c''', $1::uuid;\n"
     assert statement.parameters == ("b", "a")
 
@@ -186,7 +186,7 @@ def test_a_database_session_is_over_at_the_very_moment_that_its_row_names(world)
     with world.transaction(force_rollback=True):
         world.execute('create table sessions ("sessionToken" text, "userId" uuid, "expires" timestamptz)')
         world.execute("insert into sessions values ('a', %s, now()), ('b', %s, now() + '1 ms')", [LEARNER, LEARNER])
-        statement = database.session_statement("sessions")
+        statement = statements.session_statement("sessions")
         rows = [psycopg.RawCursor(world).execute(statement.query, [key]).fetchall() for key in ("a", "b")]
     assert rows == [[], [(LEARNER,)]]
 
@@ -392,4 +392,4 @@ def test_the_learners_own_subscriptions_are_named_what_stripe_said_last_first(wo
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_file_is_documented_for_dbas(name):
-    assert f"`{name}.sql`" in (database.SQL / "README.md").read_text()
+    assert f"`{name}.sql`" in (statements.SQL / "README.md").read_text()

@@ -26,7 +26,8 @@ from hypothesis import strategies as st
 from psycopg.rows import dict_row
 
 import app.stripe
-from app import database
+from app.database import statements
+from app.service import service_of
 from tests.conftest import ROOT, SERVICE, grant, running_gunicorn
 from tests.world import (
     FREE_LEARNER,
@@ -314,14 +315,14 @@ def test_what_is_nested_too_deeply_is_malformed(api, learner, db):
 @pytest.mark.parametrize("part", ["stripe/lock", "stripe/save", "stripe/copy"])
 def test_a_fault_of_the_services_own_is_500_and_stripe_sends_the_event_again(api, learner, db, monkeypatch, part):
     document = event("created", subscription())
-    run = database.run
+    run = statements.run
 
     def broken(connection: Any, name: Any, /, **parameters: Any) -> Any:
         if name == part:
             raise ValueError("a fault of ours")
         return run(connection, name, **parameters)
 
-    monkeypatch.setattr(database, "run", broken)
+    monkeypatch.setattr(statements, "run", broken)
     refused(deliver(api, document), "internal_error", 500)
     monkeypatch.undo()
     assert db.execute("select count(*) from stripe_subscriptions").fetchone() == (0,)
@@ -1150,7 +1151,7 @@ def test_a_transaction_that_stood_still_for_too_long_is_unavailable(make_api, le
 
     monkeypatch.setattr(app.stripe, "attach", late)
     try:
-        api.application.extensions["pool"].drain()
+        service_of(api.application).pool.drain()
         refused(deliver(api, event("created", subscription())), "unavailable", 503)
     finally:
         db.execute(f"alter role {SERVICE} set idle_in_transaction_session_timeout = '5s'")

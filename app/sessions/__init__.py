@@ -3,20 +3,16 @@
 The first way of signing in that is there decides, and no other is looked at: a bearer token, then the session cookie.
 """
 
-import re
+from flask import request
 
-from flask import current_app, request
-
-from app import database
 from app.call import current_call
+from app.checks import USER_ID
+from app.keys.jwks import NotKnownError
 from app.problems import RETRY_AFTER, Problem
+from app.service import current_service
 from app.sessions import bearer, cookies, origins, tags
-from app.sessions.jwks import NotKnownError
 from app.sessions.refusals import NO_SESSION, InvalidSessionError
 from app.settings import Settings
-
-# uuid.UUID would also take braces, `urn:uuid:` and no hyphens.
-USER_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII | re.IGNORECASE)
 
 
 def authenticate() -> None:
@@ -24,7 +20,7 @@ def authenticate() -> None:
 
     Raises Problem unauthenticated, other_learner or cross_site_request.
     """
-    settings: Settings = current_app.extensions["settings"]
+    settings = current_service().settings
     call = current_call()
     # Another scheme is a proxy's affair (contract §5): it is as if it were not there.
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
@@ -67,13 +63,14 @@ def _from_cookie(name: str, value: str, settings: Settings) -> str:
         return cookies.decrypt(name, value, settings)
     if parts == 3 and (settings.auth_jwt_keys or settings.auth_jwks_url):  # of a site that overrides Auth.js' encoding
         return bearer.verify(value, settings)
-    if not settings.auth_session_table:
+    service = current_service()
+    if service.session_statement is None:
         raise InvalidSessionError(
             {5: "no secret is set", 3: "no key is set", 1: "no session table is set"}.get(parts, "malformed")
         )
     # A site may make its own session tokens, with dots too. PostgreSQL's text has no null character.
     if "\0" not in value:
-        row = database.read(current_app.extensions["session_statement"], session_token=value)
+        row = service.pool.read(service.session_statement, session_token=value)
         if row:
             return str(row["user_id"])
     raise InvalidSessionError("no such database session")

@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 
 import psycopg
 
-from app.database import SQL as FOLDER
-from app.database import STATEMENTS, load
+from app.database.statements import SQL as FOLDER
+from app.database.statements import STATEMENTS, load
 
 MODES = ("force_generic_plan", "force_custom_plan")
 # A value for every parameter that is nobody's own.

@@ -107,7 +107,7 @@ PYTHON = {
     "app/sessions/cookies.py": ["tests/test_cookies.py", "-k", "not gunicorn and not origin"],
     "app/sessions/origins.py": ["tests/test_cookies.py", "-k", "origin or cors or cross_site or nobodys_own"],
     "app/sessions/tags.py": ["tests/test_learner_tag.py"],
-    "app/sessions/jwks.py": ["tests/test_jwks.py"],
+    "app/keys/jwks.py": ["tests/test_jwks.py"],
     "app/settings.py": [
         *("tests/test_settings.py", "tests/test_cookies.py", "tests/test_jwks.py"),
         *("-k", "(test_settings and not does_not_start) or stops_the_start or this_machine_alone or any_name"),
