@@ -58,9 +58,9 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.register_blueprint(progress.blueprint)
     if settings.stripe_webhook_secrets:
         # Late: the import of Stripe's library takes longer than all others together.
-        from app import stripe
+        from app.stripe import webhook
 
-        app.register_blueprint(stripe.blueprint)
+        app.register_blueprint(webhook.blueprint)
     limits.init_app(app)
     app.register_blueprint(openapi.blueprint)
     app.register_blueprint(progress_ui.blueprint)

@@ -222,13 +222,14 @@ def stripe_sync(api_base: str | None) -> None:
     """Fetch every subscription from Stripe, and mend what differs."""
     import stripe  # it takes longer to import than all else, and no other task needs it
 
-    from app.stripe import Terms, sync
+    from app.stripe.mirror import AccessTerms
+    from app.stripe.sync import sync
 
     api_key = _setting("STRIPE_API_KEY", str)
     if not api_key:
         raise click.ClickException("STRIPE_API_KEY: is not set; it lets this read the subscriptions at Stripe")
     grace = _setting("SUBSCRIPTION_GRACE", settings.duration, settings.GRACE)
-    terms = Terms(grace, _setting("STRIPE_PRICES", settings.stripe_ids))
+    terms = AccessTerms(grace, _setting("STRIPE_PRICES", settings.stripe_ids))
     metadata = _setting("STRIPE_USER_ID_METADATA", str, settings.USER_ID_METADATA)
     with _connect() as connection:
         try:

@@ -18,6 +18,7 @@ from app.database import readiness
 from app.database.connection import connect_options
 from app.database.readiness import NotReadyError
 from app.settings import Settings, SettingsError, from_environ
+from app.stripe.mirror import access_terms, apply_terms
 
 EVERY_SUBSCRIPTION = (
     "STRIPE_PRICES is empty: every active subscription of the Stripe account gives full access, whatever it is for"
@@ -71,12 +72,10 @@ def _judge_subscriptions(settings: Settings) -> bool:
 
     Returns False if there was too much to judge in time; then nothing was changed.
     """
-    from app import stripe  # Stripe's library takes longer to import than everything else
-
     bounded = replace(settings, database_timeout=min(settings.database_timeout, JUDGE_SECONDS))
     try:
         with psycopg.Connection.connect(settings.database_url, **connect_options(bounded)) as connection:
-            stripe.judge(connection, stripe.terms(settings))
+            apply_terms(connection, access_terms(settings))
     except (psycopg.errors.QueryCanceled, psycopg.errors.LockNotAvailable):
         return False
     except psycopg.OperationalError as error:

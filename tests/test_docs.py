@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from app import checks, cpus, settings, stripe
+from app import checks, cpus, settings
 from app.demo import postgres
 from app.problems import CODES
 from app.sessions import bearer
 from app.sessions.refusals import MAX_TOKEN_BYTES, NO_SESSION, REASONS
+from app.stripe import webhook
 from tests.conftest import ROOT, free_port
 from tests.contract import DOCUMENT
 from tests.test_demo import copy_of_the_checkout, folder, wait_until_nothing_works_in  # noqa: F401
@@ -141,9 +142,9 @@ WRITES = f"{LIMIT.amount} marks and unmarks"
         ("app/openapi.yaml", f"The body is over {BODY}."),
         ("app/openapi.yaml", f"{WRITES} in any {LIMIT.get_expiry()} seconds"),
         ("app/openapi.yaml", f"{MAX_TOKEN_BYTES} bytes at most; {bearer.LEEWAY} seconds of tolerance"),
-        ("app/openapi.yaml", f"{stripe.TOLERANCE} seconds ago at most."),
-        ("app/openapi.yaml", f"{stripe.LARGEST_BODY // 1024} KiB at most."),
-        ("app/openapi.yaml", f"The event is over {stripe.LARGEST_BODY // 1024} KiB."),
+        ("app/openapi.yaml", f"{webhook.SIGNATURE_TOLERANCE_SECONDS} seconds ago at most."),
+        ("app/openapi.yaml", f"{webhook.MAX_EVENT_BYTES // 1024} KiB at most."),
+        ("app/openapi.yaml", f"The event is over {webhook.MAX_EVENT_BYTES // 1024} KiB."),
         ("CHANGELOG.md", f"{WRITES} in any {LIMIT.get_expiry()} seconds"),
         ("deploy/nginx.conf", f"Send a body of {BODY} at most."),
     ],

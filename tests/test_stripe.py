@@ -25,9 +25,10 @@ from flask.testing import FlaskClient
 from hypothesis import strategies as st
 from psycopg.rows import dict_row
 
-import app.stripe
 from app.database import statements
 from app.service import service_of
+from app.stripe import mirror
+from app.stripe.events import SUBSCRIPTION_EVENTS, read_subscription
 from tests.conftest import ROOT, SERVICE, grant, running_gunicorn
 from tests.world import (
     FREE_LEARNER,
@@ -342,9 +343,7 @@ def thin(kind: str) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize(
-    "kind", [*(f"v1.{kind}" for kind in app.stripe.SUBSCRIPTION_EVENTS), "v1.checkout.session.completed"]
-)
+@pytest.mark.parametrize("kind", [*(f"v1.{kind}" for kind in SUBSCRIPTION_EVENTS), "v1.checkout.session.completed"])
 def test_a_thin_event_of_ours_is_malformed_and_says_why(api, learner, db, caplog, kind):
     with caplog.at_level("INFO", "progress.requests"):
         assert outcome(api, thin(kind)) == "malformed"
@@ -629,13 +628,13 @@ def test_a_start_that_is_refused_judges_nothing(api, environ, learner, db):
 def test_an_event_that_comes_while_a_start_judges_is_not_overwritten(api, learner, db, database_url):
     """The start waits for the event's transaction, and sees what it wrote."""
     deliver(api, event("updated", subscription(), T0))
-    terms = app.stripe.Terms(2 * DAY, ())
+    terms = mirror.AccessTerms(2 * DAY, ())
     options: dict[str, Any] = {"autocommit": True, "cursor_factory": psycopg.RawCursor, "row_factory": dict_row}
     with psycopg.connect(database_url, **options) as judging:
-        thread = threading.Thread(target=app.stripe.judge, args=(judging, terms))
+        thread = threading.Thread(target=mirror.apply_terms, args=(judging, terms))
         with psycopg.connect(database_url, **options) as delivering, delivering.transaction():
             newer = event("updated", subscription("past_due", end=T0 + 60 * DAY), T0 + 1)
-            app.stripe.keep(delivering, app.stripe.read(newer, "userId"), app.stripe.Terms(0, ()))
+            mirror.store_event(delivering, read_subscription(newer, "userId"), mirror.AccessTerms(0, ()))
             thread.start()
             while not db.execute("select from pg_locks where not granted").rowcount:
                 assert thread.is_alive()
@@ -1141,7 +1140,7 @@ def test_a_transaction_that_stood_still_for_too_long_is_unavailable(make_api, le
     # Its timeout is the role's own, as behind a PgBouncer.
     api = make_api(STRIPE_WEBHOOK_SECRET=SECRET, PREPARE_THRESHOLD="off", WEB_THREADS="1")
     db.execute(f"alter role {SERVICE} set idle_in_transaction_session_timeout = '50ms'")
-    attach = app.stripe.attach
+    attach = mirror.attach_customer
 
     def late(connection, customer_id, grace):
         gone = "select from pg_stat_activity where pid = %s"
@@ -1149,7 +1148,7 @@ def test_a_transaction_that_stood_still_for_too_long_is_unavailable(make_api, le
             pass
         return attach(connection, customer_id, grace)
 
-    monkeypatch.setattr(app.stripe, "attach", late)
+    monkeypatch.setattr(mirror, "attach_customer", late)
     try:
         service_of(api.application).pool.drain()
         refused(deliver(api, event("created", subscription())), "unavailable", 503)
