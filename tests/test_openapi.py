@@ -12,11 +12,11 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 from psycopg.rows import dict_row
 from stripe import WebhookSignature
 
-from app import catalog
 from app.database import statements
 from app.database.pool import Pool
 from app.problems import CODES
 from app.service import service_of
+from app.tasks import catalog
 from tests import contract
 from tests.conftest import ROOT
 from tests.world import SECRET, add_user, bearer, cookie
@@ -109,7 +109,7 @@ def test_every_code_is_documented_and_no_other():
 @pytest.fixture
 def curriculum(db, database_url):
     """The learner of the examples: free access to the JavaScript curriculum."""
-    rows = catalog.read(ROOT / "app" / "demo" / "catalogs" / "exercism-javascript.json")
+    rows = catalog.read_file(ROOT / "app" / "demo" / "catalogs" / "exercism-javascript.json")
     with psycopg.connect(database_url, cursor_factory=psycopg.RawCursor, row_factory=dict_row) as connection:
         catalog.load(connection, rows, dry_run=False)
     return add_user(db, access="free")

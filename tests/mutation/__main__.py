@@ -112,7 +112,7 @@ PYTHON = {
         *("tests/test_settings.py", "tests/test_cookies.py", "tests/test_jwks.py"),
         *("-k", "(test_settings and not does_not_start) or stops_the_start or this_machine_alone or any_name"),
     ],
-    "app/catalog.py": CATALOG[1:],
+    "app/tasks/catalog.py": CATALOG[1:],
 }
 
 

@@ -19,6 +19,7 @@ from yoyo.migrations import default_migration_table
 
 from app.database import readiness
 from app.database.connection import read_write
+from app.tasks import TaskError
 
 FOLDER = readiness.MIGRATIONS
 # A migration that waits for a table's lock holds up everybody who comes after it: better that it fails, to be repeated.
@@ -27,15 +28,15 @@ TIMEOUTS = "select set_config('lock_timeout', '5s', true), set_config('statement
 FIRST_SCHEMA = re.compile(r'\s*(?:"((?:[^"]|"")+)"|([^\s,"]+))')
 
 
-class LockedError(Exception):
+class LockedError(TaskError):
     """Another run holds yoyo's lock, or was killed while it held it."""
 
 
-class DataLossError(Exception):
+class DataLossError(TaskError):
     """A rollback would drop data. Its text says what."""
 
 
-class SchemaError(Exception):
+class SchemaError(TaskError):
     """The schema that the URL's search_path names cannot be used. Its text says why, and what to do."""
 
 
