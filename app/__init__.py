@@ -2,56 +2,65 @@
 
 from flask import Flask
 
-from app import answers, checks, database, health, limits, logs, openapi, problems, progress, progress_ui
+from app import answers, checks, health, limits, logs, openapi, problems, progress, progress_ui
+from app.database.pool import Pool
+from app.database.readiness import known_migrations
+from app.database.statements import session_statement
+from app.keys.jwks import KeySet
+from app.service import Service
 from app.sessions import origins, tags
-from app.sessions.jwks import KeySet
 from app.settings import Settings, from_environ
 
 
-class Service(Flask):
-    """Flask, but for its own line about an error that it meets outside a view: that has the path, and so ids."""
+class Application(Flask):
+    """Flask without its own log line for an error outside of a view, which would quote the path with its ids."""
 
     def log_exception(self, exc_info: object) -> None:
-        """Leave it to the request's own line, which names the error (app/problems.py)."""
+        """Log nothing here: the line of the request names the error (app/problems.py)."""
 
 
 def create_app(settings: Settings | None = None) -> Flask:
-    """Put the parts together; `settings` are read from the environment unless given, and SettingsError raised.
+    """Put the parts together. Without `settings`, read them from the environment, which may raise SettingsError.
 
-    Whether the database is fit, app.start has checked before: a worker that is replaced while it is away must come up.
+    The database is not checked here, but by app.start before this. A worker that replaces another one while the
+    database is away must start all the same.
     """
     settings = settings or from_environ()
-    app = Service(__name__, static_folder=None)
-    # Werkzeug cuts a chunked body off here without a word; the byte more tells the cut one from one that just fits.
-    app.config["MAX_CONTENT_LENGTH"] = checks.LARGEST_BODY + 1
-    # Left alone, Werkzeug redirects `//` in a path with a page of HTML, and answers OPTIONS itself.
+    app = Application(__name__, static_folder=None)
+    # Werkzeug cuts a longer chunked body off at this length, without an error. One byte more than the limit tells a
+    # body that was cut from a body that just fits.
+    app.config["MAX_CONTENT_LENGTH"] = checks.MAX_BODY_BYTES + 1
+    # Otherwise Werkzeug answers a path with `//` by a redirect in HTML, and Flask answers OPTIONS by itself.
     app.url_map.merge_slashes = False
     app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
-    app.extensions["settings"] = settings
-    app.extensions["pool"] = database.open_pool(settings)
-    if settings.auth_session_table:
-        app.extensions["session_statement"] = database.session_statement(settings.auth_session_table)
-    if settings.auth_jwks_url:
-        app.extensions["key_set"] = KeySet(settings.auth_jwks_url, settings.auth_jwt_algorithms)
-        app.extensions["key_set"].start()
-    app.extensions["migrations"] = database.known_migrations()
-    # First, so that it is the last that an answer meets, and sees it as it goes out.
+    service = Service(
+        settings=settings,
+        pool=Pool(settings),
+        migrations=known_migrations(),
+        session_statement=session_statement(settings.auth_session_table) if settings.auth_session_table else None,
+        key_set=KeySet(settings.auth_jwks_url, settings.auth_jwt_algorithms) if settings.auth_jwks_url else None,
+        learner_tag_key=tags.key_of(settings),
+    )
+    app.extensions["progress"] = service
+    if service.key_set:
+        service.key_set.start()
+    # First: Flask calls the hooks after a request in reverse, so this one sees the answer as it goes out.
     logs.init_app(app)
     if settings.metrics:
-        # Its library decides at its import where it counts, which gunicorn.conf.py has said by then.
+        # Late: at its import, the library of Prometheus reads from the environment where to count. gunicorn.conf.py has
+        # set that by now.
         from app import metrics
 
         metrics.init_app(app)
     problems.init_app(app)
-    tags.init_app(app)
     origins.init_app(app)
     answers.init_app(app)
     app.register_blueprint(progress.blueprint)
     if settings.stripe_webhook_secrets:
-        # Stripe's library takes longer to import than everything else.
-        from app import stripe
+        # Late: the import of Stripe's library takes longer than all others together.
+        from app.stripe import webhook
 
-        app.register_blueprint(stripe.blueprint)
+        app.register_blueprint(webhook.blueprint)
     limits.init_app(app)
     app.register_blueprint(openapi.blueprint)
     app.register_blueprint(progress_ui.blueprint)

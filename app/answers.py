@@ -1,9 +1,10 @@
 """What every answer carries: ETag and 304, Cache-Control and Vary, Idempotency-Key, Learner-Tag (contract §3, §5)."""
 
-from flask import Flask, Response, g, request
+from flask import Flask, Response, request
 from werkzeug.http import generate_etag
 
 from app import checks
+from app.call import current_call
 
 
 def answer(document: str) -> Response:
@@ -31,15 +32,16 @@ def init_app(app: Flask) -> None:
 
 def _add_headers(response: Response) -> Response:
     # A path that begins with `//` is nobody's, though Werkzeug finds an endpoint by it.
-    found = g.get("code") != "not_found"
+    call = current_call()
+    found = call.code != "not_found"
     # Nobody's own (contract §3).
     if request.blueprint in ("openapi", "progress_ui", "health", "metrics", "stripe") and found:
         return response
     response.headers["Cache-Control"] = "private, no-cache"
     response.headers["Vary"] = "Authorization, Cookie"
     # Only once the session was found valid.
-    if "learner_tag" in g:
-        response.headers["Learner-Tag"] = g.learner_tag
+    if call.learner_tag:
+        response.headers["Learner-Tag"] = call.learner_tag
     if request.endpoint in ("progress.mark", "progress.unmark") and found:
         key = checks.valid_idempotency_key()
         if key:

@@ -11,9 +11,13 @@ from werkzeug.exceptions import RequestEntityTooLarge
 
 from app.problems import Problem
 
-LARGEST_BODY = 16 * 1024  # bytes
+MAX_BODY_BYTES = 16 * 1024  # bytes
 
 UUID4 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}", re.ASCII | re.IGNORECASE)
+
+# Any version: a site's users may have UUIDs of other versions than 4. uuid.UUID would also accept braces, `urn:uuid:`
+# and a UUID without hyphens.
+USER_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII | re.IGNORECASE)
 
 # RFC 3339 §5.6; datetime.fromisoformat alone also takes basic forms, week dates, commas, bare dates, offsets with 99
 # minutes and, from Python 3.13 on, 24:00.
@@ -49,7 +53,7 @@ def idempotency_key() -> None:
         raise Problem("invalid_idempotency_key")
 
 
-def body(largest: int = LARGEST_BODY, detail: str | None = None) -> bytes | None:
+def body(largest: int = MAX_BODY_BYTES, detail: str | None = None) -> bytes | None:
     """Read the request's body; None if it has no end. Raise Problem body_too_large for one over `largest` bytes."""
     try:
         data = request.get_data()

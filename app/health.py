@@ -3,10 +3,13 @@
 from time import monotonic
 
 import psycopg
-from flask import Blueprint, Response, current_app, g
+from flask import Blueprint, Response
 
-from app import database, problems
+from app import problems
+from app.call import current_call
+from app.database import readiness
 from app.problems import RETRY_AFTER, Problem
+from app.service import current_service
 
 blueprint = Blueprint("health", __name__)
 
@@ -23,16 +26,20 @@ def healthz() -> Response:
 @blueprint.get("/readyz")
 def readyz() -> Response:
     """The database answers, is fit, and has every migration that this code was started with; else 503 `unavailable`."""
-    g.probe = True
-    g.deadline = monotonic() + min(READY_WITHIN, current_app.extensions["settings"].database_timeout)
+    service = current_service()
+    call = current_call()
+    call.is_probe = True
+    call.deadline = monotonic() + min(READY_WITHIN, service.settings.database_timeout)
     try:
-        unfit = database.unfit()
-        applied = database.applied()
+        unfit = service.pool.use(
+            "readiness", lambda connection: readiness.unfit(connection, service.settings), again=True
+        )
+        applied = service.pool.use("applied_migrations", readiness.applied_migrations, again=True)
     except psycopg.Error as error:  # whatever it is, a role without rights, say, nothing can be served
         return problems.unavailable(error)
     if unfit:
         raise _not_ready(f"{unfit[0].upper()}{unfit[1:]}.")
-    pending = [name for name in current_app.extensions["migrations"] if name not in applied]
+    pending = [name for name in service.migrations if name not in applied]
     if pending:
         raise _not_ready(f"Pending migrations: {', '.join(pending)}. Apply them with: make migrate")
     return _ok()

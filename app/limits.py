@@ -5,14 +5,16 @@ import time
 from typing import Any
 
 import psycopg
-from flask import Flask, Response, g
+from flask import Flask, Response
 from flask_limiter import Limiter, RateLimitExceeded
 from limits.errors import StorageError
 from limits.storage import MovingWindowSupport, Storage
 
-from app import database, problems
+from app import problems
+from app.call import current_call
+from app.database import statements
 from app.problems import Problem
-from app.settings import Settings
+from app.service import current_service, service_of
 
 WRITES = ("progress.mark", "progress.unmark")
 
@@ -35,14 +37,21 @@ class DatabaseStorage(Storage, MovingWindowSupport):
 
         A connection that breaks may have it counted twice, which is better than a write that is refused.
         """
-        return database.write("limit_hit", key=key, amount=str(limit), window=str(expiry)) is not None
+        parameters = {"key": key, "amount": str(limit), "window": str(expiry)}
+        hit = current_service().pool.use(
+            "limits/hit",
+            lambda connection: statements.run(connection, "limits/hit", **parameters).fetchone(),
+            again=True,
+        )
+        return hit is not None
 
     def get_moving_window(self, key: str, limit: int, expiry: int) -> tuple[float, int]:
         """When the window began, put on this machine's clock, and how many hits it has.
 
         Whoever reads it compares it with time.time(); the two clocks may differ by any amount.
         """
-        window = database.one(database.read("limit_window", key=key, amount=str(limit), window=str(expiry)))
+        pool = current_service().pool
+        window = statements.one(pool.read("limits/window", key=key, amount=str(limit), window=str(expiry)))
         return time.time() - (window["age"] or 0), window["hits"]
 
     def check(self) -> bool:
@@ -72,7 +81,7 @@ MAX_REDIS_SECONDS = 0.5
 
 def init_app(app: Flask) -> None:
     """Limit the writes of `app`, each counted once its session is known, and whatever its answer will be."""
-    settings: Settings = app.extensions["settings"]
+    settings = service_of(app).settings
     if settings.rate_limit_writes is None:
         return
     uri = settings.rate_limit_storage_uri or "database://"
@@ -82,7 +91,7 @@ def init_app(app: Flask) -> None:
     if settings.rate_limit_storage_uri:
         options |= {"socket_timeout": seconds, "socket_connect_timeout": seconds}
     limiter = Limiter(
-        key_func=lambda: g.user_id,
+        key_func=lambda: current_call().user_id,
         strategy="moving-window",
         storage_uri=uri,
         storage_options=options,

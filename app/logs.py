@@ -12,11 +12,14 @@ from time import monotonic, perf_counter
 from typing import Any
 
 import psycopg
-from flask import Flask, Response, g, request
+from flask import Flask, Response, request
+
+from app.call import begin_call, current_call
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
 
-# Of g. The backend's pid is %p in PostgreSQL's log; error and traceback say why something failed, or was refused.
+# The fields of the call that are logged. backend_pid is %p in the log of PostgreSQL; error and traceback say why the
+# request failed or was refused.
 FIELDS = ("user_id", "code", "error", "traceback", "stripe", "backend_pid")
 
 _requests = logging.getLogger("progress.requests")
@@ -90,7 +93,7 @@ def configure(level: str, formatter: logging.Formatter) -> None:
         logging.getLogger("psycopg.pool").setLevel("WARNING")
         logging.getLogger("psycopg.pool").addFilter(_once_a_minute({}))
         logging.getLogger("flask-limiter").setLevel("WARNING")
-    # It quotes URLs, and what a server sent. What failed is told by app/sessions/download.py.
+    # It quotes URLs, and what a server sent. What failed is told by app/keys/download.py.
     logging.getLogger("urllib3").setLevel("ERROR")
     logging.getLogger("gunicorn.error").addFilter(_cut_what_came)
 
@@ -128,29 +131,25 @@ def init_app(app: Flask) -> None:
 
 
 def _begin() -> None:
-    g.started = perf_counter()
     given = request.headers.get("X-Request-Id", "")
-    g.request_id = given if REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+    begin_call(given if REQUEST_ID.fullmatch(given) else uuid.uuid4().hex)
 
 
 def _end(response: Response) -> Response:
-    response.headers["X-Request-Id"] = g.request_id
+    call = current_call()
+    response.headers["X-Request-Id"] = call.request_id
     level = logging.ERROR if response.status_code >= 500 else logging.INFO
     if _requests.isEnabledFor(level):
-        # Not by the proxies, of which each use is a look into the context.
-        known: dict[str, Any] = vars(g._get_current_object())
         rule = request.url_rule
         fields: dict[str, Any] = {
             "method": request.method,
             "route": rule.rule if rule else None,
             "status": response.status_code,
-            "duration_ms": round((perf_counter() - known["started"]) * 1000, 2),
-            "request_id": known["request_id"],
+            "duration_ms": round((perf_counter() - call.started) * 1000, 2),
+            "request_id": call.request_id,
         }
-        for name in FIELDS:
-            if name in known:
-                fields[name] = known[name]
-        if response.status_code >= 500 and "statement" in known:
-            fields["statement"] = known["statement"]
+        fields |= {name: value for name in FIELDS if (value := getattr(call, name))}
+        if response.status_code >= 500 and call.statement:
+            fields["statement"] = call.statement
         _requests.log(level, "request", extra={"fields": fields})
     return response

@@ -4,8 +4,11 @@ import os
 from time import perf_counter
 
 import prometheus_client
-from flask import Blueprint, Flask, Response, current_app, g, request
+from flask import Blueprint, Flask, Response, request
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, multiprocess
+
+from app.call import current_call
+from app.service import current_service
 
 blueprint = Blueprint("metrics", __name__)
 
@@ -54,7 +57,7 @@ def exposition() -> Response:
 
 def _look_at_the_pool() -> None:
     # At the beginning and the end of each request: the last to come sees those who wait before it.
-    stats = current_app.extensions["pool"].get_stats()
+    stats = current_service().pool.get_stats()
     POOL_SIZE.set(stats["pool_size"])
     POOL_WAITING.set(stats["requests_waiting"])
 
@@ -62,14 +65,15 @@ def _look_at_the_pool() -> None:
 def _count(response: Response) -> Response:
     endpoint = (request.endpoint or "none").rpartition(".")[2]
     REQUESTS.labels(endpoint, response.status_code).inc()
-    DURATION.labels(endpoint).observe(perf_counter() - g.started)
-    for statement, seconds in g.get("statements", ()):
+    call = current_call()
+    DURATION.labels(endpoint).observe(perf_counter() - call.started)
+    for statement, seconds in call.statements:
         STATEMENT.labels(statement).observe(seconds)
     if response.status_code == 429:
         RATE_LIMITED.inc()
-    if "outcome" in g.get("stripe", ()):
-        STRIPE.labels(g.stripe["outcome"]).inc()
-    if g.get("error") in ("PoolTimeout", "DownError"):
+    if "outcome" in call.stripe:
+        STRIPE.labels(call.stripe["outcome"]).inc()
+    if call.error in ("PoolTimeout", "DownError"):
         POOL_TIMEOUTS.inc()
     _look_at_the_pool()
     return response

@@ -4,11 +4,12 @@ import json
 from typing import Any, cast
 
 import psycopg
-from flask import Flask, Response, current_app, g, request
+from flask import Flask, Response, current_app, request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from werkzeug.http import HTTP_STATUS_CODES
 
 from app import logs
+from app.call import current_call
 
 # code: status and what to do about it, where the place that raises it knows no better.
 CODES = {
@@ -85,7 +86,7 @@ def init_app(app: Flask) -> None:
 
 def respond(problem: Problem) -> Response:
     """Make the response of a problem. Its type is about:blank, as `code` says it all; so its title is the status's."""
-    g.code = problem.code
+    current_call().code = problem.code
     document = {
         "type": "about:blank",
         "title": HTTP_STATUS_CODES[problem.status],
@@ -129,12 +130,13 @@ def unavailable(error: Exception) -> Response:
     # OperationalError is psycopg's name for the SQLSTATE classes 08, 40, 53, 54, 55, 57 and 58, for a pool without a
     # free connection and for a connection that broke; InterfaceError for one that broke earlier. limits puts an error
     # of its own around what its storage met.
-    g.error = logs.name(getattr(error, "storage_error", error))
-    retry_after = current_app.extensions["pool"].retry_after() or RETRY_AFTER
+    current_call().error = logs.name(getattr(error, "storage_error", error))
+    retry_after = current_call().retry_after or RETRY_AFTER
     return respond(Problem("unavailable", headers={"Retry-After": retry_after}))
 
 
 def _internal_error(error: Exception) -> Response:
-    g.error = logs.name(error)
-    g.traceback = logs.describe(error)
+    call = current_call()
+    call.error = logs.name(error)
+    call.traceback = logs.describe(error)
     return respond(Problem("internal_error"))

@@ -2,11 +2,14 @@
 
 from typing import Any
 
-from flask import Blueprint, Response, g
+from flask import Blueprint, Response
 
-from app import checks, database, sessions
+from app import checks, sessions
 from app.answers import answer
+from app.call import current_call
+from app.database.statements import one
 from app.problems import RETRY_AFTER, Problem
+from app.service import current_service
 
 blueprint = Blueprint("progress", __name__, url_prefix="/api/progress")
 blueprint.before_request(sessions.authenticate)
@@ -69,27 +72,27 @@ def unmark(lesson_id: str) -> Response:
 
 
 def _read(name: str, **parameters: str) -> Any:
-    row = database.one(database.read(name, user_id=g.user_id, **parameters))
+    row = one(current_service().pool.read(name, user_id=current_call().user_id, **parameters))
     if row["access"] is None:
         raise Problem("not_enrolled")
     return row["answer"]
 
 
 def _write(name: str, lesson_id: str, **parameters: str | None) -> Response:
-    learner = {"user_id": g.user_id}
+    learner: dict[str, str | None] = {"user_id": current_call().user_id}
     # Three statements, since one that waited for the lock keeps the view of the data it had before the wait.
-    lock, write, lesson = database.transaction(
+    lock, write, lesson = current_service().pool.transaction(
         ("lock", learner),
         (name, {**learner, "lesson_id": lesson_id, **parameters}),
         ("lesson", {**learner, "lesson_id": lesson_id}),
     )
-    outcome = database.one(write)
+    outcome = one(write)
     if outcome["access"] is None:
         raise Problem("not_enrolled")
     if lock is None:
         # Row level security hides the learner's row, or the learner was added since. Writes at the same time would not
         # have waited, so that the counts may be wrong.
-        g.error = "the lock of the learner's row found none"
+        current_call().error = "the lock of the learner's row found none"
         raise Problem("unavailable", headers={"Retry-After": RETRY_AFTER})
     if not outcome["known"]:
         raise Problem("lesson_not_found")
@@ -97,4 +100,4 @@ def _write(name: str, lesson_id: str, **parameters: str | None) -> Response:
         raise Problem("lesson_not_available")
     if outcome.get("prerequisites"):
         raise Problem("lesson_locked", prerequisites=outcome["prerequisites"])
-    return answer(database.one(lesson)["answer"])
+    return answer(one(lesson)["answer"])

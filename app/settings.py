@@ -40,7 +40,6 @@ INSTEAD = {
     "pool_timeout": "instead of pool_timeout set DATABASE_TIMEOUT",
     "socket_timeout": "instead of socket_timeout set DATABASE_TIMEOUT",
     "sslaccept": "instead of sslaccept write sslmode=verify-full or sslmode=require",
-    "uselibpqcompat": "leave out uselibpqcompat",
     "sslidentity": "instead of sslidentity write sslcert and sslkey",
 }
 
@@ -199,9 +198,10 @@ def _unknown_parameters(url: str) -> str:
             advice.append("instead of ssl write sslmode=disable, sslmode=require or sslmode=verify-full")
         elif "=" in value and name in known:
             advice.append("write = as %3D in the value of a parameter")
-        elif name not in known and name != "ssl" and re.fullmatch("[A-Za-z_][A-Za-z0-9_]{0,39}", name) and value:
-            # Not by its name: an & in a password ends it too.
-            advice.append(f"leave out number {place} after the ?")
+        elif name not in known and name != "ssl" and value and re.fullmatch("[A-Za-z_][A-Za-z0-9_]{0,39}", name):
+            # Parameters are in lower case. Anything else may be a password with an & in it.
+            named = re.fullmatch("[a-z_]+", name)
+            advice.append(f"leave out {name!r}" if named else f"leave out number {place} after the ?")
     return f"has parameters that libpq does not know: {'; '.join(dict.fromkeys(advice))}" if advice else ""
 
 

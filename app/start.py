@@ -14,8 +14,11 @@ from threading import Timer
 
 import psycopg
 
-from app import database
+from app.database import readiness
+from app.database.connection import connect_options
+from app.database.readiness import NotReadyError
 from app.settings import Settings, SettingsError, from_environ
+from app.stripe.mirror import access_terms, apply_terms
 
 EVERY_SUBSCRIPTION = (
     "STRIPE_PRICES is empty: every active subscription of the Stripe account gives full access, whatever it is for"
@@ -41,14 +44,14 @@ def main() -> None:
     try:
         settings = from_environ()
         bounded = replace(settings, database_timeout=min(settings.database_timeout, PART_SECONDS))
-        database.check(bounded)
+        readiness.check(bounded)
         # Last: a start that is refused must change nothing. And not before a reload, which goes on with the settings of
         # the start, whatever the environment of the check says.
         if settings.stripe_webhook_secrets and "--judge" in sys.argv:
             judged = _judge_subscriptions(bounded)
             if settings.log_level != "error":
                 _warn(settings, judged)
-    except (SettingsError, database.NotReadyError) as error:
+    except (SettingsError, NotReadyError) as error:
         sys.exit(str(error))
     bound.cancel()
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
@@ -71,13 +74,11 @@ def _judge_subscriptions(settings: Settings) -> bool:
 
     Returns False if that failed, for instance because there was too much to judge in time; then nothing was changed.
     """
-    from app import stripe  # Stripe's library takes longer to import than everything else
-
     try:
-        with psycopg.Connection.connect(settings.database_url, **database.connect_options(settings)) as connection:
-            stripe.judge(connection, stripe.terms(settings))
+        with psycopg.Connection.connect(settings.database_url, **connect_options(settings)) as connection:
+            apply_terms(connection, access_terms(settings))
     except psycopg.errors.InsufficientPrivilege as error:  # the rights of an earlier version
-        raise database.NotReadyError(
+        raise NotReadyError(
             f"DATABASE_URL: {error.diag.message_primary}; was deploy/grants.sql run after make migrate?"
         ) from None
     except psycopg.Error:  # too many, a lock, a read-only database: the service can do its work all the same

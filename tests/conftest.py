@@ -25,6 +25,7 @@ from flask.testing import FlaskClient
 
 from app import create_app
 from app.demo.postgres import bindir, owner, unprivileged
+from app.service import service_of
 from app.settings import from_environ
 from tests import contract
 from tests.world import SECRET
@@ -166,7 +167,7 @@ def apps(environ: dict[str, str]) -> Iterator[dict[str, Flask]]:
         app.test_client_class = contract.Client
     yield made
     for app in made.values():
-        app.extensions["pool"].close()
+        service_of(app).pool.close()
 
 
 @pytest.fixture(params=MODES)
@@ -188,9 +189,10 @@ def make_api(environ: dict[str, str], db: psycopg.Connection) -> Iterator[Callab
 
     yield make
     for app in made:
-        app.extensions["pool"].close()
-        if "key_set" in app.extensions:
-            app.extensions["key_set"].close()
+        service = service_of(app)
+        service.pool.close()
+        if service.key_set:
+            service.key_set.close()
 
 
 def free_port() -> int:

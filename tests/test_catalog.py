@@ -13,8 +13,8 @@ import psycopg
 import pytest
 from flask.testing import FlaskClient
 
-from app import catalog
-from app.database import ROOT
+from app.tasks import catalog
+from tests.conftest import ROOT
 from tests.test_cli import ended, run, spawn
 from tests.world import LEARNER, add_module, add_user, complete, get, mark, ok, require, unmark, uuid4
 
@@ -350,7 +350,7 @@ def both(*lessons: Any) -> str:
 def test_a_file_that_begins_with_a_byte_order_mark_is_read(tmp_path):
     path = tmp_path / "catalog.json"
     path.write_text(GOOD, "utf-8-sig")
-    assert [row["title"] for row in catalog.read(path)["modules"]] == ["Module 1"]
+    assert [row["title"] for row in catalog.read_file(path)["modules"]] == ["Module 1"]
 
 
 FAULTS: list[tuple[str, str | bytes, list[str]]] = [
@@ -518,7 +518,7 @@ def test_a_file_is_refused_with_the_place_of_every_fault(tmp_path, content, faul
     path = tmp_path / "catalog.json"
     path.write_bytes(content.encode() if isinstance(content, str) else content)
     with pytest.raises(catalog.CatalogError) as refused:
-        catalog.read(path)
+        catalog.read_file(path)
     lines = str(refused.value).splitlines()
     expected = [fault.replace("{}", "modules[0].lessons[0]") for fault in faults]
     # What json says of a fault goes on differently from one Python to another.
@@ -529,7 +529,7 @@ def test_a_file_is_refused_with_the_place_of_every_fault(tmp_path, content, faul
 def refused(modules: list[dict], path: Path) -> list[str]:
     path.write_text(json.dumps({"modules": modules}))
     with pytest.raises(catalog.CatalogError) as error:
-        catalog.read(path)
+        catalog.read_file(path)
     return str(error.value).splitlines()
 
 
@@ -596,7 +596,7 @@ def test_a_value_nested_to_the_edge_of_pythons_depth_is_refused_as_any_other(tmp
     path = tmp_path / "catalog.json"
     path.write_text('{"modules": [{"id": ' + "[" * nested + "]" * nested + "}]}")
     with pytest.raises(catalog.CatalogError, match=r"is not a UUID version 4|^not a catalog: nested too deeply$"):
-        catalog.read(path)
+        catalog.read_file(path)
 
 
 def test_a_file_that_cannot_be_read_is_refused_with_the_reason(database_url, tmp_path):
@@ -628,9 +628,9 @@ def test_a_file_over_the_bound_is_refused_and_one_at_it_is_read(tmp_path):
         file.truncate(2**40)
     for large in (path, Path("/dev/zero")):
         with pytest.raises(catalog.CatalogError, match=r"^the file is larger than 32 MB$"):
-            catalog.read(large)
-    path.write_text(GOOD + " " * (catalog.LARGEST - len(GOOD)))
-    assert len(catalog.read(path)["lessons"]) == 1
+            catalog.read_file(large)
+    path.write_text(GOOD + " " * (catalog.MAX_FILE_BYTES - len(GOOD)))
+    assert len(catalog.read_file(path)["lessons"]) == 1
 
 
 def test_a_database_without_the_tables_is_told_of_in_one_line(new_database):
@@ -673,7 +673,7 @@ def wait_for_blocked(db: psycopg.Connection, *, by: str) -> int:
         " where datname = current_database() and wait_event_type = 'Lock' and strpos(query, %s) > 0"
     )
     deadline = time.monotonic() + 20
-    while not (row := db.execute(query, [f"/* {by}.sql */"]).fetchone()):
+    while not (row := db.execute(query, [f"/* admin/{by}.sql */"]).fetchone()):
         assert time.monotonic() < deadline, f"nobody waits for a lock in {by}.sql"
     return int(row[0])
 

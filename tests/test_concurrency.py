@@ -14,7 +14,8 @@ import psycopg
 import pytest
 from flask.testing import FlaskClient
 
-from app.database import SQL
+from app.database import statements
+from app.database.statements import SQL
 from tests.world import LEARNER, add_module, add_user, bearer, complete, require, uuid4
 
 
@@ -207,16 +208,15 @@ def test_an_unmark_racing_the_mark_of_what_needs_it_leaves_only_answers_that_a_s
 
 def test_the_statements_of_each_call_are_fixed_in_number(make_api, environ, db, monkeypatch):
     """No call runs a statement per lesson, and each runs those that sql/README.md says."""
-    from app import database
 
     ran: list[str] = []
-    run = database.run
+    run = statements.run
 
     def counted(connection, name, **parameters):
         ran.append(name)
         return run(connection, name, **parameters)
 
-    monkeypatch.setattr(database, "run", counted)
+    monkeypatch.setattr(statements, "run", counted)
     add_user(db)
     add_module(db, 1, *range(0x100, 0x100 + 50))
     add_module(db, 2, *range(0x200, 0x200 + 50))
@@ -233,11 +233,11 @@ def test_the_statements_of_each_call_are_fixed_in_number(make_api, environ, db, 
         ("POST", f"lessons/{uuid4(0x100)}"): ["lock", "mark", "lesson"],
         ("DELETE", f"lessons/{uuid4(0x100)}"): ["lock", "unmark", "lesson"],
     }
-    for (method, path), statements in expected.items():
+    for (method, path), files in expected.items():
         call = path.replace(uuid4(1), "{moduleId}").replace(uuid4(0x100), "{lessonId}")
         documented = re.search(rf"^\| `{method} /api/progress/{re.escape(call)}` \|(.*)\|$", dbas, re.M)
         assert documented
-        assert re.findall(r"`(\w+)\.sql`", documented[1]) == statements
+        assert re.findall(r"`(\w+)\.sql`", documented[1]) == files
         assert api.open(f"/api/progress/{path}", method=method, headers=bearer()).status_code == 200
-        assert ran == statements, path
+        assert ran == files, path
         ran.clear()

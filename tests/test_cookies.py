@@ -17,9 +17,12 @@ from joserfc import jwe
 from joserfc.registry import HeaderParameter
 from werkzeug.test import EnvironBuilder, run_wsgi_app
 
-from app import create_app, database
-from app.database import SQL, NotReadyError
+from app import create_app
+from app.database import readiness
+from app.database.readiness import NotReadyError
+from app.database.statements import SQL
 from app.demo.postgres import bindir
+from app.service import service_of
 from app.sessions import cookies
 from app.settings import Settings, SettingsError, from_environ
 from tests.conftest import SERVICE, as_service
@@ -486,7 +489,7 @@ def test_a_table_or_a_column_that_is_missing_stops_the_start(environ, db, sessio
     if columns:
         sessions(f"create table sessions ({columns})")
     with pytest.raises(NotReadyError) as error:
-        database.check(from_environ(environ | {"AUTH_SESSION_TABLE": "sessions"}))
+        readiness.check(from_environ(environ | {"AUTH_SESSION_TABLE": "sessions"}))
     assert str(error.value) == f"AUTH_SESSION_TABLE: {message}"
 
 
@@ -565,7 +568,7 @@ def test_an_origin_is_no_ones_own_where_the_host_is_another_or_none(cookie_app, 
 def cookie_app(environ):
     app = create_app(from_environ(environ | {"AUTH_SECRET": SECRET}))
     yield app
-    app.extensions["pool"].close()
+    service_of(app).pool.close()
 
 
 @pytest.fixture

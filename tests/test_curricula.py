@@ -7,7 +7,7 @@ import psycopg
 import pytest
 from psycopg.rows import dict_row
 
-from app import catalog
+from app.tasks import catalog
 from tests.conftest import ROOT
 from tests.world import add_user, bearer
 
@@ -18,7 +18,7 @@ CATALOGS = ROOT / "app" / "demo" / "catalogs"
 def test_next_leads_through_a_whole_curriculum(make_api, db, database_url, name, published):
     api = make_api(RATE_LIMIT_WRITES="")
     with psycopg.connect(database_url, cursor_factory=psycopg.RawCursor, row_factory=dict_row) as connection:
-        catalog.load(connection, catalog.read(CATALOGS / f"{name}.json"), dry_run=False)
+        catalog.load(connection, catalog.read_file(CATALOGS / f"{name}.json"), dry_run=False)
     add_user(db)
     document = json.loads((CATALOGS / f"{name}.json").read_text())
     lessons = {

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from app.database import known_migrations
+from app.database.readiness import known_migrations
 from tests.conftest import ROOT, free_port, in_memory
 
 FIRST = "97bf898a-36fc-47fc-b870-01fc0c7fe554"

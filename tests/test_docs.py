@@ -11,11 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from app import checks, cpus, settings, stripe
+from app import checks, cpus, settings
 from app.demo import postgres
 from app.problems import CODES
 from app.sessions import bearer
 from app.sessions.refusals import MAX_TOKEN_BYTES, NO_SESSION, REASONS
+from app.stripe import webhook
 from tests.conftest import ROOT, free_port
 from tests.contract import DOCUMENT
 from tests.pages import PAGES, anchors, block, blocks, table
@@ -139,7 +140,7 @@ def test_errors_are_told_in_the_order_in_which_they_come():
 
 LIMIT = settings.from_environ({"DATABASE_URL": "postgresql:///x", "AUTH_JWT_SECRET": "x" * 32}).rate_limit_writes
 assert LIMIT
-BODY = f"{checks.LARGEST_BODY // 1024} KiB"
+BODY = f"{checks.MAX_BODY_BYTES // 1024} KiB"
 WRITES = f"{LIMIT.amount} marks and unmarks"
 
 
@@ -160,13 +161,13 @@ WRITES = f"{LIMIT.amount} marks and unmarks"
         ("docs/contract.md", f"may send {WRITES} in any {LIMIT.get_expiry()} seconds"),
         ("docs/contract.md", f"Clocks may differ by {bearer.LEEWAY} seconds."),
         ("docs/contract.md", f"A token over {MAX_TOKEN_BYTES} bytes is refused."),
-        ("docs/contract.md", f"takes events of {stripe.LARGEST_BODY // 1024} KiB at most."),
+        ("docs/contract.md", f"takes events of {webhook.MAX_EVENT_BYTES // 1024} KiB at most."),
         ("app/openapi.yaml", f"The body is over {BODY}."),
         ("app/openapi.yaml", f"{WRITES} in any {LIMIT.get_expiry()} seconds"),
         ("app/openapi.yaml", f"{MAX_TOKEN_BYTES} bytes at most; {bearer.LEEWAY} seconds of tolerance"),
-        ("app/openapi.yaml", f"{stripe.TOLERANCE} seconds ago at most."),
-        ("app/openapi.yaml", f"{stripe.LARGEST_BODY // 1024} KiB at most."),
-        ("app/openapi.yaml", f"The event is over {stripe.LARGEST_BODY // 1024} KiB."),
+        ("app/openapi.yaml", f"{webhook.SIGNATURE_TOLERANCE_SECONDS} seconds ago at most."),
+        ("app/openapi.yaml", f"{webhook.MAX_EVENT_BYTES // 1024} KiB at most."),
+        ("app/openapi.yaml", f"The event is over {webhook.MAX_EVENT_BYTES // 1024} KiB."),
         ("CHANGELOG.md", f"{WRITES} in any {LIMIT.get_expiry()} seconds"),
         ("deploy/nginx.conf", f"Send a body of {BODY} at most."),
     ],

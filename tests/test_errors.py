@@ -12,7 +12,8 @@ from flask import Response
 from flask.testing import FlaskClient
 from psycopg.conninfo import conninfo_to_dict
 
-from app import database
+from app.database import statements
+from app.service import service_of
 from tests.conftest import as_service
 from tests.world import (
     FREE_LEARNER,
@@ -456,7 +457,7 @@ def test_what_nobody_expected_is_an_internal_error_that_tells_nothing(api, world
     def fail(*args, **kwargs):
         raise error
 
-    monkeypatch.setattr(database, "run", fail)
+    monkeypatch.setattr(statements, "run", fail)
     answer = api.open(f"/api/progress/{path}", method=method, headers=bearer() | {"Idempotency-Key": "the-key"})
     assert_problem(answer, "internal_error")
     assert "se-cret" not in answer.text + str(answer.headers)
@@ -467,9 +468,9 @@ def test_what_nobody_expected_is_an_internal_error_that_tells_nothing(api, world
 
 
 def test_a_broken_statement_is_an_internal_error_and_the_next_request_is_fine(api, world, monkeypatch):
-    broken = database.Statement("broken", b"select nothing from nowhere", ())
+    broken = statements.Statement("broken", b"select nothing from nowhere", ())
     for name in ("summary", "mark"):
-        monkeypatch.setitem(database.STATEMENTS, name, broken)
+        monkeypatch.setitem(statements.STATEMENTS, name, broken)
     assert_problem(api.get("/api/progress/summary", headers=bearer()), "internal_error")
     assert_problem(mark(api, 2), "internal_error")
     monkeypatch.undo()
@@ -498,7 +499,7 @@ def test_a_statement_that_waits_too_long_is_unavailable(make_api, world, databas
 
 def test_no_connection_in_time_is_unavailable(make_api, world, database_url):
     api = make_api(DATABASE_TIMEOUT="0.2", WEB_THREADS="1")
-    pool = api.application.extensions["pool"]
+    pool = service_of(api.application).pool
     with pool.connection():
         for path in READS:
             assert_unavailable(api.get(f"/api/progress/{path}", headers=bearer()))
@@ -509,7 +510,7 @@ def test_no_connection_in_time_is_unavailable(make_api, world, database_url):
 
 def test_what_needs_no_database_is_answered_without_it(make_api, world):
     api = make_api(DATABASE_TIMEOUT="0.2", WEB_THREADS="1")
-    pool = api.application.extensions["pool"]
+    pool = service_of(api.application).pool
     with pool.connection():
         assert_problem(api.get("/api/progress/summary"), "unauthenticated")
         assert_problem(api.get("/api/progress/modules/bad", headers=bearer()), "invalid_module_id")
@@ -524,7 +525,7 @@ def cut_off(postgres, database_url):
     with closing(psycopg.connect(postgres.url(), autocommit=True)) as maintenance:
 
         def cut(api):
-            with api.application.extensions["pool"].connection() as connection:
+            with service_of(api.application).pool.connection() as connection:
                 pid = connection.info.backend_pid
             maintenance.execute(f'alter database "{name}" allow_connections false')
             maintenance.execute("select pg_terminate_backend(%s, 10000)", [pid])

@@ -15,8 +15,9 @@ import psycopg
 import pytest
 from flask.testing import FlaskClient
 
-from app import database
+from app.database import readiness
 from app.demo.postgres import bindir, owner
+from app.service import service_of
 from app.settings import from_environ
 from tests.conftest import ROOT, Postgresql, as_service, grant, running_gunicorn
 from tests.load import Answer, Load, fill, in_table
@@ -142,7 +143,7 @@ def test_after_a_failover_the_service_is_on_the_new_primary(pair):
 
 
 def start_check(url: str) -> None:
-    database.check(from_environ({"DATABASE_URL": as_service(url), "AUTH_JWT_SECRET": SECRET}))
+    readiness.check(from_environ({"DATABASE_URL": as_service(url), "AUTH_JWT_SECRET": SECRET}))
 
 
 def task(url: str, *command: str) -> subprocess.CompletedProcess[str]:
@@ -154,9 +155,11 @@ def task(url: str, *command: str) -> subprocess.CompletedProcess[str]:
 
 def test_a_standby_is_not_served_from_whatever_the_url_says(pair, make_api):
     pair.point_to(pair.standby)
-    with pytest.raises(database.NotReadyError, match=r"^DATABASE_URL: no connection: .* session is read-only$"):
+    with pytest.raises(readiness.NotReadyError, match=r"^DATABASE_URL: no connection: .* session is read-only$"):
         start_check(pair.url())
-    with pytest.raises(database.NotReadyError, match=r"^DATABASE_URL: this server is a standby, which takes no writes"):
+    with pytest.raises(
+        readiness.NotReadyError, match=r"^DATABASE_URL: this server is a standby, which takes no writes"
+    ):
         start_check(pair.url(target_session_attrs="any"))
     url = as_service(pair.url(target_session_attrs="any"))
     limited = make_api(DATABASE_URL=url, RATE_LIMIT_WRITES="10 per minute")
@@ -177,7 +180,7 @@ def test_a_standby_is_not_served_from_whatever_the_url_says(pair, make_api):
 
 
 def backend(api: FlaskClient) -> int:
-    with api.application.extensions["pool"].connection() as connection:
+    with service_of(api.application).pool.connection() as connection:
         return int(connection.info.backend_pid)
 
 

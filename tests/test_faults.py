@@ -17,11 +17,13 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from flask import g
 from flask.testing import FlaskClient
 from psycopg.pq import TransactionStatus
 
-from app import database
+from app.call import current_call
+from app.database import statements
+from app.database.connection import Connection
+from app.service import service_of
 from tests.conftest import (
     ROOT,
     SERVICE,
@@ -318,7 +320,7 @@ def test_a_connection_that_was_ended_while_it_was_idle_costs_no_call(
     url = f"{environ['DATABASE_URL']}&options=-c%20idle_session_timeout%3D{idle_session_timeout}"
     settings = {"WEB_THREADS": "3", "RATE_LIMIT_WRITES": "10 per minute", "STRIPE_WEBHOOK_SECRET": WEBHOOK_SECRET}
     api = make_api(DATABASE_URL=url, **settings)
-    pool = api.application.extensions["pool"]
+    pool = service_of(api.application).pool
     with ExitStack() as stack:  # three connections, of which each would cost a call
         idle = [stack.enter_context(pool.connection()) for _ in range(3)]
     if not idle_session_timeout:
@@ -340,7 +342,7 @@ def test_a_connection_on_which_the_server_said_something_else_is_replaced_too(ma
     add_user(db)
     add_module(db, 1, 2)
     api = make_api(WEB_THREADS="1")
-    pool = api.application.extensions["pool"]
+    pool = service_of(api.application).pool
     with pool.connection() as connection:
         connection.execute("listen something")
         before = connection.info.backend_pid
@@ -354,7 +356,7 @@ def test_a_connection_on_which_the_server_said_something_else_is_replaced_too(ma
 def test_a_server_that_speaks_on_every_new_connection_is_used_all_the_same(make_api, db, monkeypatch):
     add_user(db)
     add_module(db, 1, 2)
-    monkeypatch.setattr(database.Connection, "spoke_unasked", lambda _: True)
+    monkeypatch.setattr(Connection, "spoke_unasked", lambda _: True)
     assert ok(mark(make_api(WEB_THREADS="2"), 2))["completed"] is True
 
 
@@ -362,7 +364,7 @@ def test_connections_are_kept(make_api, db):
     add_user(db)
     add_module(db, 1, 2)
     api = make_api(WEB_THREADS="1", RATE_LIMIT_WRITES="100 per minute")
-    pool = api.application.extensions["pool"]
+    pool = service_of(api.application).pool
     with pool.connection() as connection:
         before = connection.info.backend_pid
     for _ in range(20):  # statements are prepared after a few runs
@@ -396,7 +398,7 @@ def test_a_lock_that_somebody_else_holds_costs_the_timeout_and_not_the_connectio
     add_module(db, 1, 2)
     api = make_api(DATABASE_TIMEOUT="0.5", WEB_THREADS="1")
     get(api, "summary")
-    pool = api.application.extensions["pool"]
+    pool = service_of(api.application).pool
     with pool.connection() as connection:
         before = connection.info.backend_pid
     with psycopg.connect(database_url) as other:
@@ -452,7 +454,7 @@ WRITE: list[tuple[str, dict[str, str | None]]] = [
 def assert_clean(api: FlaskClient, db: psycopg.Connection) -> None:
     """Nothing of a write is there, and the connection that it was on takes the next one."""
     assert completions(db) == []
-    (connection,) = api.application.extensions["pool"]._pool
+    (connection,) = service_of(api.application).pool._pool
     assert connection.info.transaction_status == TransactionStatus.IDLE
     assert ok(mark(api, 2))["completed"] is True
 
@@ -464,7 +466,7 @@ def test_a_statement_that_fails_takes_the_whole_write_with_it_and_is_named(make_
     add_module(db, 1, 2)
     api = make_api(WEB_THREADS="1")
     calls = [(name, {**given, "user_id": "odd"} if at == place else given) for at, (name, given) in enumerate(WRITE)]
-    run = database.run
+    run = statements.run
 
     def told_soon(connection, name, **parameters):
         """As `run`; what has failed is known before anything else is sent."""
@@ -474,12 +476,12 @@ def test_a_statement_that_fails_takes_the_whole_write_with_it_and_is_named(make_
         return cursor
 
     if soon:
-        monkeypatch.setattr(database, "run", told_soon)
+        monkeypatch.setattr(statements, "run", told_soon)
     for _ in range(10):  # they are prepared after a few
         with api.application.app_context():
             with pytest.raises(psycopg.errors.InvalidTextRepresentation):
-                database.transaction(*calls)
-            assert g.statement == WRITE[place][0]
+                service_of(api.application).pool.transaction(*calls)
+            assert current_call().statement == WRITE[place][0]
     monkeypatch.undo()
     assert_clean(api, db)
 
@@ -490,16 +492,16 @@ def test_who_is_interrupted_in_a_write_leaves_nothing_of_it(make_api, db, monkey
     add_user(db)
     add_module(db, 1, 2)
     api = make_api(WEB_THREADS="1")
-    run = database.run
+    run = statements.run
 
     def interrupted(connection, name, **parameters):
         if name == WRITE[place][0]:
             raise error
         return run(connection, name, **parameters)
 
-    monkeypatch.setattr(database, "run", interrupted)
+    monkeypatch.setattr(statements, "run", interrupted)
     with api.application.app_context(), pytest.raises(error):
-        database.transaction(*WRITE)
+        service_of(api.application).pool.transaction(*WRITE)
     monkeypatch.undo()
     assert_clean(api, db)
 
@@ -574,7 +576,7 @@ def test_out_of_connections_is_unavailable_at_once_and_over_when_there_are_some(
     assert api.get("/api/progress/summary", headers=bearer(LEARNER)).status_code == 200
     db.execute(f"alter role {SERVICE} connection limit 0")
     try:
-        api.application.extensions["pool"].drain()
+        service_of(api.application).pool.drain()
         started = time.monotonic()
         answers = [api.get("/api/progress/summary", headers=bearer(LEARNER)) for _ in range(3)]
         assert [answer.status_code for answer in answers] == [503, 503, 503]

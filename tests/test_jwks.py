@@ -26,9 +26,11 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from flask.testing import FlaskClient
 
-from app.sessions import download, jwks
-from app.sessions.jwks import KeySet, NotKnownError
+from app.keys import download, jwks
+from app.keys.jwks import KeySet, NotKnownError
+from app.service import service_of
 from app.settings import ALGORITHMS, SettingsError, from_environ
 from tests.conftest import ROOT, free_port
 from tests.world import SECRET, add_user, assert_problem, token
@@ -151,6 +153,12 @@ def clock() -> Clock:
     return Clock()
 
 
+def key_set_of(api: FlaskClient) -> KeySet:
+    found = service_of(api.application).key_set
+    assert found
+    return found
+
+
 def key_set(provider: Provider, clock: Clock, algorithms: tuple[str, ...] = ALGORITHMS) -> KeySet:
     """A key set that is refreshed by hand."""
     return KeySet(provider.url, algorithms, clock)
@@ -203,7 +211,7 @@ def test_a_key_that_is_of_no_use_is_passed_over_and_the_others_are_used(provider
 
 def told(caplog) -> list[str]:
     """What the key set says in the log, and nobody else says there."""
-    return [record.getMessage() for record in caplog.records if record.name == "app.sessions.jwks"]
+    return [record.getMessage() for record in caplog.records if record.name == "app.keys.jwks"]
 
 
 NO_SET = "what is there is not a key set"
@@ -691,7 +699,7 @@ def test_it_is_asked_for_ever_more_seldom_while_there_is_none(provider, clock):
 
 
 def test_a_process_ends_though_its_keys_are_kept_fresh():
-    code = "from app.sessions.jwks import KeySet; KeySet('http://127.0.0.1:1/', ()).start()"
+    code = "from app.keys.jwks import KeySet; KeySet('http://127.0.0.1:1/', ()).start()"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=10).returncode == 0
 
 
@@ -703,7 +711,7 @@ def api(make_api, provider, db: psycopg.Connection):
     add_user(db)
     api = make_api(AUTH_JWKS_URL=provider.url, AUTH_JWT_SECRET="")
     # The fetch in the background must not come after what a test does.
-    wait_for(lambda: api.application.extensions["key_set"]._fetched is not None)
+    wait_for(lambda: key_set_of(api)._fetched is not None)
     return api
 
 
@@ -714,7 +722,7 @@ def status(api, key: Any, algorithm: str, kid: str | None, **claims: Any) -> int
 
 def test_a_token_signed_by_a_key_of_the_set_is_a_session(api, provider):
     provider.keys = [jwk(RSA, "one"), jwk(EC, "two"), jwk(ED, "three")]
-    api.application.extensions["key_set"].refresh()
+    key_set_of(api).refresh()
     for key, algorithm, kid in (
         (RSA, "RS256", "one"),
         (EC, "ES256", "two"),
@@ -731,7 +739,7 @@ def test_a_token_signed_by_a_key_of_the_set_is_a_session(api, provider):
 
 
 def test_a_public_key_is_no_secret(api, provider):
-    api.application.extensions["key_set"].refresh()
+    key_set_of(api).refresh()
     public = jwk(RSA, "one")["n"]  # PyJWT refuses to sign with it in PEM or DER
     asked = provider.asked
     assert status(api, public, "HS256", "one") == 401
@@ -756,15 +764,15 @@ def test_the_service_starts_without_the_provider_and_says_503_until_it_is_there(
     # The provider comes up.
     provider = Provider()
     try:
-        api.application.extensions["key_set"].url = provider.url
-        assert api.application.extensions["key_set"].refresh()
+        key_set_of(api).url = provider.url
+        assert key_set_of(api).refresh()
         assert status(api, RSA, "RS256", "one") == 200
     finally:
         provider.die()
 
 
 def test_known_keys_verify_while_the_provider_is_dead_and_unknown_ones_cause_no_call_each(api, provider):
-    key_set = api.application.extensions["key_set"]
+    key_set = key_set_of(api)
     assert key_set.refresh()
     provider.die()
     now = time.monotonic

@@ -9,7 +9,9 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from app import database
+from app.database import statements
+from app.database.pool import Pool
+from app.service import service_of
 from tests.conftest import SERVICE, running_gunicorn
 from tests.test_errors import FAULTS, READS, with_faults
 from tests.world import (
@@ -79,11 +81,11 @@ def test_every_answer_to_a_session_carries_its_learners_tag(make_api, world, mon
             answer = with_faults(api, "POST", fault)
             assert (answer.get_json()["code"], answer.headers["Learner-Tag"]) == (fault, tag_of(api, user_id))
     with monkeypatch.context() as patch:
-        patch.setattr(database, "read", lambda *_, **__: 1 / 0)
+        patch.setattr(Pool, "read", lambda *_, **__: 1 / 0)
         failed = api.get(SUMMARY, headers=bearer())
     with monkeypatch.context() as patch:
         slow = b"do $$ begin raise exception using errcode = 'query_canceled'; end $$"
-        patch.setitem(database.STATEMENTS, "summary", database.Statement("summary", slow, ()))
+        patch.setitem(statements.STATEMENTS, "summary", statements.Statement("summary", slow, ()))
         unavailable = api.get(SUMMARY, headers=bearer())
     limited = make_api(RATE_LIMIT_WRITES="1 per hour")
     over = [unmark(limited, 2) for _ in range(2)][1]
@@ -194,7 +196,7 @@ def test_a_database_that_is_away_before_its_key_was_read_lets_no_write_through(
     settings, session = signed_for_a_public_key
     api = make_api(**settings, DATABASE_TIMEOUT="0.3", WEB_THREADS="1")
     headers = session(LEARNER) | {"Learner-Tag": "another"}
-    with api.application.extensions["pool"].connection():
+    with service_of(api.application).pool.connection():
         answer = api.post(lesson_path(2), headers=headers)
     assert_problem(answer, "unavailable")
     assert "Learner-Tag" not in answer.headers

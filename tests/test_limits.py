@@ -12,7 +12,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from app.database import STATEMENTS
+from app.database.statements import STATEMENTS
 from tests.conftest import ROOT, free_port, running_gunicorn
 from tests.hammer import assert_exact, assert_retry_after, hammer, write
 from tests.test_concurrency import in_background, wait_until_blocked
@@ -256,7 +256,7 @@ def ask(db: psycopg.Connection, name: str, key: str, amount: int = 10) -> Any:
 
 
 def hit(db: psycopg.Connection, key: str) -> bool:
-    return ask(db, "limit_hit", key) is not None
+    return ask(db, "limits/hit", key) is not None
 
 
 def test_a_limit_that_was_lowered_looks_at_as_many_of_the_latest_hits(db):
@@ -265,12 +265,12 @@ def test_a_limit_that_was_lowered_looks_at_as_many_of_the_latest_hits(db):
         assert hit(db, "a")
         let_pass(db, 5 if number < 9 else 0)
     for amount in (1, 5, 10):
-        age, hits = ask(db, "limit_window", "a", amount)
+        age, hits = ask(db, "limits/window", "a", amount)
         assert hits == amount
         assert (amount - 1) * 5 <= age < (amount - 1) * 5 + 3  # of however slow a machine
-        assert ask(db, "limit_hit", "a", amount) is None
+        assert ask(db, "limits/hit", "a", amount) is None
     let_pass(db, 38)
-    assert ask(db, "limit_window", "a")[1] == 5  # the others are over
+    assert ask(db, "limits/window", "a")[1] == 5  # the others are over
 
 
 # With a plan that loops, which a table has whose statistics are from when it was nearly empty, and one without order.
@@ -319,7 +319,7 @@ def test_a_row_lasts_as_long_as_the_latest_of_its_hits_counts_however_long_that_
 
 def test_the_table_does_not_grow_with_time(db):
     """Fifty thousand hits of a thousand learners, each of which expires at once."""
-    statement = STATEMENTS["limit_hit"]
+    statement = STATEMENTS["limits/hit"]
 
     def hits(count: int) -> int:
         with psycopg.RawCursor(db) as cursor:

@@ -16,8 +16,9 @@ import pytest
 from psycopg import sql
 
 from app.checks import UUID4
-from app.database import ROOT, known_migrations
+from app.database.readiness import known_migrations
 from app.demo.postgres import bindir
+from tests.conftest import ROOT
 from tests.test_cli import Answer, ended, run, spawn
 
 NAMES = known_migrations()

@@ -12,8 +12,11 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 from psycopg.rows import dict_row
 from stripe import WebhookSignature
 
-from app import catalog, database
+from app.database import statements
+from app.database.pool import Pool
 from app.problems import CODES
+from app.service import service_of
+from app.tasks import catalog
 from tests import contract
 from tests.conftest import ROOT
 from tests.world import SECRET, add_user, bearer, cookie
@@ -106,7 +109,7 @@ def test_every_code_is_documented_and_no_other():
 @pytest.fixture
 def curriculum(db, database_url):
     """The learner of the examples: free access to the JavaScript curriculum."""
-    rows = catalog.read(ROOT / "app" / "demo" / "catalogs" / "exercism-javascript.json")
+    rows = catalog.read_file(ROOT / "app" / "demo" / "catalogs" / "exercism-javascript.json")
     with psycopg.connect(database_url, cursor_factory=psycopg.RawCursor, row_factory=dict_row) as connection:
         catalog.load(connection, rows, dry_run=False)
     return add_user(db, access="free")
@@ -173,24 +176,24 @@ def test_every_example_of_a_problem_is_the_problem(api, make_api, curriculum, db
     api.post(FIRST, headers=bearer())
     calls.append(("LessonLocked", "lesson_locked", api.post(LOCKED, headers=bearer())))
     with monkeypatch.context() as patch:
-        patch.setattr(database, "read", lambda *_, **__: 1 / 0)
+        patch.setattr(Pool, "read", lambda *_, **__: 1 / 0)
         calls.append(("InternalError", "internal_error", api.get("/api/progress/summary", headers=bearer())))
     with monkeypatch.context() as patch:
-        patch.setitem(database.STATEMENTS, "summary", database.Statement("summary", TIMED_OUT, ()))
+        patch.setitem(statements.STATEMENTS, "summary", statements.Statement("summary", TIMED_OUT, ()))
         calls.append(("Unavailable", "unavailable", api.get("/api/progress/summary", headers=bearer())))
     stripe = make_api(STRIPE_WEBHOOK_SECRET="whsec_1", DATABASE_TIMEOUT="0.2", WEB_THREADS="1")
     webhook = "/api/stripe/webhook"
     calls.append(("InvalidSignature", "invalid_signature", stripe.post(webhook, data="{}")))
     calls.append(("EventTooLarge", "body_too_large", stripe.post(webhook, data=b" " * (512 * 1024 + 1))))
-    with stripe.application.extensions["pool"].connection():
+    with service_of(stripe.application).pool.connection():
         event = (ROOT / "app" / "demo" / "stripe" / "active.json").read_text()
         headers = {"Stripe-Signature": WebhookSignature.generate_signature_header(event, "whsec_1")}
         calls.append(("EventNotTaken", "unavailable", stripe.post(webhook, data=event, headers=headers)))
     with monkeypatch.context() as patch:
-        patch.setattr(database, "transact", lambda *_: 1 / 0)
+        patch.setattr(Pool, "transact", lambda *_: 1 / 0)
         calls.append(("EventFailed", "internal_error", stripe.post(webhook, data=event, headers=headers)))
     unready = make_api()
-    unready.application.extensions["migrations"].append("0099_example")
+    service_of(unready.application).migrations.append("0099_example")
     calls.append(("NotReady", "unavailable", unready.get("/readyz")))
     limited = make_api(RATE_LIMIT_WRITES="10 per minute")
     for _ in range(10):

@@ -19,8 +19,10 @@ import pytest
 import stripe
 from flask.testing import FlaskClient
 
-from app import database, logs
+from app import logs
+from app.database import statements
 from app.logs import JsonFormatter, ReadableFormatter
+from app.service import service_of
 from tests.conftest import ROOT, SERVICE, grant, running_gunicorn
 from tests.world import (
     LEARNER,
@@ -58,7 +60,7 @@ def test_health_needs_no_session(api, path):
 
 def test_without_a_free_connection_it_is_alive_and_not_ready(make_api, db):
     api = make_api(DATABASE_TIMEOUT="0.2", WEB_THREADS="1")
-    with api.application.extensions["pool"].connection():
+    with service_of(api.application).pool.connection():
         assert api.get("/healthz").status_code == 200
         answer = api.get("/readyz")
     assert (answer.status_code, answer.json["code"], answer.headers["Retry-After"]) == (503, "unavailable", "2")
@@ -67,13 +69,13 @@ def test_without_a_free_connection_it_is_alive_and_not_ready(make_api, db):
 
 def test_it_is_not_ready_while_a_migration_is_pending(make_api, db):
     api = make_api()
-    api.application.extensions["migrations"].append("0099_next")
+    service_of(api.application).migrations.append("0099_next")
     assert api.get("/readyz").json["detail"] == "Pending migrations: 0099_next. Apply them with: make migrate"
 
 
 def test_it_is_ready_on_a_newer_schema(make_api, db):
     api = make_api()
-    api.application.extensions["migrations"].pop()
+    service_of(api.application).migrations.pop()
     assert api.get("/readyz").status_code == 200
 
 
@@ -119,7 +121,7 @@ def test_the_statement_that_failed_is_in_the_line(make_api, db, database_url, ca
         ("error", 503, "LockNotAvailable 55P03", "lock"),
         ("error", 503, "LockNotAvailable 55P03", "unmark"),
         ("error", 503, "LockNotAvailable 55P03", "summary"),
-        ("error", 503, "LockNotAvailable 55P03", "limit_hit"),
+        ("error", 503, "LockNotAvailable 55P03", "limits/hit"),
     ]
 
 
@@ -140,14 +142,14 @@ def stdout() -> Iterator[Callable[[], list[dict[str, Any]]]]:
 def test_a_write_that_fails_before_all_of_it_was_sent_is_one_line_too(make_api, db, database_url, monkeypatch, stdout):
     add_user(db)
     add_module(db, 1, 2)
-    run = database.run
+    run = statements.run
 
     def told_soon(connection, name, **parameters):
         cursor = run(connection, name, **parameters)
         select.select([connection.pgconn.socket], [], [])
         return cursor
 
-    monkeypatch.setattr(database, "run", told_soon)
+    monkeypatch.setattr(statements, "run", told_soon)
     db.execute(f"revoke update (id) on users from {SERVICE}")
     try:
         assert_problem(mark(make_api(), 2), "internal_error")
@@ -158,7 +160,7 @@ def test_a_write_that_fails_before_all_of_it_was_sent_is_one_line_too(make_api, 
 
 
 def test_a_failure_of_the_service_is_one_line_with_its_traceback(api, db, monkeypatch, caplog):
-    monkeypatch.setattr(database, "run", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr(statements, "run", lambda *_, **__: 1 / 0)
     with caplog.at_level("INFO"):
         assert_problem(api.get(SUMMARY, headers=bearer()), "internal_error")
     (line,) = records(caplog)
@@ -171,14 +173,14 @@ def refused(make_api, db, monkeypatch, before: Callable[[Any], Any]) -> Any:
     add_user(db)
     add_module(db, 1, 2)
     api = make_api(RATE_LIMIT_WRITES="1 per hour")
-    run = database.run
+    run = statements.run
 
     def run_after(connection, name, **parameters):
-        if name == "limit_window":
+        if name == "limits/window":
             parameters |= before(connection)
         return run(connection, name, **parameters)
 
-    monkeypatch.setattr(database, "run", run_after)
+    monkeypatch.setattr(statements, "run", run_after)
     assert mark(api, 2).status_code == 200
     return mark(api, 2)
 
@@ -192,7 +194,7 @@ def test_a_database_that_goes_away_before_retry_after_is_known_is_503(make_api, 
     assert_problem(answer, "unavailable")
     assert int(answer.headers["Retry-After"]) >= 1
     line = stdout()[-1]  # after those of the pool
-    assert (line["status"], line["error"], line["statement"]) == (503, "AdminShutdown 57P01", "limit_window")
+    assert (line["status"], line["error"], line["statement"]) == (503, "AdminShutdown 57P01", "limits/window")
     assert "traceback" not in line
 
 
@@ -200,7 +202,7 @@ def test_what_fails_in_an_error_handler_is_one_line_that_names_it(make_api, db, 
     answer = refused(make_api, db, monkeypatch, lambda _: 1 / 0)
     assert_problem(answer, "internal_error")
     _, line = stdout()
-    assert (line["status"], line["error"], line["statement"]) == (500, "ZeroDivisionError", "limit_window")
+    assert (line["status"], line["error"], line["statement"]) == (500, "ZeroDivisionError", "limits/window")
     assert line["traceback"].startswith("Traceback (most recent call last):\n")
     assert line["traceback"].endswith("ZeroDivisionError: division by zero\n")
     assert "flask_limiter.errors.RateLimitExceeded: 429 Too Many Requests" in line["traceback"]
@@ -423,7 +425,7 @@ def test_metrics_are_of_all_workers_together(environ, db):
     assert seen['progress_request_duration_seconds_count{endpoint="summary"}'] == 40
     assert seen['progress_statement_duration_seconds_count{statement="summary"}'] == 40
     assert seen['progress_statement_duration_seconds_count{statement="lock+mark+lesson"}'] == 1
-    assert seen['progress_statement_duration_seconds_count{statement="limit_hit"}'] == 3
+    assert seen['progress_statement_duration_seconds_count{statement="limits/hit"}'] == 3
     assert 1 <= seen["progress_pool_connections"] <= 8
     assert seen["progress_pool_waiting"] == 0
     assert seen["progress_pool_timeouts_total"] == 0
@@ -439,7 +441,7 @@ def test_a_request_without_a_connection_in_time_is_counted(make_api, db, limit):
         return float(re.findall(r"^progress_pool_timeouts_total (\S+)$", answer.text, re.M)[0])
 
     before = timeouts()
-    with api.application.extensions["pool"].connection():
+    with service_of(api.application).pool.connection():
         assert_problem(api.get(SUMMARY, headers=bearer()), "unavailable")
         assert_problem(mark(api, 2), "unavailable")
     assert timeouts() == before + 2
@@ -450,10 +452,11 @@ def test_there_are_no_metrics_unless_they_are_on(api):
 
 
 def test_a_process_that_ends_has_closed_its_connections_itself(environ):
-    """Python's own end comes too late for it: see open_pool."""
+    """Python's own end comes too late for it: see Pool."""
     script = """
 import atexit
-atexit.register(lambda: print(app.extensions["pool"].closed))  # what is registered later runs sooner
+from app.service import service_of
+atexit.register(lambda: print(service_of(app).pool.closed))  # what is registered later runs sooner
 from app import create_app
 app = create_app()
 """

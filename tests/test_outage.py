@@ -15,6 +15,7 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict
 
 from app import health
+from app.service import service_of
 from tests.conftest import as_service, running_gunicorn
 from tests.load import Load, fill
 from tests.world import LEARNER, SECRET, add_module, add_user, assert_problem, bearer, mark, ok, uuid4
@@ -212,7 +213,7 @@ def test_a_request_whose_statements_together_are_too_slow_is_an_outage_that_nobo
 def test_a_pool_whose_connections_are_all_in_use_is_no_outage(make_api, db, caplog):
     add_user(db)
     api = make_api(DATABASE_TIMEOUT="0.2", WEB_THREADS="1")
-    with api.application.extensions["pool"].connection():
+    with service_of(api.application).pool.connection():
         answer = api.get("/api/progress/summary", headers=bearer())
     assert_problem(answer, "unavailable")
     assert answer.headers["Retry-After"] == "2"

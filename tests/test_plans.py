@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import psycopg
 import pytest
 
-from app.database import SQL, STATEMENTS, load
+from app.database.statements import SQL, STATEMENTS, load
 from tests.bench import plans, scale
 
 CATALOG = {"modules", "lessons", "lesson_prerequisites"}

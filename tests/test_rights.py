@@ -15,8 +15,9 @@ import stripe
 from flask.testing import FlaskClient
 from psycopg.pq import ExecStatus
 
-from app import database
+from app.database import readiness, statements
 from app.demo.postgres import bindir
+from app.service import service_of
 from app.settings import from_environ
 from tests.conftest import ROOT, SERVICE, Postgresql, as_service, grant
 from tests.pages import block
@@ -54,10 +55,10 @@ def everything(api: FlaskClient, db: psycopg.Connection, environ: dict[str, str]
         "insert into rate_limits select chr(n), '{}', now() - interval '1 day' from generate_series(48, 125) as n"
     )
     # As if no setting held a secret, and as a process that has just started: the key of the tags is read.
-    api.application.extensions["learner_tag_key"] = None
+    service_of(api.application).learner_tag_key = None
     try:
-        database.check(from_environ(environ))
-    except database.NotReadyError as error:
+        readiness.check(from_environ(environ))
+    except readiness.NotReadyError as error:
         yield str(error)
     yield api.get("/readyz").status_code
     for path in ("summary", "modules", "lessons", "outline", "next"):
@@ -213,7 +214,7 @@ def test_what_the_server_knows_of_e_mails_it_does_not_tell_the_role(environ, db)
 def test_the_tables_of_the_statements_are_known(db):
     """Those that the server locks while it prepares them; views would be followed, too."""
     db.execute("begin")
-    for name, statement in database.STATEMENTS.items():
+    for name, statement in statements.STATEMENTS.items():
         if not name.startswith("admin/") and name != "session":
             assert db.pgconn.prepare(b"", statement.query).status == ExecStatus.COMMAND_OK
     locked = db.execute(
@@ -222,7 +223,7 @@ def test_the_tables_of_the_statements_are_known(db):
     ).fetchall()
     db.execute("rollback")
     assert len(locked) > 10
-    assert {table for (table,) in locked} <= set(database.TABLES)
+    assert {table for (table,) in locked} <= set(statements.TABLES)
 
 
 def assert_refused(api: FlaskClient, environ: dict[str, str], table: str, role: str = SERVICE) -> None:
@@ -230,8 +231,8 @@ def assert_refused(api: FlaskClient, environ: dict[str, str], table: str, role: 
         f"row level security hides rows from the role {role} in: {table};"
         f" run as a superuser: alter role {role} bypassrls; or make {role} the owner of what is listed"
     )
-    with pytest.raises(database.NotReadyError) as error:
-        database.check(from_environ(environ))
+    with pytest.raises(readiness.NotReadyError) as error:
+        readiness.check(from_environ(environ))
     assert str(error.value) == f"DATABASE_URL: {told}"
     answer = api.get("/readyz")
     document: Any = answer.json
@@ -252,7 +253,7 @@ def test_row_level_security_on_a_table_that_is_read_stops_the_service(make_api, 
         db.execute(f"alter table {table} enable row level security; {policy.format(table)}")
         assert_refused(api, environ | settings, table)
         db.execute(f"alter role {SERVICE} bypassrls")
-        database.check(from_environ(environ | settings))
+        readiness.check(from_environ(environ | settings))
         assert api.get("/readyz").status_code == 200
     finally:
         db.execute(f"alter role {SERVICE} nobypassrls; drop policy if exists everybody on {table}")
@@ -264,7 +265,7 @@ def test_row_level_security_on_what_the_service_does_not_read_is_none_of_its_bus
     # One of the site's own has the name of a CTE, and the role may not read it.
     db.execute("create table access (id integer); alter table access enable row level security")
     try:
-        database.check(from_environ(environ))
+        readiness.check(from_environ(environ))
         assert make_api().get("/readyz").status_code == 200
     finally:
         db.execute("drop table access")
@@ -295,7 +296,7 @@ def test_three_columns_of_the_sites_sessions_are_enough(make_api, db, environ):
     )
     try:
         db.execute("insert into sessions values ('t', %s, now() + '1 hour')", [LEARNER])
-        database.check(from_environ(environ | {"AUTH_SESSION_TABLE": "sessions"}))
+        readiness.check(from_environ(environ | {"AUTH_SESSION_TABLE": "sessions"}))
         api = make_api(AUTH_SESSION_TABLE="sessions")
         headers = {"Cookie": "authjs.session-token=t"}
         assert api.get("/api/progress/summary", headers=headers).status_code == 200
@@ -311,8 +312,8 @@ def test_three_columns_of_the_sites_sessions_are_enough(make_api, db, environ):
 def test_a_schema_that_the_role_may_not_enter_is_told_by_the_name_of_the_setting(environ, db):
     db.execute("create schema closed; create table closed.sessions (id integer)")
     try:
-        with pytest.raises(database.NotReadyError, match=r"^AUTH_SESSION_TABLE: permission denied for schema closed$"):
-            database.check(from_environ(environ | {"AUTH_SESSION_TABLE": "closed.sessions"}))
+        with pytest.raises(readiness.NotReadyError, match=r"^AUTH_SESSION_TABLE: permission denied for schema closed$"):
+            readiness.check(from_environ(environ | {"AUTH_SESSION_TABLE": "closed.sessions"}))
     finally:
         db.execute("drop schema closed cascade")
 
@@ -335,6 +336,7 @@ def test_the_role_brings_timeouts_for_connections_that_cannot(environ, database_
 
 def test_a_connection_of_the_services_brings_its_own(make_api, db):
     api = make_api(DATABASE_TIMEOUT="2")
-    with api.application.extensions["pool"].connection() as connection:
+    with service_of(api.application).pool.connection() as connection:
         shown = connection.execute(TIMEOUTS).fetchone()
+    assert shown is not None
     assert list(shown.values()) == ["1600ms", "1800ms", "2s"]

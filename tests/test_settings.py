@@ -11,8 +11,9 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, rsa
 
-from app import cpus, database
-from app.database import NotReadyError
+from app import cpus
+from app.database import readiness
+from app.database.readiness import NotReadyError
 from app.settings import Key, SettingsError, from_environ
 from tests.world import SECRET
 
@@ -216,7 +217,7 @@ UNREADABLE = "DATABASE_URL: is not a libpq URL; it reads like postgresql://user:
     ("query", "line"),
     [
         ("schema=public", START + SCHEMA),
-        ("sslmode=require&schema=pass-word&x=1", f"{START}{SCHEMA}; leave out number 3 after the ?"),
+        ("sslmode=require&schema=pass-word&x=1", f"{START}{SCHEMA}; leave out 'x'"),
         # An & in a password ends it.
         ("password=ab&SECRET=x", f"{START}leave out number 2 after the ?"),
         ("ssl=false", f"{START}instead of ssl write sslmode=disable, sslmode=require or sslmode=verify-full"),
@@ -231,7 +232,7 @@ UNREADABLE = "DATABASE_URL: is not a libpq URL; it reads like postgresql://user:
             f"{START}instead of pool_timeout set DATABASE_TIMEOUT; instead of socket_timeout set DATABASE_TIMEOUT",
         ),
         ("sslaccept=strict", f"{START}instead of sslaccept write sslmode=verify-full or sslmode=require"),
-        ("uselibpqcompat=true", f"{START}leave out uselibpqcompat"),
+        ("uselibpqcompat=true", f"{START}leave out 'uselibpqcompat'"),
         # Parts of a password, or of no parameter, are not repeated.
         ("pass=word@host/db", UNREADABLE),
         ("pass-word", UNREADABLE),
@@ -447,7 +448,7 @@ def test_a_role_without_rights_does_not_start_the_service(environ, database_url)
         connection.execute("create role nobody_s_role login")
     url = database_url.replace("postgres@", "nobody_s_role@")
     with pytest.raises(NotReadyError, match=r"^DATABASE_URL: permission denied for table _yoyo_migration$"):
-        database.check(from_environ(environ | {"DATABASE_URL": url}))
+        readiness.check(from_environ(environ | {"DATABASE_URL": url}))
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from app import database
+from app.database import readiness
 from app.demo.postgres import bindir
 from app.settings import from_environ
 from tests.conftest import ROOT, SERVICE, grant
@@ -102,7 +102,7 @@ def test_the_service_runs_in_a_schema_of_its_own_beside_a_site_with_tables_of_th
     site.owner.execute("update lessons set is_free = true")
 
     environ = service(site) | {"AUTH_SESSION_TABLE": "sessions"}
-    database.check(from_environ(environ))
+    readiness.check(from_environ(environ))
     for table in ("sessions", "public.sessions"):
         api = make_api(**environ | {"AUTH_SESSION_TABLE": table})
         assert api.get("/readyz").status_code == 200
@@ -134,7 +134,7 @@ def test_a_dump_of_the_sites_database_restores_both(site, new_database, make_api
         subprocess.run(["sh", "-euc", script], env=environ, check=True, cwd=tmp_path)
     grant(restored + OWN_SCHEMA)
     environ = {"DATABASE_URL": restored.replace("postgres@", f"{SERVICE}@")}
-    database.check(from_environ(environ | {"AUTH_JWT_SECRET": SECRET}))
+    readiness.check(from_environ(environ | {"AUTH_JWT_SECRET": SECRET}))
     answer = make_api(**environ).get("/api/progress/summary", headers=bearer(ADA)).get_json()
     assert answer == {"percent": 100, "completedCount": 1, "totalCount": 1}
     with closing(psycopg.connect(restored)) as connection:

@@ -12,8 +12,8 @@ import pytest
 from psycopg.pq import ExecStatus
 from psycopg.rows import dict_row
 
-from app import database
-from app.database import STATEMENTS
+from app.database import readiness, statements
+from app.database.statements import STATEMENTS
 from app.demo.postgres import bindir
 from app.settings import from_environ
 from tests.world import LEARNER, STRANGER, add_module, add_user, bearer, complete, require, uuid4
@@ -55,7 +55,7 @@ VALUES = {
 
 
 def path(name: str) -> Path:
-    return database.SQL / f"{name}.sql"
+    return statements.SQL / f"{name}.sql"
 
 
 def values(name: str) -> list[str]:
@@ -139,9 +139,9 @@ def test_psql_gets_the_rows_that_the_service_gets(world, database_url, name):
 def test_a_file_that_does_not_prepare_stops_the_start_in_one_line(environ, monkeypatch, tmp_path):
     broken = tmp_path / "broken.sql"
     broken.write_text("-- A comment.\nselect nonsense\nfrom lessons;\n")
-    monkeypatch.setitem(STATEMENTS, "broken", database.load(broken))
-    with pytest.raises(database.NotReadyError) as error:
-        database.check(from_environ(environ))
+    monkeypatch.setitem(STATEMENTS, "broken", statements.load(broken))
+    with pytest.raises(readiness.NotReadyError) as error:
+        readiness.check(from_environ(environ))
     assert re.fullmatch(r'sql/broken\.sql does not prepare: .*column "nonsense" does not exist.*', str(error.value))
     assert "LINE 2" in str(error.value)
 
@@ -158,9 +158,14 @@ def test_the_server_sees_which_file_a_statement_is(make_api, world):
 def test_the_loader_numbers_variables_as_they_first_appear_and_leaves_the_rest(tmp_path):
     file = tmp_path / "example.sql"
     file.write_text("select :'b'::uuid, :'a'::text, '%', x::text, ':''c''', :'b'::uuid;\n")
-    statement = database.load(file)
+    statement = statements.load(file)
     assert statement.query == b"/* example.sql */ select $1::uuid, $2::text, '%', x::text, ':''c''', $1::uuid;\n"
     assert statement.parameters == ("b", "a")
+
+
+def test_two_files_of_one_name_in_two_folders_are_told_apart():
+    begins = {name: STATEMENTS[name].query.split(b" */")[0] for name in ("lock", "stripe/lock")}
+    assert begins == {"lock": b"/* lock.sql", "stripe/lock": b"/* stripe/lock.sql"}
 
 
 @pytest.mark.parametrize("name", ["lesson", *(name for name in NAMES if "access" in dict(header(name)[1]))])
@@ -182,7 +187,7 @@ def test_a_database_session_is_over_at_the_very_moment_that_its_row_names(world)
     with world.transaction(force_rollback=True):
         world.execute('create table sessions ("sessionToken" text, "userId" uuid, "expires" timestamptz)')
         world.execute("insert into sessions values ('a', %s, now()), ('b', %s, now() + '1 ms')", [LEARNER, LEARNER])
-        statement = database.session_statement("sessions")
+        statement = statements.session_statement("sessions")
         rows = [psycopg.RawCursor(world).execute(statement.query, [key]).fetchall() for key in ("a", "b")]
     assert rows == [[], [(LEARNER,)]]
 
@@ -230,7 +235,7 @@ def test_attach_names_each_subscription_of_the_customer_by_id_and_leaves_others_
     subscription(world, "sub_2", user_id=ANOTHER)
     subscription(world, "sub_1", claimed_user_id=LEARNER, user_id=ANOTHER)
     subscription(world, "sub_4", customer_id="cus_2", claimed_user_id=LEARNER)
-    rows = [tuple(str(value) for value in row.values()) for row in run(world, "stripe_attach")]
+    rows = [tuple(str(value) for value in row.values()) for row in run(world, "stripe/attach")]
     assert rows == [("sub_1", ANOTHER, LEARNER), ("sub_2", ANOTHER, ANOTHER), ("sub_3", LEARNER, "None")]
     assert owners(world) == {"sub_1": LEARNER, "sub_2": ANOTHER, "sub_3": None, "sub_4": None}
     rows = world.execute("select customer_id, user_id::text from stripe_customers order by 1").fetchall()
@@ -243,7 +248,7 @@ def test_attach_ties_no_customer_to_somebody_else(world):
         "insert into stripe_customers (customer_id, claimed_user_id, event_created) values ('cus_1', %s, now())",
         [uuid4(0x99)],
     )
-    assert run(world, "stripe_attach") == []
+    assert run(world, "stripe/attach") == []
     assert world.execute("select user_id from stripe_customers").fetchall() == [(None,)]
 
 
@@ -263,7 +268,7 @@ def test_of_two_subscriptions_that_give_nothing_the_one_with_the_later_end_and_t
         with world.transaction(force_rollback=True):
             for id in order:
                 subscription(world, id, user_id=LEARNER, **{"sub_1": one, "sub_2": two}[id])
-            run(world, "stripe_copy", prices="{}")
+            run(world, "stripe/copy", prices="{}")
             assert world.execute("select stripe_subscription_id from subscriptions").fetchall() == [(best,)]
 
 
@@ -280,7 +285,7 @@ def test_release_takes_what_is_not_the_learners_any_more_and_nothing_else(world)
     subscription(world, "sub_2", user_id=LEARNER)
     subscription(world, "sub_3", customer_id="cus_2", user_id=LEARNER)
     for user_ids, left in (("{}", [("sub_1",), ("sub_3",)]), (f"{{{LEARNER}}}", [("sub_1",)])):
-        run(world, "stripe_release", user_ids=user_ids)
+        run(world, "stripe/release", user_ids=user_ids)
         assert world.execute("select stripe_subscription_id from subscriptions order by 1").fetchall() == left
 
 
@@ -296,10 +301,10 @@ def test_what_is_saved_takes_the_place_of_everything_that_was_known(world):
         "object": '{"a": 1}',
         "previous_attributes": '{"b": 2}',
     }
-    run(world, "stripe_save")
+    run(world, "stripe/save")
     before = world.execute("select updated_at, clock_timestamp() from stripe_subscriptions").fetchone()
     assert before is not None
-    run(world, "stripe_save", **later)
+    run(world, "stripe/save", **later)
     columns = ", ".join(f"{name}::text" for name in later)
     with world.transaction():
         world.execute("set local timezone = 'UTC'")
@@ -312,7 +317,7 @@ def test_what_is_saved_takes_the_place_of_everything_that_was_known(world):
 def test_of_three_checkouts_the_first_holds_whatever_their_order(world):
     for user_id, created in ((LEARNER, "2"), (ANOTHER, "1"), (uuid4(0xC), "3")):
         session = f"cs_{user_id}"
-        run(world, "stripe_tie", claimed_user_id=user_id, session_created=created, checkout_session_id=session)
+        run(world, "stripe/tie", claimed_user_id=user_id, session_created=created, checkout_session_id=session)
     assert world.execute("select claimed_user_id::text from stripe_customers").fetchall() == [(ANOTHER,)]
 
 
@@ -321,9 +326,9 @@ def test_of_the_checkouts_that_name_one_subscription_the_first_says_whose_it_is(
     subscription(world, "sub_1")
     for session, user_id, created in (("cs_2", LEARNER, "1"), ("cs_1", ANOTHER, "1"), ("cs_0", LEARNER, "2")):
         said = {"checkout_session_id": session, "claimed_user_id": user_id, "session_created": created}
-        run(world, "stripe_checkout", **said)
-        run(world, "stripe_checkout", **(said | {"claimed_user_id": uuid4(0xC)}))  # what is known of a session stays
-    run(world, "stripe_attach")
+        run(world, "stripe/checkout", **said)
+        run(world, "stripe/checkout", **(said | {"claimed_user_id": uuid4(0xC)}))  # what is known of a session stays
+    run(world, "stripe/attach")
     assert owners(world) == {"sub_1": ANOTHER}
 
 
@@ -388,4 +393,4 @@ def test_the_learners_own_subscriptions_are_named_what_stripe_said_last_first(wo
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_file_is_documented_for_dbas(name):
-    assert f"`{name}.sql`" in (database.SQL / "README.md").read_text()
+    assert f"`{name}.sql`" in (statements.SQL / "README.md").read_text()

@@ -25,8 +25,10 @@ from flask.testing import FlaskClient
 from hypothesis import strategies as st
 from psycopg.rows import dict_row
 
-import app.stripe
-from app import database
+from app.database import statements
+from app.service import service_of
+from app.stripe import mirror
+from app.stripe.events import SUBSCRIPTION_EVENTS, read_subscription
 from tests.conftest import ROOT, SERVICE, grant, running_gunicorn
 from tests.world import (
     FREE_LEARNER,
@@ -311,17 +313,17 @@ def test_what_is_nested_too_deeply_is_malformed(api, learner, db):
     assert outcome(api, event("updated", subscription(note=[[[["not deep"]]]]))) == "applied"
 
 
-@pytest.mark.parametrize("part", ["stripe_lock", "stripe_save", "stripe_copy"])
+@pytest.mark.parametrize("part", ["stripe/lock", "stripe/save", "stripe/copy"])
 def test_a_fault_of_the_services_own_is_500_and_stripe_sends_the_event_again(api, learner, db, monkeypatch, part):
     document = event("created", subscription())
-    run = database.run
+    run = statements.run
 
     def broken(connection: Any, name: Any, /, **parameters: Any) -> Any:
         if name == part:
             raise ValueError("a fault of ours")
         return run(connection, name, **parameters)
 
-    monkeypatch.setattr(database, "run", broken)
+    monkeypatch.setattr(statements, "run", broken)
     refused(deliver(api, document), "internal_error", 500)
     monkeypatch.undo()
     assert db.execute("select count(*) from stripe_subscriptions").fetchone() == (0,)
@@ -341,9 +343,7 @@ def thin(kind: str) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize(
-    "kind", [*(f"v1.{kind}" for kind in app.stripe.SUBSCRIPTION_EVENTS), "v1.checkout.session.completed"]
-)
+@pytest.mark.parametrize("kind", [*(f"v1.{kind}" for kind in SUBSCRIPTION_EVENTS), "v1.checkout.session.completed"])
 def test_a_thin_event_of_ours_is_malformed_and_says_why(api, learner, db, caplog, kind):
     with caplog.at_level("INFO", "progress.requests"):
         assert outcome(api, thin(kind)) == "malformed"
@@ -681,13 +681,13 @@ def test_a_start_that_is_refused_judges_nothing(api, environ, learner, db):
 def test_an_event_that_comes_while_a_start_judges_is_not_overwritten(api, learner, db, database_url):
     """The start waits for the event's transaction, and sees what it wrote."""
     deliver(api, event("updated", subscription(), T0))
-    terms = app.stripe.Terms(2 * DAY, ())
+    terms = mirror.AccessTerms(2 * DAY, ())
     options: dict[str, Any] = {"autocommit": True, "cursor_factory": psycopg.RawCursor, "row_factory": dict_row}
     with psycopg.connect(database_url, **options) as judging:
-        thread = threading.Thread(target=app.stripe.judge, args=(judging, terms))
+        thread = threading.Thread(target=mirror.apply_terms, args=(judging, terms))
         with psycopg.connect(database_url, **options) as delivering, delivering.transaction():
             newer = event("updated", subscription("past_due", end=T0 + 60 * DAY), T0 + 1)
-            app.stripe.keep(delivering, app.stripe.read(newer, "userId"), app.stripe.Terms(0, ()))
+            mirror.store_event(delivering, read_subscription(newer, "userId"), mirror.AccessTerms(0, ()))
             thread.start()
             while not db.execute("select from pg_locks where not granted").rowcount:
                 assert thread.is_alive()
@@ -1193,7 +1193,7 @@ def test_a_transaction_that_stood_still_for_too_long_is_unavailable(make_api, le
     # Its timeout is the role's own, as behind a PgBouncer.
     api = make_api(STRIPE_WEBHOOK_SECRET=SECRET, PREPARE_THRESHOLD="off", WEB_THREADS="1")
     db.execute(f"alter role {SERVICE} set idle_in_transaction_session_timeout = '50ms'")
-    attach = app.stripe.attach
+    attach = mirror.attach_customer
 
     def late(connection, customer_id, grace):
         gone = "select from pg_stat_activity where pid = %s"
@@ -1201,13 +1201,15 @@ def test_a_transaction_that_stood_still_for_too_long_is_unavailable(make_api, le
             pass
         return attach(connection, customer_id, grace)
 
-    monkeypatch.setattr(app.stripe, "attach", late)
+    monkeypatch.setattr(mirror, "attach_customer", late)
     try:
-        api.application.extensions["pool"].drain()
+        service_of(api.application).pool.drain()
         refused(deliver(api, event("created", subscription())), "unavailable", 503)
     finally:
         db.execute(f"alter role {SERVICE} set idle_in_transaction_session_timeout = '5s'")
         monkeypatch.undo()
+    # A connection that replaced the lost one before that has the short timeout too.
+    service_of(api.application).pool.drain()
     assert outcome(api, event("created", subscription())) == "applied"
 
 

@@ -3,27 +3,25 @@
 The first way of signing in that is there decides, and no other is looked at: a bearer token, then the session cookie.
 """
 
-import re
+from flask import request
 
-from flask import current_app, g, request
-
-from app import database
+from app.call import current_call
+from app.checks import USER_ID
+from app.keys.jwks import NotKnownError
 from app.problems import RETRY_AFTER, Problem
+from app.service import current_service
 from app.sessions import bearer, cookies, origins, tags
-from app.sessions.jwks import NotKnownError
 from app.sessions.refusals import NO_SESSION, InvalidSessionError
 from app.settings import Settings
 
-# uuid.UUID would also take braces, `urn:uuid:` and no hyphens.
-USER_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII | re.IGNORECASE)
-
 
 def authenticate() -> None:
-    """Set g.user_id, lower-case, and g.learner_tag from the request's session.
+    """Set the user_id and the learner_tag of the call from the request's session.
 
     Raises Problem unauthenticated, other_learner or cross_site_request.
     """
-    settings: Settings = current_app.extensions["settings"]
+    settings = current_service().settings
+    call = current_call()
     # Another scheme is a proxy's affair (contract §5): it is as if it were not there.
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
     by_cookie = scheme.lower() != "bearer"
@@ -31,7 +29,7 @@ def authenticate() -> None:
         if by_cookie:
             cookie = cookies.find(request.headers.get("Cookie", ""), settings)
             if cookie is None:
-                g.error = NO_SESSION
+                call.error = NO_SESSION
                 raise Problem("unauthenticated", headers={"WWW-Authenticate": 'Bearer realm="progress"'})
             user_id = _from_cookie(*cookie, settings)
         else:
@@ -39,21 +37,21 @@ def authenticate() -> None:
         if not USER_ID.fullmatch(user_id):
             raise InvalidSessionError("not a UUID")
     except InvalidSessionError as error:
-        g.error = f"{'cookie' if by_cookie else 'token'}: {error}"
+        call.error = f"{'cookie' if by_cookie else 'token'}: {error}"
         raise Problem(
             "unauthenticated",
             error.detail,
             {"WWW-Authenticate": f'Bearer realm="progress", error="invalid_token", error_description="{error.detail}"'},
         ) from None
     except NotKnownError:
-        g.error = "no key set: AUTH_JWKS_URL was not fetched yet, or not for a day"
+        call.error = "no key set: AUTH_JWKS_URL was not fetched yet, or not for a day"
         raise Problem(
             "unavailable",
             "The service cannot reach the keys that verify tokens. Try again after Retry-After seconds.",
             {"Retry-After": RETRY_AFTER},
         ) from None
-    g.user_id = user_id.lower()
-    tags.check(g.user_id)
+    call.user_id = user_id.lower()
+    tags.check(call.user_id)
     if by_cookie:
         origins.check()
 
@@ -65,13 +63,14 @@ def _from_cookie(name: str, value: str, settings: Settings) -> str:
         return cookies.decrypt(name, value, settings)
     if parts == 3 and (settings.auth_jwt_keys or settings.auth_jwks_url):  # of a site that overrides Auth.js' encoding
         return bearer.verify(value, settings)
-    if not settings.auth_session_table:
+    service = current_service()
+    if service.session_statement is None:
         raise InvalidSessionError(
             {5: "no secret is set", 3: "no key is set", 1: "no session table is set"}.get(parts, "malformed")
         )
     # A site may make its own session tokens, with dots too. PostgreSQL's text has no null character.
     if "\0" not in value:
-        row = database.read(current_app.extensions["session_statement"], session_token=value)
+        row = service.pool.read(service.session_statement, session_token=value)
         if row:
             return str(row["user_id"])
     raise InvalidSessionError("no such database session")

@@ -4,10 +4,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import jwt
-from flask import current_app
 from jwt.algorithms import HMACAlgorithm
 
-from app.sessions.jwks import KeySet
+from app.service import current_service
 from app.sessions.refusals import MAX_TOKEN_BYTES, InvalidSessionError
 from app.settings import Key, Settings
 
@@ -102,7 +101,7 @@ def sign(user_id: str, settings: Settings, issued_at: int, expires_at: int) -> s
 
 def _keys(token: str, settings: Settings) -> Iterator[Key]:
     yield from settings.auth_jwt_keys
-    key_set: KeySet | None = current_app.extensions.get("key_set")
+    key_set = current_service().key_set
     if key_set is None:
         if not settings.auth_jwt_keys:
             raise InvalidSessionError("no key is set")

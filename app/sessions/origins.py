@@ -2,11 +2,11 @@
 
 from urllib.parse import urlsplit
 
-from flask import Flask, Response, current_app, request
+from flask import Flask, Response, request
 from werkzeug.exceptions import MethodNotAllowed
 
 from app.problems import Problem
-from app.settings import Settings
+from app.service import current_service, service_of
 
 # What a caller of this API sends and reads; the rest a browser allows by itself.
 REQUEST_HEADERS = "Authorization, Content-Type, Idempotency-Key, If-None-Match, Learner-Tag, X-Request-Id"
@@ -15,7 +15,7 @@ RESPONSE_HEADERS = "ETag, Retry-After, Idempotency-Key, Learner-Tag, X-Request-I
 
 def check() -> None:
     """Raise Problem cross_site_request for a write by cookie that comes from another origin."""
-    settings: Settings = current_app.extensions["settings"]
+    settings = current_service().settings
     origin = request.headers.get("Origin")
     site = request.headers.get("Sec-Fetch-Site")
     if request.method in ("GET", "HEAD") or origin in settings.allowed_origins:
@@ -47,7 +47,7 @@ def _is_own(origin: str) -> bool:
 
 def init_app(app: Flask) -> None:
     """Answer preflights, and tell browsers what pages of the allowed origins may read."""
-    settings: Settings = app.extensions["settings"]
+    settings = service_of(app).settings
     if not settings.allowed_origins:
         return
     app.before_request(_preflight)
@@ -88,5 +88,5 @@ def _allow(response: Response) -> Response:
 
 
 def _is_allowed() -> bool:
-    settings: Settings = current_app.extensions["settings"]
+    settings = current_service().settings
     return request.headers.get("Origin") in settings.allowed_origins and request.path.startswith("/api/")

@@ -5,41 +5,42 @@ The tag is a keyed hash of the user id. Without the key, whoever knows an id, or
 
 import hmac
 
-from flask import Flask, current_app, g, request
+from flask import request
 
-from app import database
+from app.call import current_call
+from app.database.statements import one
 from app.problems import Problem
+from app.service import current_service
 from app.settings import Settings
 
 
-def init_app(app: Flask) -> None:
-    """Derive the key of the tags from the newest secret that sessions are made with, if there is one.
+def key_of(settings: Settings) -> bytes | None:
+    """Derive the key of the tags from the newest secret that sessions are made with. Return None if there is no secret.
 
-    Every host that verifies the same sessions has the same secret. A learner's own session can already be used to try
-    guesses of that secret, so a tag gives nothing away. With the database's password as the key, it would.
+    Every host that verifies the same sessions has this secret, so every host makes the same tags. A learner can already
+    test guesses of the secret with their own session, so a tag gives nothing away. If the password of the database were
+    the key, a tag would.
     """
-    settings: Settings = app.extensions["settings"]
     shared = [key.material for key in settings.auth_jwt_keys if isinstance(key.material, str)]
     secrets = [*settings.auth_secrets, *shared]
-    app.extensions["learner_tag_key"] = _derive(secrets[0]) if secrets else None
+    return _derive(secrets[0]) if secrets else None
 
 
 def check(user_id: str) -> None:
-    """Set g.learner_tag for the answer; raise Problem other_learner for a write that carries another tag."""
+    """Set the learner_tag of the call; raise Problem other_learner for a write that carries another tag."""
     tag = hmac.digest(_key(), user_id.encode(), "sha256")[:16].hex()
-    g.learner_tag = tag
+    current_call().learner_tag = tag
     if request.method not in ("GET", "HEAD") and request.headers.get("Learner-Tag", tag) != tag:
         raise Problem("other_learner")
 
 
 def _key() -> bytes:
-    # Public keys and a table of sessions are no secrets. The hosts that have nothing else share the database, which has
-    # made a key of its own. It is read once for each process.
-    key: bytes | None = current_app.extensions["learner_tag_key"]
-    if key is None:
-        key = _derive(database.one(database.read("learner_tag_key"))["key"])
-        current_app.extensions["learner_tag_key"] = key
-    return key
+    # Public keys and a table of sessions are no secrets. Hosts that have nothing else share the database, and the
+    # database has a key of its own for this. Each process reads it once.
+    service = current_service()
+    if service.learner_tag_key is None:
+        service.learner_tag_key = _derive(one(service.pool.read("learner_tag_key"))["key"])
+    return service.learner_tag_key
 
 
 def _derive(secret: str) -> bytes:

@@ -1,7 +1,7 @@
 -- What loading a catalog would do to each module and lesson, and how many completions sit on the lesson.
 --
 -- Parameters:
---   catalog  jsonb  modules, lessons and prerequisites, as app/catalog.py flattens a catalog file
+--   catalog  jsonb  modules, lessons and prerequisites, as app/tasks/catalog.py flattens a catalog file
 -- Returns: a row per module or lesson that would be touched, modules first, in the order of the catalog
 --   kind         text     module or lesson
 --   title        text     its title after the load

@@ -1,7 +1,7 @@
 -- Adds the modules of a catalog, and changes those that differ.
 --
 -- Parameters:
---   catalog  jsonb  modules, lessons and prerequisites, as app/catalog.py flattens a catalog file
+--   catalog  jsonb  modules, lessons and prerequisites, as app/tasks/catalog.py flattens a catalog file
 -- Returns: nothing
 -- Buffers: 5 light, 5 heavy
 

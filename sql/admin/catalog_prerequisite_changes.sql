@@ -1,7 +1,7 @@
 -- How many prerequisites loading a catalog would add to its lessons, and take from them.
 --
 -- Parameters:
---   catalog  jsonb  modules, lessons and prerequisites, as app/catalog.py flattens a catalog file
+--   catalog  jsonb  modules, lessons and prerequisites, as app/tasks/catalog.py flattens a catalog file
 -- Returns: one row
 --   added    bigint
 --   removed  bigint

@@ -1,7 +1,7 @@
 -- Replaces the prerequisites of a catalog's lessons by the catalog's; those that stay are not written again.
 --
 -- Parameters:
---   catalog  jsonb  modules, lessons and prerequisites, as app/catalog.py flattens a catalog file
+--   catalog  jsonb  modules, lessons and prerequisites, as app/tasks/catalog.py flattens a catalog file
 -- Returns: nothing
 -- Buffers: 5 light, 5 heavy
 

@@ -1,7 +1,7 @@
 -- Unpublishes the lessons that a catalog no longer has. Nothing is deleted: their completions stay.
 --
 -- Parameters:
---   catalog  jsonb  modules, lessons and prerequisites, as app/catalog.py flattens a catalog file
+--   catalog  jsonb  modules, lessons and prerequisites, as app/tasks/catalog.py flattens a catalog file
 -- Returns: nothing
 -- Buffers: 11635 light, 11620 heavy
 

@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 
 import psycopg
 
-from app.database import SQL as FOLDER
-from app.database import STATEMENTS, load
+from app.database.statements import SQL as FOLDER
+from app.database.statements import STATEMENTS, load
 
 MODES = ("force_generic_plan", "force_custom_plan")
 # A value for every parameter that is nobody's own.
@@ -117,7 +117,7 @@ def learner(connection: psycopg.Connection[Any], name: str, completions: int) ->
 
 def names() -> list[str]:
     """Every statement of sql/ that has a plan, by its file: `lock table` has none."""
-    return sorted(set(STATEMENTS) - {"admin/catalog_lock", "stripe_judge_lock"}, key=lambda name: ("/" in name, name))
+    return sorted(set(STATEMENTS) - {"admin/catalog_lock", "stripe/judge_lock"}, key=lambda name: ("/" in name, name))
 
 
 def explain(connection: psycopg.Connection[Any], name: str, learner: Learner, mode: str, runs: int = 1) -> Plan:

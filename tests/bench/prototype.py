@@ -11,7 +11,7 @@ from psycopg import Connection, RawCursor
 from psycopg.types.string import TextLoader
 from psycopg_pool import ConnectionPool
 
-from app.database import STATEMENTS
+from app.database.statements import STATEMENTS
 
 app = Flask(__name__)
 

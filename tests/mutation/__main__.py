@@ -50,7 +50,7 @@ TESTS = {
     **dict.fromkeys(("summary", "module", "lessons", "modules", "outline", "next"), READS),
     **dict.fromkeys(("mark", "unmark", "lesson"), WRITES),
     "lock": LOCK,
-    **dict.fromkeys(("limit_hit", "limit_window"), LIMITS),
+    **dict.fromkeys(("limits/hit", "limits/window"), LIMITS),
     "session": COOKIES,
     "readiness": ["tests/test_rights.py", "tests/test_failover.py", "-k", "row_level or whatever_the_url_says"],
     "learner_tag_key": ["tests/test_learner_tag.py"],
@@ -62,7 +62,7 @@ def tests_for(name: str) -> list[str]:
     """The tests that matter for a statement."""
     if name in TESTS:
         return TESTS[name]
-    if name.startswith("stripe_"):
+    if name.startswith("stripe/"):
         return STRIPE
     return CATALOG if name.startswith("admin/catalog_") else COMMANDS
 
@@ -107,12 +107,12 @@ PYTHON = {
     "app/sessions/cookies.py": ["tests/test_cookies.py", "-k", "not gunicorn and not origin"],
     "app/sessions/origins.py": ["tests/test_cookies.py", "-k", "origin or cors or cross_site or nobodys_own"],
     "app/sessions/tags.py": ["tests/test_learner_tag.py"],
-    "app/sessions/jwks.py": ["tests/test_jwks.py"],
+    "app/keys/jwks.py": ["tests/test_jwks.py"],
     "app/settings.py": [
         *("tests/test_settings.py", "tests/test_cookies.py", "tests/test_jwks.py"),
         *("-k", "(test_settings and not does_not_start) or stops_the_start or this_machine_alone or any_name"),
     ],
-    "app/catalog.py": CATALOG[1:],
+    "app/tasks/catalog.py": CATALOG[1:],
 }
 
 

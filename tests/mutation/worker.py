@@ -20,7 +20,7 @@ import psycopg
 import pytest
 from psycopg.pq import ExecStatus
 
-from app import database
+from app.database import statements
 from tests import conftest
 
 SECONDS = 240  # for all tests of one mutant; what hangs is noticed, before it has taken all memory
@@ -55,7 +55,7 @@ def prepares(url: str, file: Path) -> bool:
     with closing(psycopg.connect(url)) as connection:
         if file.stem == "session":
             connection.execute('create table sessions ("sessionToken" text, "userId" uuid, "expires" timestamptz)')
-        result = connection.pgconn.prepare(b"", database.load(file, "sessions").query)
+        result = connection.pgconn.prepare(b"", statements.load(file, "sessions").query)
         return result.status == ExecStatus.COMMAND_OK
 
 
@@ -72,7 +72,7 @@ def tried(file: Path, tests: list[str], given: Given) -> dict[str, Any]:
         os.dup2(out, 2)
         if file.suffix == ".sql":
             name = file.relative_to("sql").with_suffix("").as_posix()
-            database.STATEMENTS[name] = database.load(file)
+            statements.STATEMENTS[name] = statements.load(file)
         else:
             # As if nothing of ours had been imported yet.
             for module in [name for name in sys.modules if name.split(".")[0] in ("app", "tests")]:

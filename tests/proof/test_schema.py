@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from psycopg.rows import dict_row
 from stripe import WebhookSignature
 
-from app import catalog
+from app.tasks import catalog
 from tests import contract
 from tests.conftest import DEEP, ROOT, running_gunicorn
 from tests.test_openapi import OPERATIONS
@@ -33,7 +33,7 @@ learner.config.generation.update(with_security_parameters=False)
 # A tag that is made up is refused before what else is wrong with a write.
 rejections = learner.config.checks.negative_data_rejection
 rejections.expected_statuses = [*rejections.expected_statuses, "412"]
-CATALOG = catalog.read(ROOT / "app" / "demo" / "catalogs" / "exercism-javascript.json")
+CATALOG = catalog.read_file(ROOT / "app" / "demo" / "catalogs" / "exercism-javascript.json")
 KNOWN = {
     f"{kind}Id": [row["id"] for row in CATALOG[f"{kind}s"] if row.get("published", True)]
     for kind in ("lesson", "module")

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from psycopg import RawCursor
 from psycopg.rows import dict_row
 
-from app import checks, database
+from app import checks
+from app.database import statements
 from tests.conftest import SERVICE, as_service, running_gunicorn
 from tests.test_cli import run
 from tests.world import (
@@ -52,12 +53,12 @@ def found(connection: psycopg.Connection) -> dict[str, str | None]:
     parameters = {"user_id": LEARNER, "module_id": uuid4(1), "lesson_id": uuid4(2), "completed_at": None}
     access = {}
     for name in STATEMENTS:
-        given = {key: parameters[key] for key in database.STATEMENTS[name].parameters}
-        row = database.run(connection, name, **given).fetchone()
+        given = {key: parameters[key] for key in statements.STATEMENTS[name].parameters}
+        row = statements.run(connection, name, **given).fetchone()
         assert row
         access[name] = row["access"]
     # It runs after a write that found some, and only counts: all lessons, the free ones, none.
-    row = database.run(connection, "lesson", user_id=LEARNER, lesson_id=uuid4(2)).fetchone()
+    row = statements.run(connection, "lesson", user_id=LEARNER, lesson_id=uuid4(2)).fetchone()
     assert row
     access["lesson"] = {2: "full", 1: "free", 0: None}[row["answer"]["overall"]["totalCount"]]
     return access

@@ -31,7 +31,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from psycopg.conninfo import conninfo_to_dict
 
-from app.database import known_migrations
+from app.database.readiness import known_migrations
 from app.demo.postgres import owner, unprivileged
 from tests.conftest import ROOT, SERVICE, free_port, grant, running_gunicorn
 from tests.load import Load, fill, in_table

@@ -8,7 +8,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from app import database
+from app.database import readiness
 from app.demo.postgres import owner, unprivileged
 from app.settings import from_environ
 from tests.conftest import ROOT, SERVICE, free_port
@@ -41,14 +41,14 @@ def test_behind_a_pgbouncer_that_met_the_standby_first(pair: Pair, tmp_path: Pat
                     break
                 except psycopg.OperationalError:
                     assert time.monotonic() < deadline
-            with pytest.raises(database.NotReadyError, match=r"^DATABASE_URL: this server is a standby"):
-                database.check(from_environ(environ))
+            with pytest.raises(readiness.NotReadyError, match=r"^DATABASE_URL: this server is a standby"):
+                readiness.check(from_environ(environ))
             api = make_api(**environ)
             headers = bearer(uuid4(0xC0))
             assert api.get("/readyz").status_code == 503
             assert api.post(lesson_path(0x1000), headers=headers).status_code == 503
             promote(pair.standby)
-            database.check(from_environ(environ))
+            readiness.check(from_environ(environ))
             assert api.get("/readyz").status_code == 200
             assert api.post(lesson_path(0x1000), headers=headers).status_code == 200
         finally:

@@ -4,14 +4,14 @@ import json
 import time
 from pathlib import Path
 
-from flask import Blueprint, Response, current_app, request
+from flask import Blueprint, Response, request
 
 from app import answers
 from app.demo.learners import HOURS, LEARNERS, session_cookie
 from app.problems import Problem
+from app.service import current_service
 from app.sessions import cookies, origins
 from app.sessions.refusals import InvalidSessionError
-from app.settings import Settings
 
 blueprint = Blueprint("demo", __name__)
 
@@ -57,7 +57,7 @@ for path, (name, _) in FILES.items():
 @blueprint.get("/demo/session")
 def session() -> Response:
     """Whose session the browser has, `full`, `free`, `none` or null; and the modules of each curriculum."""
-    settings: Settings = current_app.extensions["settings"]
+    settings = current_service().settings
     learner = None
     cookie = cookies.find(request.headers.get("Cookie", ""), settings)
     if cookie:
@@ -73,7 +73,7 @@ def session() -> Response:
 def sign_in() -> Response:
     """Sign a learner in, `{"learner": "full"}`, with the cookie that Auth.js would set; another site's page may not."""
     origins.check()
-    settings: Settings = current_app.extensions["settings"]
+    settings = current_service().settings
     body = request.get_json(silent=True)
     learner = body.get("learner") if isinstance(body, dict) else None
     if not isinstance(learner, str) or learner not in LEARNERS:

@@ -17,24 +17,26 @@ from yoyo.connections import parse_uri
 from yoyo.exceptions import LockTimeout
 from yoyo.migrations import default_migration_table
 
-from app import database
+from app.database import readiness
+from app.database.connection import read_write
+from app.tasks import TaskError
 
-FOLDER = database.ROOT / "migrations"
+FOLDER = readiness.MIGRATIONS
 # A migration that waits for a table's lock holds up everybody who comes after it: better that it fails, to be repeated.
 TIMEOUTS = "select set_config('lock_timeout', '5s', true), set_config('statement_timeout', '0', true)"
 # The first schema of a search_path.
 FIRST_SCHEMA = re.compile(r'\s*(?:"((?:[^"]|"")+)"|([^\s,"]+))')
 
 
-class LockedError(Exception):
+class LockedError(TaskError):
     """Another run holds yoyo's lock, or was killed while it held it."""
 
 
-class DataLossError(Exception):
+class DataLossError(TaskError):
     """A rollback would drop data. Its text says what."""
 
 
-class SchemaError(Exception):
+class SchemaError(TaskError):
     """The schema that the URL's search_path names cannot be used. Its text says why, and what to do."""
 
 
@@ -78,7 +80,7 @@ def _backend(database_url: str, create: bool) -> Any:
     yoyo's tables are those of our own schema: a site that uses yoyo too has tables of the same names.
     """
     # Without slashes: they would name an empty database, over PGDATABASE and over a service file's.
-    uri = parse_uri("postgresql+psycopg:?" + urlencode(database.read_write(database_url)))
+    uri = parse_uri("postgresql+psycopg:?" + urlencode(read_write(database_url)))
     backend = Backend(uri, default_migration_table)
     try:
         schema = named_schema(backend.connection, database_url)
@@ -184,8 +186,8 @@ def status(database_url: str) -> list[tuple[str, str]]:
     ) as connection:
         schema = named_schema(connection, database_url)
         missing = schema and not _exists(connection, schema)
-        applied = {} if missing else database.applied_migrations(connection)
-    known = sorted({*database.known_migrations(), *applied})
+        applied = {} if missing else readiness.applied_migrations(connection)
+    known = sorted({*readiness.known_migrations(), *applied})
     return [
         (name, f"applied {applied[name]:%Y-%m-%d %H:%M:%S} UTC" if name in applied else "pending") for name in known
     ]

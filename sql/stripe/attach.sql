@@ -1,13 +1,13 @@
--- Gives the subscriptions of one customer to the learner whose they are, if that learner is in users: whom the
--- subscription's metadata names, else whom the Checkout Session of the subscription names, else the customer's learner.
--- Its answer says whose access may have changed.
+-- Sets the owner of each subscription of one customer, if that learner is in users. The owner is the learner whom the
+-- metadata of the subscription names; else the learner whom the Checkout Session of the subscription names; else the
+-- learner of the customer. The rows that it returns say whose access may have changed.
 --
 -- Parameters:
 --   customer_id  text  Stripe's id of the customer
 -- Returns: a row per subscription, by id
 --   stripe_subscription_id  text  the subscription
---   before                  uuid  whose it was, null if nobody's
---   after                   uuid  whose it is
+--   before                  uuid  the owner before, null if there was none
+--   after                   uuid  the owner now, null if there is none
 -- Buffers: 5 light, 5 heavy
 
 with owned as (
@@ -21,7 +21,7 @@ with owned as (
         select claimed_user_id
         from stripe_checkouts
         where stripe_checkouts.stripe_subscription_id = subscription.stripe_subscription_id
-        -- Stripe makes one session for a subscription. If there were two, their order of arrival must not matter.
+        -- Stripe makes one session for a subscription. If there are two, the order of their arrival must not matter.
         order by session_created asc, checkout_session_id asc
         limit 1
     ) as checkout on true

@@ -77,7 +77,7 @@ class KeySet:
 
     def _fetch(self) -> float | None:
         # Imported here: it costs 30 ms and 7 MB, which a service without a key set saves.
-        from app.sessions.download import DownloadError, download
+        from app.keys.download import DownloadError, download
 
         try:
             body, headers = download(self.url)

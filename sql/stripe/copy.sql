@@ -1,13 +1,14 @@
--- Copies the best of each learner's subscriptions at Stripe into subscriptions, from where every other statement has
--- it: one that gives access before one that does not, then the one that lasts longest. A subscription counts if the
--- price or product of one of its items is listed, or if none is listed at all. A learner of whose subscriptions none
--- counts loses the copy, and keeps a row that was written by hand. It runs under lock.sql, or under
--- stripe_judge_lock.sql.
+-- Copies the best subscription of each learner from stripe_subscriptions into subscriptions, which every other
+-- statement reads. A subscription that gives access is better than one that does not; then the later end is better.
+--
+-- A subscription counts if `prices` lists the price or product of one of its items, or if `prices` is empty. If no
+-- subscription of a learner counts, the copy is deleted; a row that was written by hand stays. Run it under lock.sql,
+-- or under stripe/judge_lock.sql.
 --
 -- Parameters:
---   prices    text[]   Stripe's ids of the prices and products that give access; empty: all do
+--   prices    text[]   Stripe's ids of the prices and products that give access; empty: every subscription does
 --   user_ids  uuid[]   the learners
---   grace     integer  seconds that a period lasts longer while its subscription is active or trialing
+--   grace     integer  seconds that access lasts after the end of the period of an active or trialing subscription
 -- Returns: nothing
 -- Buffers: 10 light, 10 heavy
 
@@ -31,7 +32,7 @@ with counting as (
         ) as period
     where
         subscription.user_id = any(:'user_ids'::uuid[])
-        -- What somebody gave to another learner by hand stays there; stripe_release.sql takes back what an event moves.
+        -- What somebody gave to another learner by hand stays there; release.sql takes back what an event moves.
         and not exists (
             select from subscriptions as held
             where

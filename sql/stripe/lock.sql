@@ -1,5 +1,6 @@
--- Puts all that Stripe says of one customer in a row: held to the end of the transaction. A checkout that names the
--- learner and a subscription that waits for that name may come at the same moment; neither would see the other.
+-- Lets one transaction at a time handle the events of one customer. A checkout that names the learner, and a
+-- subscription that has no learner yet, may arrive at the same moment: without the lock neither transaction sees the
+-- other's row.
 --
 -- Parameters:
 --   customer_id  text  Stripe's id of the customer

@@ -1,18 +1,18 @@
--- Keeps what Stripe says of a subscription, in place of what it said before.
+-- Stores the latest state of a subscription, in place of the state before it.
 --
 -- Parameters:
 --   stripe_subscription_id  text              the subscription
---   customer_id             text              whose it is at Stripe
---   claimed_user_id         uuid              the learner in its metadata, null if it names none
+--   customer_id             text              Stripe's id of the customer
+--   claimed_user_id         uuid              the learner whom its metadata names, null if it names none
 --   status                  text              as Stripe calls it
 --   current_period_end      double precision  in seconds since 1970, null if there is none
---   event_id                text              of the event that says so
---   event_type              text              its type
---   event_created           double precision  when it was made, in seconds since 1970
---   object                  json              the subscription as the event has it
---   previous_attributes     json              what it had been before, as far as the event changed it
---   items                   json              when the period of each price and product ends, and the event
---   rivals                  json              what other events of the same second said, a list
+--   event_id                text              the event that has this state
+--   event_type              text              the type of the event
+--   event_created           double precision  when Stripe made the event, in seconds since 1970
+--   object                  json              the subscription in the event
+--   previous_attributes     json              the values before the event of what the event changed
+--   items                   json              when the period of each price and product ends, and the event that says so
+--   rivals                  json              the states in other events of the same second, a list
 -- Returns: nothing
 -- Buffers: 20 light, 15 heavy
 

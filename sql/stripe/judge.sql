@@ -1,10 +1,10 @@
--- Whose subscriptions at Stripe are to be judged again when SUBSCRIPTION_GRACE or STRIPE_PRICES may have changed: the
--- learners whose row in subscriptions the mirror wrote, and those who have no row. A row whose status or end somebody
--- wrote by hand is left alone. It runs under stripe_judge_lock.sql.
+-- The learners to copy again when SUBSCRIPTION_GRACE or STRIPE_PRICES may have changed: those whose row in
+-- subscriptions the mirror wrote, and those who have no row. A learner is left out if somebody wrote the status or the
+-- end of their row by hand. Run it under stripe/judge_lock.sql.
 --
 -- Parameters: none
 -- Returns: one row
---   user_ids  text  the learners, for stripe_copy.sql
+--   user_ids  text  the learners, for stripe/copy.sql
 -- Buffers: 5 light, 5 heavy
 
 select coalesce(array_agg(distinct said.user_id), '{}')::text as user_ids

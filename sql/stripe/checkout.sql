@@ -1,5 +1,5 @@
--- Keeps which learner a Checkout Session named for its own subscription. A session is kept once, for Stripe may send it
--- twice.
+-- Stores which learner a Checkout Session names for the subscription that it made. Stripe may send a session twice: the
+-- first row stays.
 --
 -- Parameters:
 --   checkout_session_id     text              the Checkout Session

@@ -1,12 +1,13 @@
--- How full the window of the write limit is, and since when, for the answer to a write that it did not take.
+-- How many hits the window of the write limit has, and how old the first one is: for the Retry-After of a refused
+-- write.
 --
 -- Parameters:
---   amount  integer  how many the window takes
---   key     text     whose write it was
---   window  integer  its length in seconds
+--   amount  integer  how many writes the window allows
+--   key     text     the learner who writes
+--   window  integer  the length of the window in seconds
 -- Returns: one row
 --   age   double precision  seconds since the first hit in the window; null if there is none
---   hits  bigint            how many there are
+--   hits  bigint            how many hits are in the window
 -- Buffers: 10 light, 10 heavy
 
 select

@@ -1,5 +1,5 @@
--- Ties a customer of Stripe's to the learner that the customer's first Checkout Session of a subscription named.
--- Sessions may arrive in any order. A row that an earlier version stored has no session. It counts as the first, and
+-- Ties a customer of Stripe's to the learner whom the customer's first Checkout Session of a subscription names.
+-- Sessions may arrive in any order. A row that an earlier version stored has no session: it counts as the first, and
 -- stays.
 --
 -- Parameters:
@@ -27,7 +27,7 @@ values (
 on conflict (customer_id) do update
     set
         claimed_user_id = excluded.claimed_user_id,
-        -- stripe_attach.sql sets it, if the learner is in users.
+        -- stripe/attach.sql sets user_id, if the learner is in users.
         user_id = null,
         event_created = excluded.event_created,
         checkout_session_id = excluded.checkout_session_id,

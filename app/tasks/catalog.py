@@ -12,21 +12,23 @@ from typing import Any
 from marshmallow import Schema, ValidationError, fields
 from psycopg import Connection
 
-from app import checks, database
+from app import checks
+from app.database import statements
+from app.tasks import TaskError
 
-LARGEST = 32 * 2**20  # bytes
-LONGEST_TITLE = 500  # characters
-SHOWN = 20  # faults, and lessons of each kind in a report
+MAX_FILE_BYTES = 32 * 2**20
+MAX_TITLE_CHARACTERS = 500
+MAX_LINES = 20  # of faults, and of each kind of lessons in a report
 
 Catalog = dict[str, list[dict[str, Any]]]
 
 
-class CatalogError(ValueError):
+class CatalogError(TaskError):
     """A file that is no catalog. Its text is a line for each fault, `place: fault`, and how many more there are."""
 
     def __init__(self, faults: list[str]) -> None:
-        more = [f"and {len(faults) - SHOWN} more"] if len(faults) > SHOWN else []
-        super().__init__("\n".join(faults[:SHOWN] + more))
+        more = [f"and {len(faults) - MAX_LINES} more"] if len(faults) > MAX_LINES else []
+        super().__init__("\n".join(faults[:MAX_LINES] + more))
 
 
 class _Id(fields.Field[str]):
@@ -42,8 +44,8 @@ class _Title(fields.Field[str]):
             raise ValidationError(f"{_short(value)} is not a string")
         if not value.strip():
             raise ValidationError("is empty")
-        if len(value) > LONGEST_TITLE:
-            raise ValidationError(f"is longer than {LONGEST_TITLE} characters")
+        if len(value) > MAX_TITLE_CHARACTERS:
+            raise ValidationError(f"is longer than {MAX_TITLE_CHARACTERS} characters")
         if any(character == "\0" or "\ud800" <= character <= "\udfff" for character in value):
             raise ValidationError("holds a character that PostgreSQL cannot store (NUL, or half of a surrogate pair)")
         return value
@@ -75,7 +77,7 @@ class _Catalog(Schema):
     modules = fields.List(fields.Nested(_Module), required=True)
 
 
-def read(path: Path) -> Catalog:
+def read_file(path: Path) -> Catalog:
     """Read a catalog file; return its `modules`, `lessons` and `prerequisites` as rows for sql/admin/catalog_*.sql.
 
     Raises CatalogError with every fault of the first kind that the file has: unreadable, not JSON, wrong in its form,
@@ -83,11 +85,11 @@ def read(path: Path) -> Catalog:
     """
     try:
         with path.open("rb") as file:
-            data = file.read(LARGEST + 1)
+            data = file.read(MAX_FILE_BYTES + 1)
     except OSError as error:
         raise CatalogError([f"the file cannot be read: {error.strerror}"]) from None
-    if len(data) > LARGEST:
-        raise CatalogError([f"the file is larger than {LARGEST // 2**20} MB"])
+    if len(data) > MAX_FILE_BYTES:
+        raise CatalogError([f"the file is larger than {MAX_FILE_BYTES // 2**20} MB"])
     try:
         loaded = _Catalog().load(_parse(data))
     except ValidationError as error:
@@ -119,9 +121,7 @@ def _parse(data: bytes) -> Any:
         raise CatalogError([f"line {error.lineno}, column {error.colno}: not JSON: {error.msg}"]) from None
     except RecursionError:
         raise CatalogError(["not a catalog: nested too deeply"]) from None
-    except CatalogError:
-        raise
-    except ValueError:  # Python's own bound
+    except ValueError:  # Python's own limit on the digits of a number
         raise CatalogError(["not a catalog: holds a number of thousands of digits"]) from None
 
 
@@ -212,8 +212,10 @@ def _check_circles(catalog: Catalog) -> None:
             # Each lesson of it comes before the next one in the list.
             circle = error.args[1][::-1]
             names = [f"{_quoted(titles[id])} ({id})" for id in circle]
-            shown = names if len(names) <= SHOWN else [*names[: SHOWN - 1], f"… {len(names) - SHOWN} more …", names[-1]]
-            faults.append(f"prerequisites go in a circle: {' needs '.join(shown)}")
+            more = len(names) - MAX_LINES
+            if more > 0:
+                names = [*names[: MAX_LINES - 1], f"… {more} more …", names[-1]]
+            faults.append(f"prerequisites go in a circle: {' needs '.join(names)}")
             for id in circle:
                 graph.pop(id, None)
             graph = {id: [need for need in needs if need in graph] for id, needs in graph.items()}
@@ -248,14 +250,14 @@ def load(connection: Connection[Any], catalog: Catalog, dry_run: bool) -> list[s
     text = json.dumps(catalog)
     with connection.transaction():
         # Everything after it sees what this waited for: loads come one after another.
-        database.run(connection, "admin/catalog_lock")
-        changes = database.run(connection, "admin/catalog_changes", catalog=text).fetchall()
-        prerequisites = database.one(
-            database.run(connection, "admin/catalog_prerequisite_changes", catalog=text).fetchone()
+        statements.run(connection, "admin/catalog_lock")
+        changes = statements.run(connection, "admin/catalog_changes", catalog=text).fetchall()
+        prerequisites = statements.one(
+            statements.run(connection, "admin/catalog_prerequisite_changes", catalog=text).fetchone()
         )
         if not dry_run:
             for name in ("modules", "lessons", "unpublish", "prerequisites"):
-                database.run(connection, f"admin/catalog_{name}", catalog=text)
+                statements.run(connection, f"admin/catalog_{name}", catalog=text)
     return list(_report(catalog, changes, prerequisites))
 
 
@@ -281,9 +283,9 @@ def _report(catalog: Catalog, changes: list[dict[str, Any]], prerequisites: dict
 
 def _first(lines: Iterator[str]) -> Iterator[str]:
     every = list(lines)
-    yield from every[:SHOWN]
-    if len(every) > SHOWN:
-        yield f"  and {len(every) - SHOWN} more"
+    yield from every[:MAX_LINES]
+    if len(every) > MAX_LINES:
+        yield f"  and {len(every) - MAX_LINES} more"
 
 
 def _quoted(title: str) -> str:

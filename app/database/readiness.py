@@ -1,0 +1,101 @@
+"""Whether the database is fit to serve from: for the check before a start, /readyz, and errors that a standby gives."""
+
+import json
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from psycopg import Error, OperationalError
+from psycopg.errors import UndefinedTable
+from psycopg.pq import ExecStatus
+from psycopg.rows import DictRow
+
+from app.database import statements
+from app.database.connection import connect_options
+from app.database.statements import STATEMENTS, TABLES
+from app.settings import Settings
+
+MIGRATIONS = Path(__file__).parent.parent.parent / "migrations"
+
+
+class NotReadyError(Exception):
+    """The database is not fit to serve from. The text is one line that says what to do."""
+
+
+def check(settings: Settings) -> None:
+    """Raise NotReadyError unless the database answers, is fit, has every migration, and takes every statement."""
+    try:
+        with psycopg.Connection.connect(settings.database_url, **connect_options(settings)) as connection:
+            # First, since this error names the setting. readiness.sql looks at the site's table too, and names none.
+            if settings.auth_session_table:
+                _check_session_table(connection, settings.auth_session_table)
+            reason = unfit(connection, settings)
+            if reason:
+                raise NotReadyError(f"DATABASE_URL: {reason}")
+            applied = applied_migrations(connection)
+            pending = [name for name in known_migrations() if name not in applied]
+            if pending:
+                raise NotReadyError(f"pending migrations: {', '.join(pending)}; apply them with: make migrate")
+            _check_statements(connection)
+    except OperationalError as error:
+        raise NotReadyError(f"DATABASE_URL: no connection: {' '.join(str(error).split())}") from None
+    except Error as error:  # the role lacks a right, for instance
+        raise NotReadyError(f"DATABASE_URL: {error.diag.message_primary}") from None
+
+
+def _check_session_table(connection: psycopg.Connection[Any], session_table: str) -> None:
+    try:
+        # Run it, and do not only prepare it: the role may lack the right to read the site's table.
+        statements.run(connection, statements.session_statement(session_table), session_token="")
+    except OperationalError:
+        raise
+    except Error as error:
+        raise NotReadyError(f"AUTH_SESSION_TABLE: {error.diag.message_primary}") from None
+
+
+def _check_statements(connection: psycopg.Connection[Any]) -> None:
+    for name, statement in STATEMENTS.items():
+        # A site's own users table may lack columns that the make targets write. The service can start all the same.
+        if name.startswith("admin/") or name == "session":
+            continue
+        result = connection.pgconn.prepare(b"", statement.query)
+        if result.status != ExecStatus.COMMAND_OK:
+            raise NotReadyError(f"sql/{name}.sql does not prepare: {' '.join(result.get_error_message().split())}")
+
+
+def unfit(connection: psycopg.Connection[Any], settings: Settings) -> str | None:
+    """Say in one line why the service cannot work with the server of this connection. Return None if it can."""
+    row = _readiness(connection, settings)
+    if row["in_recovery"]:
+        return "this server is a standby, which takes no writes; name the primary"
+    if row["filtered"]:
+        role, tables = row["role"], ", ".join(row["filtered"])
+        return (
+            f"row level security hides rows from the role {role} in: {tables}; "
+            f"run as a superuser: alter role {role} bypassrls; or make {role} the owner of what is listed"
+        )
+    return None
+
+
+def is_standby(connection: psycopg.Connection[Any], settings: Settings) -> bool:
+    """Return whether the server of this connection is a standby."""
+    return _readiness(connection, settings)["in_recovery"] is True
+
+
+def _readiness(connection: psycopg.Connection[Any], settings: Settings) -> DictRow:
+    tables = [*TABLES, *filter(None, [settings.auth_session_table])]
+    return statements.one(statements.run(connection, "readiness", tables=json.dumps(tables)).fetchone())
+
+
+def known_migrations() -> list[str]:
+    """Return the names of the migrations in migrations/, oldest first."""
+    return [path.stem for path in sorted(MIGRATIONS.glob("*.sql")) if ".rollback" not in path.name]
+
+
+def applied_migrations(connection: psycopg.Connection[Any]) -> dict[str, datetime]:
+    """Return the names of the migrations that the database has, each with the time in UTC when it was applied."""
+    try:
+        return {row["migration_id"]: row["applied_at_utc"] for row in statements.run(connection, "applied_migrations")}
+    except UndefinedTable:  # no migration was ever applied
+        return {}

@@ -1,0 +1,161 @@
+"""What follows from an event: which state of a subscription is stored, who owns it, and who has full access.
+
+Everything here runs in the transaction of its caller.
+"""
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict
+from typing import Any, NamedTuple
+
+import psycopg
+from psycopg.rows import DictRow
+
+from app.database import statements
+from app.settings import Settings
+from app.stripe.events import Checkout, SubscriptionState, read_items
+from app.stripe.order import latest_first, rank
+
+
+class AccessTerms(NamedTuple):
+    """Which subscriptions give access, and for how long: two settings of the service."""
+
+    grace_seconds: int  # after the end of a period (SUBSCRIPTION_GRACE)
+    prices: tuple[str, ...]  # ids of prices and products (STRIPE_PRICES); empty: every subscription gives access
+
+
+def access_terms(settings: Settings) -> AccessTerms:
+    """Return the terms that the settings name."""
+    return AccessTerms(settings.subscription_grace, settings.stripe_prices)
+
+
+def store_event(connection: psycopg.Connection[Any], state: SubscriptionState, terms: AccessTerms) -> str:
+    """Store the state of a subscription if it is newer than the stored one, and give the owner the access that follows.
+
+    Returns `applied`; `unattached`: stored, but no learner in users owns it; `stale`: a newer state is stored already.
+    """
+    subscription_id = state.stripe_subscription_id
+    statements.run(connection, "stripe/lock", customer_id=state.customer_id)
+    row = statements.run(connection, "stripe/subscription", stripe_subscription_id=subscription_id).fetchone()
+    stored = _stored(row) if row else []
+    states = latest_first([*stored, state])
+    if states != stored:
+        latest, *rivals = states
+        end = latest.current_period_end
+        statements.run(
+            connection,
+            "stripe/save",
+            stripe_subscription_id=latest.stripe_subscription_id,
+            customer_id=latest.customer_id,
+            claimed_user_id=latest.claimed_user_id,
+            status=latest.status,
+            current_period_end=None if end is None else str(end),
+            event_id=latest.event_id,
+            event_type=latest.event_type,
+            event_created=str(latest.event_created),
+            object=json.dumps(latest.object),
+            previous_attributes=json.dumps(latest.previous_attributes),
+            items=json.dumps(read_items(latest.event_id, latest.object)),
+            rivals=json.dumps([asdict(rival) for rival in rivals]),
+        )
+    # Even if nothing was stored: the learner may have come into users since the last event.
+    owned = attach_customer(connection, state.customer_id, terms)
+    if subscription_id not in owned:
+        return "unattached"
+    return "applied" if states[0] is state else "stale"
+
+
+def _stored(row: DictRow) -> list[SubscriptionState]:
+    """Return the stored states of a subscription: the latest one, then its rivals."""
+    rivals = [SubscriptionState(**rival) for rival in json.loads(row.pop("rivals"))]
+    latest = SubscriptionState(
+        **row | {name: json.loads(row[name]) for name in ("object", "previous_attributes")},
+    )
+    # An earlier version of the service runs until this one has started. It replaces the latest state, and leaves rivals
+    # of the state before.
+    return [latest, *(rival for rival in rivals if rank(rival) == rank(latest))]
+
+
+def attach_customer(connection: psycopg.Connection[Any], customer_id: str, terms: AccessTerms) -> set[str]:
+    """Set the owners of a customer's subscriptions, and give the learners the access that follows.
+
+    Returns the ids of the subscriptions that have an owner.
+    """
+    rows = statements.run(connection, "stripe/attach", customer_id=customer_id).fetchall()
+    # Sorted: two transactions that lock the same learners do so in the same order, and cause no deadlock.
+    learners = sorted({str(row[when]) for row in rows for when in ("before", "after") if row[when]})
+    for learner in learners:
+        # The foreign key has seen the learner. Row level security hides the row, and would take the access away.
+        if not statements.run(connection, "lock", user_id=learner).fetchone():
+            raise psycopg.OperationalError("the lock of the learner's row found none")
+    if learners:  # without one, leave a row that was written by hand: it may be right
+        if terms.prices:
+            _store_items(connection, _array(learners))
+        statements.run(connection, "stripe/release", customer_id=customer_id, user_ids=_array(learners))
+        _copy_best(connection, _array(learners), terms)
+    return {row["stripe_subscription_id"] for row in rows if row["after"]}
+
+
+def store_checkout(connection: psycopg.Connection[Any], checkout: Checkout, terms: AccessTerms) -> str:
+    """Store which learner a Checkout Session names, and give that learner the access that follows.
+
+    Returns `applied`, or `unattached` while the learner is not in users.
+    """
+    user_id = str(checkout.claimed_user_id)
+    values = {
+        "customer_id": checkout.customer_id,
+        "claimed_user_id": user_id,
+        "checkout_session_id": checkout.checkout_session_id,
+        "session_created": str(checkout.session_created),
+    }
+    statements.run(connection, "stripe/lock", customer_id=checkout.customer_id)
+    if checkout.stripe_subscription_id:
+        subscription_id = checkout.stripe_subscription_id
+        statements.run(connection, "stripe/checkout", stripe_subscription_id=subscription_id, **values)
+    statements.run(connection, "stripe/tie", **values)
+    attach_customer(connection, checkout.customer_id, terms)
+    return "applied" if statements.run(connection, "lock", user_id=user_id).fetchone() else "unattached"
+
+
+def apply_terms(connection: psycopg.Connection[Any], terms: AccessTerms) -> None:
+    """Decide again, by these terms, about every row of `subscriptions` that the mirror wrote, in one transaction.
+
+    The start of the service and make stripe-sync do this, since the terms may have changed. Rows that were written by
+    hand stay.
+    """
+    # In transactions of their own: stored items stay stored, whatever becomes of the rest.
+    while terms.prices and _store_items(connection, None):
+        pass
+    with connection.transaction():
+        statements.run(connection, "stripe/judge_lock")
+        row = statements.one(statements.run(connection, "stripe/judge").fetchone())
+        _copy_best(connection, row["user_ids"], terms)
+
+
+def _store_items(connection: psycopg.Connection[Any], user_ids: str | None) -> bool:
+    """Read and store the items of subscriptions that another version of the service stored without reading them.
+
+    `user_ids` is an array of learners, None for all. A thousand subscriptions at a time. Returns False if there was
+    none.
+    """
+    rows = statements.run(connection, "stripe/unread", user_ids=user_ids).fetchall()
+    read = [
+        {
+            "stripe_subscription_id": row["stripe_subscription_id"],
+            "items": read_items(row["event_id"], json.loads(row["object"])),
+        }
+        for row in rows
+    ]
+    if read:
+        statements.run(connection, "stripe/items", items=json.dumps(read))
+    return bool(read)
+
+
+def _copy_best(connection: psycopg.Connection[Any], user_ids: str, terms: AccessTerms) -> None:
+    prices = _array(terms.prices)
+    statements.run(connection, "stripe/copy", user_ids=user_ids, grace=str(terms.grace_seconds), prices=prices)
+
+
+def _array(values: Iterable[str]) -> str:
+    # The values have no quotation mark and no backslash: settings.py and USER_ID refuse both.
+    return "{" + ",".join(f'"{value}"' for value in values) + "}"

@@ -1,0 +1,90 @@
+"""`make stripe-sync`: fetch every subscription from Stripe, and store what the webhook missed."""
+
+import math
+import time
+from collections.abc import Iterator
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+import psycopg
+import stripe
+from psycopg.rows import DictRow
+
+from app.database import statements
+from app.stripe.events import MalformedError, read_subscription
+from app.stripe.mirror import AccessTerms, apply_terms, attach_customer, store_event
+
+
+def sync(
+    connection: psycopg.Connection[Any],
+    api_key: str,
+    user_id_key: str,
+    terms: AccessTerms,
+    api_base: str | None = None,
+) -> Iterator[str]:
+    """Fetch every subscription from Stripe and store its state; yield a line for each one that this changed.
+
+    Raises stripe.StripeError. Each subscription has a transaction of its own: what is stored before a failure stays.
+    """
+    # First: these terms also hold for subscriptions of which Stripe is not asked, or which it does not return.
+    apply_terms(connection, terms)
+    client = stripe.StripeClient(api_key, base_addresses={"api": api_base} if api_base else {}, max_network_retries=2)
+    fetched = 0
+    for at, subscription in _subscriptions(client):
+        event = {
+            "id": f"fetched-{at}",
+            "type": "customer.subscription.fetched",
+            "created": at,
+            "data": {"object": subscription.to_dict()},
+        }
+        try:
+            state = read_subscription(event, user_id_key)
+        except (MalformedError, ValueError) as error:
+            yield f"{subscription.id}: left alone, it has {error}"
+            continue
+        with connection.transaction():
+            subscription_id = state.stripe_subscription_id
+            before = _owner(connection, subscription_id)
+            store_event(connection, state, terms)
+            after = _owner(connection, subscription_id)
+        if before != after:
+            yield f"{subscription_id}: {_described(before)} -> {_described(after)}"
+        fetched += 1
+        if fetched % 100 == 0:
+            yield f"fetched {fetched}"
+    for row in statements.run(connection, "admin/stripe_unattached").fetchall():
+        with connection.transaction():
+            if attach_customer(connection, row["customer_id"], terms):
+                yield f"{row['customer_id']}: now has its learner"
+    yield f"fetched {fetched} in all"
+
+
+def _subscriptions(client: stripe.StripeClient) -> Iterator[tuple[int, stripe.Subscription]]:
+    """Yield every subscription at Stripe, with a second of Stripe's clock in which it had this state.
+
+    Our clock may differ from Stripe's. An event of that second counts as later than the state.
+    """
+    asked = time.monotonic()
+    page = client.v1.subscriptions.list({"status": "all", "limit": 100})
+    while True:
+        # Stripe read the state after our question and before its answer.
+        response: Any = page.last_response
+        answered = parsedate_to_datetime(response.headers["Date"]).timestamp()
+        at = int(answered - math.ceil(time.monotonic() - asked))
+        yield from ((at, subscription) for subscription in page.data)
+        if not page.has_more:
+            return
+        asked = time.monotonic()
+        page = page.next_page()
+
+
+def _owner(connection: psycopg.Connection[Any], subscription_id: str) -> DictRow | None:
+    return statements.run(connection, "admin/stripe_owner", stripe_subscription_id=subscription_id).fetchone()
+
+
+def _described(row: DictRow | None) -> str:
+    if row is None:
+        return "unknown"
+    end = row["current_period_end"]
+    until = f" until {end}" if end else ""
+    return f"{row['status']}{until}, {row['user_id'] or 'of nobody known'}"

@@ -1,0 +1,96 @@
+"""Stripe's webhook: POST /api/stripe/webhook, one signed event in a call."""
+
+import json
+from collections.abc import Callable
+
+import stripe
+from flask import Blueprint, Response, request
+
+from app import checks
+from app.call import current_call
+from app.database.connection import Connection
+from app.problems import Problem
+from app.service import current_service
+from app.settings import Settings
+from app.stripe.events import (
+    CHECKOUT_EVENT,
+    SUBSCRIPTION_EVENTS,
+    MalformedError,
+    named_user_id,
+    read_checkout,
+    read_subscription,
+    text,
+)
+from app.stripe.mirror import access_terms, store_checkout, store_event
+
+blueprint = Blueprint("stripe", __name__)
+
+SIGNATURE_TOLERANCE_SECONDS = 300  # between the time in a signature and our clock
+MAX_EVENT_BYTES = 512 * 1024
+# The type of a thin event begins with this (https://docs.stripe.com/webhooks#thin-events). A thin event has no object.
+THIN_PREFIX = "v1."
+NOT_A_UUID = "the user id is not a UUID"
+
+
+@blueprint.post("/api/stripe/webhook")
+def webhook() -> Response:
+    """Take one event: 200 if it is stored, and if it is of no use here."""
+    service = current_service()
+    call = current_call()
+    request.max_content_length = MAX_EVENT_BYTES + 1
+    payload = checks.body(MAX_EVENT_BYTES, "Send a body of 512 KiB at most.") or b""
+    _verify(payload, service.settings.stripe_webhook_secrets)
+    try:
+        store = _read_event(payload, service.settings)
+    except (MalformedError, ValueError, RecursionError) as error:
+        # Not a 4xx: Stripe would repeat such an event for days, and then slow down all later ones.
+        call.error = f"an event that is not as Stripe describes it: {error}"
+        outcome = "malformed"
+    else:
+        # Outside of the try: an error of the service itself must be a 500, so that Stripe repeats the event.
+        outcome = service.pool.transact("stripe", store) if store else "ignored"
+    call.stripe["outcome"] = outcome
+    return Response(json.dumps({"outcome": outcome}) + "\n", mimetype="application/json")
+
+
+def _verify(payload: bytes, secrets: tuple[str, ...]) -> None:
+    """Raise Problem invalid_signature unless one of the secrets signed the payload."""
+    for secret in secrets:
+        try:
+            stripe.WebhookSignature.verify_header(
+                payload, request.headers.get("Stripe-Signature"), secret, tolerance=SIGNATURE_TOLERANCE_SECONDS
+            )
+            return
+        # Stripe's library compares and decodes the header and the payload without checking them first.
+        except (stripe.SignatureVerificationError, ValueError, TypeError):
+            continue
+    raise Problem("invalid_signature")
+
+
+def _read_event(payload: bytes, settings: Settings) -> Callable[[Connection], str] | None:
+    """Read and check an event. Return the work that stores it, for a transaction, or None if it is of no use here.
+
+    Raises MalformedError, ValueError or RecursionError. The work that is returned has nothing left to check.
+    """
+    event = json.loads(payload)
+    kind = text(event, "type")
+    told = current_call().stripe
+    told |= {"event": text(event, "id"), "type": kind}
+    if kind.startswith(THIN_PREFIX) and kind.removeprefix(THIN_PREFIX) in (*SUBSCRIPTION_EVENTS, CHECKOUT_EVENT):
+        told["reason"] = "a thin event: choose the payload style Snapshot for this endpoint at Stripe"
+        raise MalformedError(told["reason"])
+    terms = access_terms(settings)
+    if kind in SUBSCRIPTION_EVENTS:
+        state = read_subscription(event, settings.stripe_user_id_metadata)
+        if state.claimed_user_id is None and named_user_id(state.object, settings.stripe_user_id_metadata):
+            told["reason"] = NOT_A_UUID
+        return lambda connection: store_event(connection, state, terms)
+    if kind == CHECKOUT_EVENT:
+        checkout = read_checkout(event)
+        if checkout is None:
+            return None
+        if checkout.claimed_user_id is None:
+            told["reason"] = NOT_A_UUID
+            return lambda _: "unattached"
+        return lambda connection: store_checkout(connection, checkout, terms)
+    return None

@@ -1,0 +1,107 @@
+"""Learners by hand: make add-user, grant-free, revoke-free, access and token."""
+
+import math
+import re
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import psycopg
+from psycopg.errors import ForeignKeyViolation, UndefinedColumn
+
+from app.checks import date_time
+from app.database import statements
+from app.sessions import bearer
+from app.settings import Settings
+from app.tasks import TaskError
+
+Connection = psycopg.Connection[Any]
+
+MAX_TOKEN_HOURS = 8784  # a leap year
+ACCESS_IN_WORDS = {
+    "full": "full access: every published lesson",
+    "free": "free access: the published free lessons",
+    None: "no access: not enrolled",
+}
+
+
+def add_user(connection: Connection, user_id: str, email: str | None, name: str | None) -> str:
+    """Add a learner. An e-mail address and a name are stored for a learner who is there already, too."""
+    with connection.transaction():
+        added = statements.run(connection, "admin/add_user", user_id=user_id).fetchone()
+        if email or name:
+            given = {"email": email or None, "name": name or None}
+            try:
+                statements.run(connection, "admin/describe_user", user_id=user_id, **given)
+            except UndefinedColumn:
+                raise TaskError(
+                    "this users table is the site's own and has no such column: leave EMAIL and NAME out"
+                ) from None
+    return f"{'added' if added else 'is there already:'} {user_id}"
+
+
+def grant_free(connection: Connection, user_id: str, until: str | None) -> None:
+    """Give a learner the free path, until a time that free_until returned or without an end."""
+    try:
+        statements.run(connection, "admin/grant_free", user_id=user_id, expires_at=until)
+    except ForeignKeyViolation:
+        raise TaskError(f"there is no learner {user_id}; add them with: make add-user") from None
+
+
+def free_until(text: str) -> str:
+    """Return the time that UNTIL names: an RFC 3339 date-time, or a date, which means the end of that day in UTC."""
+    try:
+        day = re.fullmatch(r"\d{4}-\d\d-\d\d", text, re.ASCII)
+        return date_time(f"{text}T23:59:59.999Z" if day else text).isoformat()
+    except (ValueError, OverflowError):
+        raise TaskError(
+            f"UNTIL={text} is neither a date (2027-01-31) nor an RFC 3339 date-time (2027-01-31T12:00:00Z)"
+        ) from None
+
+
+def revoke_free(connection: Connection, user_id: str) -> bool:
+    """Take the free path from a learner. Return False if they were not on it."""
+    return statements.run(connection, "admin/revoke_free", user_id=user_id).fetchone() is not None
+
+
+def access(connection: Connection, user_id: str, prices: tuple[str, ...]) -> Iterator[str]:
+    """Say in lines what access a learner has, and why. `prices` are those of STRIPE_PRICES."""
+    row: dict[str, Any] | None = statements.run(connection, "admin/access", user_id=user_id).fetchone()
+    subscriptions = statements.run(connection, "admin/stripe_subscriptions", user_id=user_id).fetchall()
+    if row is None:
+        raise TaskError(f"there is no learner {user_id}; add them with: make add-user")
+    yield ACCESS_IN_WORDS[row["access"]]
+    if row["status"] is None:
+        yield "subscription: none"
+    else:
+        yield f"subscription: {row['status']}, period ends {row['current_period_end'] or 'at no known time'}"
+    if not row["enrolled"]:
+        yield "free path: not enrolled"
+    else:
+        yield f"free path: enrolled, {'until ' + row['expires_at'] if row['expires_at'] else 'for ever'}"
+    for subscription in subscriptions:
+        line = f"{subscription['stripe_subscription_id']} is {subscription['status']}"
+        line += f", period ends {subscription['current_period_end'] or 'at no known time'}"
+        # Only with STRIPE_PRICES, for the reader to compare the two.
+        line += f", for {subscription['prices'] or 'no price'}" if prices else ""
+        line += "" if subscription["attached"] else "; theirs with its next event or make stripe-sync"
+        yield f"Stripe said last, at {subscription['said_at']}: {line}"
+    if prices and subscriptions:
+        yield f"access is given by: {', '.join(prices)} (STRIPE_PRICES)"
+
+
+def token(user_id: str, hours: str, settings: Settings) -> tuple[str, datetime]:
+    """Sign a token for a learner. Return it with the time when it expires."""
+    try:
+        seconds = float(hours) * 3600
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds <= MAX_TOKEN_HOURS * 3600:
+        raise TaskError(f"HOURS={hours} is not a number of hours above 0, at most {MAX_TOKEN_HOURS}: a year")
+    now = int(time.time())
+    expires = now + math.ceil(seconds)
+    try:
+        return bearer.sign(user_id, settings, now, expires), datetime.fromtimestamp(expires, UTC)
+    except bearer.NoSecretError:
+        raise TaskError("AUTH_JWT_SECRET: is not set; a token can be signed with a shared secret only") from None
