@@ -11,12 +11,11 @@ from limits.errors import StorageError
 from limits.storage import MovingWindowSupport, Storage
 
 from app import problems
+from app.answers import WRITE_ENDPOINTS
 from app.call import current_call
 from app.database import statements
 from app.problems import Problem
 from app.service import current_service, service_of
-
-WRITES = ("progress.mark", "progress.unmark")
 
 
 class DatabaseStorage(Storage, MovingWindowSupport):
@@ -101,7 +100,7 @@ def init_app(app: Flask) -> None:
     app.after_request_funcs[None].pop()
     allowed = str(settings.rate_limit_writes).replace("per 1 ", "per ")
     limit: Any = limiter.shared_limit(str(settings.rate_limit_writes), scope="writes")
-    for endpoint in WRITES:
+    for endpoint in WRITE_ENDPOINTS:
         app.view_functions[endpoint] = limit(app.view_functions[endpoint])
 
     def refuse(error: RateLimitExceeded) -> Response:
