@@ -8,8 +8,11 @@ from app.database.readiness import known_migrations
 from app.database.statements import session_statement
 from app.keys.jwks import KeySet
 from app.service import Service
-from app.sessions import origins, tags
+from app.sessions import authenticate, origins, tags
 from app.settings import Settings, from_environ
+
+# No view of the learner's calls runs before the session is verified.
+progress.blueprint.before_request(authenticate)
 
 
 class Application(Flask):

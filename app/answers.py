@@ -1,14 +1,20 @@
 """What every answer carries: ETag and 304, Cache-Control and Vary, Idempotency-Key, Learner-Tag (contract §3, §5)."""
 
+import re
+
 from flask import Flask, Response, request
 from werkzeug.http import generate_etag
 
-from app import checks
 from app.call import current_call
+
+# The answers of these blueprints are nobody's own: they are the same for every caller. Every other answer is private to
+# one learner (contract §3).
+PUBLIC_BLUEPRINTS = ("openapi", "progress_ui", "health", "metrics", "stripe")
+WRITE_ENDPOINTS = ("progress.mark", "progress.unmark")
 
 
 def answer(document: str) -> Response:
-    """Answer 200 with JSON text as it is; to a GET with an ETag, or 304 where If-None-Match has it already."""
+    """Answer 200 with a JSON text as it is. The answer to a GET has an ETag, and is 304 if If-None-Match has it."""
     body = f"{document}\n".encode()
     response = Response(body, mimetype="application/json")
     if request.method in ("GET", "HEAD"):
@@ -17,33 +23,43 @@ def answer(document: str) -> Response:
 
 
 def tag(response: Response, body: bytes) -> None:
-    """Give a response with this body its ETag, and make it 304 where If-None-Match has that already."""
+    """Give a response with this body its ETag, and make it a 304 if If-None-Match has that ETag."""
     etag = generate_etag(body)
     response.headers["ETag"] = f'"{etag}"'
-    # Not make_conditional(): that also answers If-Match, with a 412 which has the body of a 200, and Range.
+    # Not make_conditional(): it also handles Range, and If-Match, by a 412 with the body of a 200.
     if "If-None-Match" in request.headers and request.if_none_match.contains_weak(etag):
         response.status_code = 304
 
 
+def is_public() -> bool:
+    """Return whether the answer to the current request is nobody's own."""
+    return request.blueprint in PUBLIC_BLUEPRINTS
+
+
+def valid_idempotency_key() -> str | None:
+    """Return the Idempotency-Key of the request, or None if there is none or it may not be echoed (contract §3)."""
+    key = request.headers.get("Idempotency-Key", "")
+    return key if re.fullmatch(r"[!-~]{1,255}", key) else None
+
+
 def init_app(app: Flask) -> None:
-    """Give every response of `app`, errors too, the headers that all have."""
+    """Give every response of `app`, errors included, the headers that all have."""
     app.after_request(_add_headers)
 
 
 def _add_headers(response: Response) -> Response:
-    # A path that begins with `//` is nobody's, though Werkzeug finds an endpoint by it.
     call = current_call()
+    # Werkzeug matches `//x` to `/x`. We answered 404, so its endpoint does not count here.
     found = call.code != "not_found"
-    # Nobody's own (contract §3).
-    if request.blueprint in ("openapi", "progress_ui", "health", "metrics", "stripe") and found:
+    if is_public() and found:
         return response
     response.headers["Cache-Control"] = "private, no-cache"
     response.headers["Vary"] = "Authorization, Cookie"
-    # Only once the session was found valid.
+    # There is a tag only after the session was found valid.
     if call.learner_tag:
         response.headers["Learner-Tag"] = call.learner_tag
-    if request.endpoint in ("progress.mark", "progress.unmark") and found:
-        key = checks.valid_idempotency_key()
+    if request.endpoint in WRITE_ENDPOINTS and found:
+        key = valid_idempotency_key()
         if key:
             response.headers["Idempotency-Key"] = key
     return response

@@ -9,6 +9,7 @@ from flask import request
 from marshmallow import Schema, ValidationError, fields
 from werkzeug.exceptions import RequestEntityTooLarge
 
+from app.answers import valid_idempotency_key
 from app.problems import Problem
 
 MAX_BODY_BYTES = 16 * 1024  # bytes
@@ -39,12 +40,6 @@ def module_id(text: str) -> str:
     if not UUID4.fullmatch(text):
         raise Problem("invalid_module_id")
     return text
-
-
-def valid_idempotency_key() -> str | None:
-    """Return the request's Idempotency-Key if there is one that may be echoed (contract §3)."""
-    key = request.headers.get("Idempotency-Key", "")
-    return key if re.fullmatch(r"[!-~]{1,255}", key) else None
 
 
 def idempotency_key() -> None:

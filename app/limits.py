@@ -2,40 +2,39 @@
 
 import math
 import time
-from typing import Any
+from typing import Any, NoReturn, cast
 
 import psycopg
-from flask import Flask, Response
-from flask_limiter import Limiter, RateLimitExceeded
+from flask import Flask, Response, request
+from flask_limiter import Limiter, RateLimitExceeded, RequestLimit
 from limits.errors import StorageError
 from limits.storage import MovingWindowSupport, Storage
 
 from app import problems
+from app.answers import WRITE_ENDPOINTS
 from app.call import current_call
 from app.database import statements
 from app.problems import Problem
 from app.service import current_service, service_of
 
-WRITES = ("progress.mark", "progress.unmark")
-
 
 class DatabaseStorage(Storage, MovingWindowSupport):
-    """A storage of limits' in the service's own database: one statement, one trip and one transaction for a hit.
+    """A storage for the library limits in the service's own database. A hit is one statement, in one trip.
 
-    A transaction of its own, since a write that is refused later must not give its hit back.
+    A hit is a transaction of its own: a write that is rolled back later has counted all the same.
     """
 
     STORAGE_SCHEME = ["database"]  # noqa: RUF012 - as limits declares it
 
     @property
     def base_exceptions(self) -> tuple[type[Exception], ...]:
-        """What limits may wrap."""
+        """The errors that limits wraps in a StorageError."""
         return (psycopg.OperationalError, psycopg.InterfaceError)
 
     def acquire_entry(self, key: str, limit: int, expiry: int, amount: int = 1) -> bool:
-        """Count a hit, unless there were `limit` in the last `expiry` seconds of the database's clock.
+        """Count a hit, unless there were `limit` hits in the last `expiry` seconds of the database's clock.
 
-        A connection that breaks may have it counted twice, which is better than a write that is refused.
+        A hit whose connection breaks may count twice. That is better than to refuse the write.
         """
         parameters = {"key": key, "amount": str(limit), "window": str(expiry)}
         hit = current_service().pool.use(
@@ -46,68 +45,51 @@ class DatabaseStorage(Storage, MovingWindowSupport):
         return hit is not None
 
     def get_moving_window(self, key: str, limit: int, expiry: int) -> tuple[float, int]:
-        """When the window began, put on this machine's clock, and how many hits it has.
+        """Return when the window began, in seconds since 1970 of this machine's clock, and how many hits it has.
 
-        Whoever reads it compares it with time.time(); the two clocks may differ by any amount.
+        The caller compares this with time.time(). The clock of the database may differ from it by any amount.
         """
         pool = current_service().pool
         window = statements.one(pool.read("limits/window", key=key, amount=str(limit), window=str(expiry)))
         return time.time() - (window["age"] or 0), window["hits"]
 
-    def check(self) -> bool:
-        """Nothing asks, but limits wants it."""
-        return True
-
-    # Other strategies' and other tools', which the service has no use for.
-
-    def incr(self, key: str, expiry: int, amount: int = 1) -> int:
+    def _not_used(self, *_: Any, **__: Any) -> NoReturn:
         raise NotImplementedError
 
-    def get(self, key: str) -> int:
-        raise NotImplementedError
-
-    def get_expiry(self, key: str) -> float:
-        raise NotImplementedError
-
-    def reset(self) -> int | None:
-        raise NotImplementedError
-
-    def clear(self, key: str) -> None:
-        raise NotImplementedError
+    # limits requires these. A moving window uses none of them.
+    incr = get = get_expiry = check = reset = clear = _not_used
 
 
 MAX_REDIS_SECONDS = 0.5
 
 
 def init_app(app: Flask) -> None:
-    """Limit the writes of `app`, each counted once its session is known, and whatever its answer will be."""
+    """Limit the writes of `app`. Each write counts as soon as its session is verified, whatever its answer will be."""
     settings = service_of(app).settings
     if settings.rate_limit_writes is None:
         return
-    uri = settings.rate_limit_storage_uri or "database://"
-    # Each write waits for a Redis that hangs, and holds a thread. A Redis that is well answers in milliseconds.
-    seconds = min(MAX_REDIS_SECONDS, settings.database_timeout / 2)
     options: dict[str, Any] = {"wrap_exceptions": True}
     if settings.rate_limit_storage_uri:
+        # Each write waits for a Redis that hangs, and holds a thread. A healthy Redis answers in milliseconds.
+        seconds = min(MAX_REDIS_SECONDS, settings.database_timeout / 2)
         options |= {"socket_timeout": seconds, "socket_connect_timeout": seconds}
     limiter = Limiter(
         key_func=lambda: current_call().user_id,
         strategy="moving-window",
-        storage_uri=uri,
+        storage_uri=settings.rate_limit_storage_uri or "database://",
         storage_options=options,
         key_prefix="progress",
     )
     limiter.init_app(app)
-    # Its hooks look at every request, before its session is known and after it was answered, for nothing that is used
-    # here; they cost a GET more than the session does.
-    app.before_request_funcs[None].remove(limiter._check_request_limit)  # noqa: SLF001 - it cannot be told not to
-    app.after_request_funcs[None].pop()
-    allowed = str(settings.rate_limit_writes).replace("per 1 ", "per ")
+    # Flask-Limiter looks for limits before every request. This is its way to tell it that most requests have none.
+    limiter.request_filter(lambda: request.endpoint not in WRITE_ENDPOINTS)
     limit: Any = limiter.shared_limit(str(settings.rate_limit_writes), scope="writes")
-    for endpoint in WRITES:
+    for endpoint in WRITE_ENDPOINTS:
+        # The view, and not the blueprint: a limit of the blueprint would count before the session is verified.
         app.view_functions[endpoint] = limit(app.view_functions[endpoint])
+    allowed = str(settings.rate_limit_writes).replace("per 1 ", "per ")
 
-    def refuse(error: RateLimitExceeded) -> Response:
+    def refuse(_: RateLimitExceeded) -> Response:
         return problems.respond(
             Problem(
                 "rate_limited",
@@ -121,9 +103,10 @@ def init_app(app: Flask) -> None:
 
 
 def _retry_after(limiter: Limiter) -> int:
-    """The smallest whole number of seconds, at least 1, after which the next write is let through."""
-    current: Any = limiter.current_limit
-    window = limiter.limiter.get_window_stats(current.limit, *current.request_args)
-    if window.remaining > 0:  # it has moved on since the write was refused
+    """Return the smallest whole number of seconds, at least 1, after which the next write is allowed."""
+    refused = cast(RequestLimit, limiter.current_limit)
+    # Not its reset_at, which is a second too late: 61 for a window of 60 seconds that has just begun.
+    window = refused.window
+    if window.remaining > 0:  # the window has moved on since the write was refused
         return 1
     return max(1, math.ceil(window.reset_time - time.time()))

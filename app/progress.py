@@ -4,7 +4,7 @@ from typing import Any
 
 from flask import Blueprint, Response
 
-from app import checks, sessions
+from app import checks
 from app.answers import answer
 from app.call import current_call
 from app.database.statements import one
@@ -12,7 +12,6 @@ from app.problems import RETRY_AFTER, Problem
 from app.service import current_service
 
 blueprint = Blueprint("progress", __name__, url_prefix="/api/progress")
-blueprint.before_request(sessions.authenticate)
 
 
 @blueprint.get("/summary")

@@ -5,6 +5,7 @@ from urllib.parse import urlsplit
 from flask import Flask, Response, request
 from werkzeug.exceptions import MethodNotAllowed
 
+from app.answers import is_public
 from app.problems import Problem
 from app.service import current_service, service_of
 
@@ -76,8 +77,8 @@ def _preflight() -> Response | None:
 
 
 def _allow(response: Response) -> Response:
-    # The rest is the same for every origin, and no page's affair.
-    if not request.path.startswith("/api/") or request.blueprint == "stripe":
+    # Public answers are the same for every origin, and so are unknown paths.
+    if not request.path.startswith("/api/") or is_public():
         return response
     response.vary.add("Origin")
     if _is_allowed():

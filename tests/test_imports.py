@@ -1,0 +1,48 @@
+"""Who may import whom in app/: only what stands further down a request's way, and never in a circle."""
+
+import ast
+from graphlib import TopologicalSorter
+
+import pytest
+
+from tests.conftest import ROOT
+
+# From the top down. `app` is create_app, which puts the parts together.
+ORDER = [
+    *("demo", "cli", "tasks", "start", "app", "sessions", "limits"),
+    *("progress", "stripe", "health", "metrics", "openapi", "progress_ui"),
+    *("checks", "service", "database", "keys", "answers", "problems", "logs", "call", "settings", "cpus"),
+]
+
+
+def name_of(path: str) -> str:
+    return path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+
+
+MODULES = {name_of(path.relative_to(ROOT).as_posix()): path for path in sorted((ROOT / "app").rglob("*.py"))}
+
+
+def imports(module: str) -> set[str]:
+    """The modules of app/ that a module imports, late imports included."""
+    found = set()
+    for node in ast.walk(ast.parse(MODULES[module].read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names = (f"{node.module}.{alias.name}" for alias in node.names)
+            found |= {name if name in MODULES else node.module for name in names}
+    return found & set(MODULES)
+
+
+def room(module: str) -> str:
+    return module.split(".")[1] if "." in module else module
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_an_import_points_down_a_requests_way(module):
+    below = ORDER[ORDER.index(room(module)) + 1 :]
+    assert {room(name) for name in imports(module)} <= {room(module), *below}
+
+
+def test_no_import_goes_in_a_circle():
+    TopologicalSorter({module: imports(module) - {module} for module in MODULES}).prepare()
