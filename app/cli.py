@@ -247,7 +247,7 @@ def _show_access(connection: psycopg.Connection[Any], user_id: str) -> None:
         click.echo("subscription: none")
     else:
         click.echo(f"subscription: {row['status']}, period ends {row['current_period_end'] or 'at no known time'}")
-    if not row["enrolled"]:
+    if not row["has_enrollment"]:
         click.echo("free path: not enrolled")
     else:
         click.echo(f"free path: enrolled, {'until ' + row['expires_at'] if row['expires_at'] else 'for ever'}")

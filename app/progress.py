@@ -70,7 +70,7 @@ def unmark(lesson_id: str) -> Response:
 
 def _read(name: str, **parameters: str) -> Any:
     row = database.one(database.read(name, user_id=g.user_id, **parameters))
-    if row["access"] is None:
+    if not row["enrolled"]:
         raise Problem("not_enrolled")
     return row["answer"]
 
@@ -84,7 +84,7 @@ def _write(name: str, lesson_id: str, **parameters: str | None) -> Response:
         ("lesson", {**learner, "lesson_id": lesson_id}),
     )
     outcome = database.one(write)
-    if outcome["access"] is None:
+    if not outcome["enrolled"]:
         raise Problem("not_enrolled")
     if lock is None:
         # Row level security hides the learner's row, or the learner was added since. Writes at the same time would not

@@ -51,10 +51,14 @@ grant usage on schema :"schema" to :"role";
 revoke all on :"schema".modules, :"schema".lessons, :"schema".lesson_prerequisites, :"schema".subscriptions,
 :"schema".enrollments, :"schema".progress, :"schema".rate_limits, :"schema".stripe_checkouts,
 :"schema".stripe_customers, :"schema".stripe_subscriptions, :"schema".learner_tag_keys,
+:"schema".learner_access, :"schema".accessible_lessons, :"schema".published_prerequisites,
 :"schema"._yoyo_migration from :"role";
 
 grant select on :"schema".modules, :"schema".lessons, :"schema".lesson_prerequisites, :"schema".subscriptions,
 :"schema".enrollments to :"role";
+
+-- The views read these tables with the rights of the role that asks, so the role needs both.
+grant select on :"schema".learner_access, :"schema".accessible_lessons, :"schema".published_prerequisites to :"role";
 
 -- lock.sql: `for no key update` asks for the right to update some column. No statement updates an id, and a foreign key
 -- holds most of them in place. Only the owner of a site's own users table can grant it.
