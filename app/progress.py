@@ -72,7 +72,7 @@ def unmark(lesson_id: str) -> Response:
 
 def _read(name: str, **parameters: str) -> Any:
     row = one(current_service().pool.read(name, user_id=current_call().user_id, **parameters))
-    if row["access"] is None:
+    if not row["enrolled"]:
         raise Problem("not_enrolled")
     return row["answer"]
 
@@ -86,7 +86,7 @@ def _write(name: str, lesson_id: str, **parameters: str | None) -> Response:
         ("lesson", {**learner, "lesson_id": lesson_id}),
     )
     outcome = one(write)
-    if outcome["access"] is None:
+    if not outcome["enrolled"]:
         raise Problem("not_enrolled")
     if lock is None:
         # Row level security hides the learner's row, or the learner was added since. Writes at the same time would not

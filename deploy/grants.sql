@@ -53,10 +53,14 @@ grant usage on schema :"schema" to :"role";
 revoke all on :"schema".modules, :"schema".lessons, :"schema".lesson_prerequisites, :"schema".subscriptions,
 :"schema".enrollments, :"schema".progress, :"schema".rate_limits, :"schema".stripe_checkouts,
 :"schema".stripe_customers, :"schema".stripe_subscriptions, :"schema".learner_tag_keys,
+:"schema".learner_access, :"schema".accessible_lessons, :"schema".published_prerequisites,
 :"schema"._yoyo_migration from :"role";
 
 grant select on :"schema".modules, :"schema".lessons, :"schema".lesson_prerequisites, :"schema".subscriptions,
 :"schema".enrollments to :"role";
+
+-- The views read these tables with the rights of the role that asks, so the role needs both.
+grant select on :"schema".learner_access, :"schema".accessible_lessons, :"schema".published_prerequisites to :"role";
 
 -- For lock.sql: `for no key update` needs the right to update a column. No statement updates an id, and foreign keys
 -- prevent it for most rows. Only the owner of a site's own users table can grant this right.

@@ -18,7 +18,8 @@ begin
             'progress_lesson_id_idx', 'rate_limits', 'stripe_customers', 'stripe_subscriptions',
             'stripe_customers_user_id_idx', 'stripe_subscriptions_customer_id_idx',
             'stripe_subscriptions_user_id_idx', 'stripe_checkouts', 'stripe_checkouts_stripe_subscription_id_idx',
-            'stripe_checkouts_customer_id_idx', 'stripe_checkouts_user_id_idx', 'learner_tag_keys'
+            'stripe_checkouts_customer_id_idx', 'stripe_checkouts_user_id_idx', 'learner_tag_keys', 'learner_access',
+            'accessible_lessons', 'published_prerequisites', 'lessons_unpublished_idx'
         )
         and (obj_description(coalesce(indrelid, pg_class.oid), 'pg_class') ~ 'created by progress-tracking') is not true;
     if taken is not null then

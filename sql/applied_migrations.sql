@@ -1,10 +1,10 @@
--- The migrations that this database has, for the check at the start and for make migration-status. They are recorded in
--- the first schema of the search_path: a site that uses yoyo too has a table of the same name in another one.
+-- The migrations that are applied to this database: for the check at the start and for make migration-status. Their
+-- record is in the first schema of the search_path. A site that uses yoyo too has a table of the same name elsewhere.
 --
 -- Parameters: none
 -- Returns: a row per migration
---   migration_id    character varying            its file's name without .sql
---   applied_at_utc  timestamp without time zone  when
+--   migration_id    character varying            the name of its file without .sql
+--   applied_at_utc  timestamp without time zone  when it was applied
 -- Buffers: 10 light, 10 heavy
 
 select

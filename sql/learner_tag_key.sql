@@ -1,5 +1,5 @@
--- The key of the header Learner-Tag, where no setting holds a secret that sessions are made with. The service reads it
--- once for each process.
+-- The key from which the header Learner-Tag is made, where no setting holds a secret of the sessions. Each process of
+-- the service reads it once.
 --
 -- Parameters: none
 -- Returns: one row

@@ -1,5 +1,6 @@
--- Puts the writes of one learner in a row: held to the end of the transaction. What it waited for, only a later
--- statement sees, so nothing else is read here. It does not block the foreign keys' own checks.
+-- Locks the learner's row until the transaction ends, so that concurrent writes of one learner run one after another. A
+-- statement that has waited for a lock still reads the data from before the wait, so this one reads nothing else, and a
+-- later statement counts. The lock does not block the checks of foreign keys.
 --
 -- Parameters:
 --   user_id  uuid  the learner

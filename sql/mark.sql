@@ -1,82 +1,69 @@
--- Marks a lesson as completed by a learner, if they may take it and it is not locked; says why not otherwise. A second
--- mark keeps completed_at. It runs under lock.sql: what it reads of progress is then the latest.
+-- Marks a lesson as completed by a learner, if the learner may take it and it is not locked. Otherwise its row says why
+-- not. A second mark keeps completed_at. It runs under lock.sql, so it reads the latest rows of progress.
 --
 -- Parameters:
---   user_id       uuid         the learner
 --   lesson_id     uuid         the lesson
---   completed_at  timestamptz  when they completed it; later than now, or null from the service: now
+--   user_id       uuid         the learner
+--   completed_at  timestamptz  when it was completed; null or a time in the future means now
 -- Returns: one row
---   access         text     full, free, or null: not enrolled
+--   enrolled       boolean  the learner has access of any kind
 --   known          boolean  there is such a lesson
 --   available      boolean  it is published, and the learner may take it
 --   prerequisites  text[]   what must be completed first, in catalog order; empty: it was marked
--- Buffers: 15 light, 15 heavy
+-- Buffers: 20 light, 20 heavy
 
-with access as (
-    select
-        case
-            when exists (
-                select from subscriptions
-                where user_id = :'user_id'::uuid and status in ('active', 'trialing') and current_period_end > now()
-            ) then 'full'
-            when exists (
-                select from enrollments
-                where user_id = :'user_id'::uuid and (expires_at is null or expires_at > now())
-            ) then 'free'
-        end as level
-),
-
-lesson as (
-    select
-        lessons.id,
-        lessons.published
-        and (access.level = 'full' or (access.level = 'free' and lessons.is_free)) as available
-    from lessons
-    cross join access
-    where lessons.id = :'lesson_id'::uuid
-),
-
-due as (
+with due as (
     select
         prerequisite.id,
         prerequisite.position,
         module.id as module_id,
         module.position as module_position
-    from lesson_prerequisites
-    inner join lessons as prerequisite on lesson_prerequisites.prerequisite_id = prerequisite.id
+    from published_prerequisites
+    inner join lessons as prerequisite on published_prerequisites.prerequisite_id = prerequisite.id
     inner join modules as module on prerequisite.module_id = module.id
     where
-        lesson_prerequisites.lesson_id = :'lesson_id'::uuid
-        and prerequisite.published
-        -- What is completed is not locked, whatever became of its prerequisites since.
+        published_prerequisites.lesson_id = :'lesson_id'::uuid
+        -- A completed lesson is not locked, even if its prerequisites have changed since.
         and not exists (
             select from progress
             where user_id = :'user_id'::uuid and lesson_id in (prerequisite.id, :'lesson_id'::uuid)
         )
 ),
 
+accessible as materialized (
+    select lesson_id
+    from accessible_lessons
+    where user_id = :'user_id'::uuid and lesson_id = :'lesson_id'::uuid
+),
+
 marked as (
     insert into progress (user_id, lesson_id, completed_at, updated_at)
     select
         :'user_id'::uuid as user_id,
-        id as lesson_id,
-        -- The time of this statement, not of the transaction: that began before the wait for the lock. least() passes
-        -- over a null.
+        lesson_id,
+        -- The time of this statement: the transaction began before the wait for the lock. least() ignores a null.
         date_trunc('milliseconds', least(:'completed_at'::timestamptz, statement_timestamp())) as completed_at,
         statement_timestamp() as updated_at
-    from lesson
-    where available and not exists (select from due)
+    from accessible
+    where not exists (select from due)
     on conflict (user_id, lesson_id) do update set updated_at = excluded.updated_at
+),
+
+learner as (
+    select count(*) > 0 as enrolled
+    from learner_access
+    where user_id = :'user_id'::uuid
 )
 
 select
-    access.level as access,
-    lesson.id is not null as known,
-    coalesce(lesson.available, false) as available,
+    learner.enrolled,
+    lessons.id is not null as known,
+    accessible.lesson_id is not null as available,
     array(
         select id::text
         from due
         order by module_position, module_id, position, id
     ) as prerequisites
-from access
-left join lesson on true;
+from learner
+left join lessons on lessons.id = :'lesson_id'::uuid
+left join accessible on lessons.id = accessible.lesson_id;

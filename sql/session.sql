@@ -1,15 +1,15 @@
--- Whose database session of Auth.js a cookie is. The table, or a view, is the site's: the service puts the name that
--- AUTH_SESSION_TABLE gives in its place when it starts.
+-- The user whose database session of Auth.js a cookie names. The table or view belongs to the site. When the service
+-- starts, it replaces :session_table by the value of AUTH_SESSION_TABLE.
 --
 -- Parameters:
 --   session_token  text  the cookie's value
 -- Returns: one row, none if there is no such session or it has expired
---   user_id  text  whatever the site has as a user id
+--   user_id  text  the site's id of the user, whatever its type is
 -- Buffers: 5 light, 5 heavy
 
 select "userId"::text as user_id
 from :session_table -- noqa: PRS
 where
     "sessionToken" = :'session_token'::text
-    -- The epoch of a column without time zone is what it would be if that were UTC, which is what the adapters mean.
+    -- For a column without time zone, PostgreSQL takes its time for UTC here. The adapters of Auth.js store UTC.
     and extract(epoch from "expires") > extract(epoch from now());

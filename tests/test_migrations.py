@@ -31,13 +31,14 @@ TEXTS = {name: (FOLDER / f"{name}.sql").read_text() for name in NAMES}
 
 
 def created(name: str, what: str) -> list[str]:
-    """The names of the tables, or of the indexes, that a migration creates, in its order."""
-    return re.findall(rf"create (?:unlogged |unique )?{what} (?:if not exists )?(\w+)", TEXTS[name])
+    """The names of the tables, of the views or of the indexes that a migration creates, in its order."""
+    return re.findall(rf"create (?:or replace |unlogged |unique )?{what} (?:if not exists )?(\w+)", TEXTS[name])
 
 
 TABLES = sorted(table for name in NAMES for table in created(name, "table"))
 # All but users, which may be the site's own.
 OURS = [table for table in TABLES if table != "users"]
+VIEWS = sorted(view for name in NAMES for view in created(name, "view"))
 APPLIED = (0, "".join(f"applied {name}\n" for name in NAMES), "")
 NOTHING = (0, "nothing to do: every migration is applied\n", "")
 LOCKED = "Error: someone else holds a lock on a table; try again\n"
@@ -376,25 +377,29 @@ NAME_LIST = re.compile(r"relname in \((.*?)\)", re.S)
 
 def test_each_migration_looks_for_relations_of_its_names_and_the_first_for_those_of_all():
     guarded = {name: GUARD.search(text) for name, text in TEXTS.items()}
-    names = {name: set(created(name, "table") + created(name, "index")) for name in NAMES}
+    names = {name: {x for what in ("table", "view", "index") for x in created(name, what)} for name in NAMES}
     everything = set().union(*names.values()) - {"users"}
     for name in NAMES:
         guard = guarded[name]
         if not guard:
-            assert not names[name], f"{name} creates tables, and begins without the block that 0002_catalog begins with"
+            assert not names[name], (
+                f"{name} creates relations, and begins without the block that 0002_catalog begins with"
+            )
             continue
         listed = NAME_LIST.search(guard[0])
         assert listed
         wanted = everything if name == NAMES[0] else names[name]
         assert set(re.findall(r"\w+", listed[1])) == wanted, name
-        for table in set(created(name, "table")) - {"users"}:
-            assert re.search(rf"comment on table {table} is '.*\(created by progress-tracking\)';", TEXTS[name]), table
+        for what in ("table", "view"):
+            for ours in set(created(name, what)) - {"users"}:
+                comment = rf"comment on {what} {ours} is '.*\(created by progress-tracking\)';"
+                assert re.search(comment, TEXTS[name]), ours
     copies = {NAME_LIST.sub("", guard[0]) for guard in guarded.values() if guard}
     assert len(copies) == 1
 
 
 def test_a_relation_of_the_sites_with_one_of_our_names_stops_a_fresh_run_before_anything_is_created(empty):
-    cases = [(name, f"create table {name} (id text primary key)") for name in OURS]
+    cases = [(name, f"create table {name} (id text primary key)") for name in OURS + VIEWS]
     cases += [
         ("lessons", "create view lessons as select 1 as id"),
         ("progress", "create sequence progress"),
@@ -413,32 +418,35 @@ def test_a_relation_of_the_sites_with_one_of_our_names_stops_a_fresh_run_before_
 def test_a_relation_of_the_sites_stops_each_migration_that_would_create_one_of_its_name(migrated):
     for name in reversed(NAMES[1:]):
         assert rollback(migrated)[0] == 0
-        for table in created(name, "table"):
-            execute(migrated, f"create table {table} (id text)")
-            assert run(migrated, "migrate") == (1, "", TAKEN.format(table))
+        for ours in created(name, "table") + created(name, "view"):
+            execute(migrated, f"create table {ours} (id text)")
+            assert run(migrated, "migrate") == (1, "", TAKEN.format(ours))
             assert applied(migrated) == NAMES[: NAMES.index(name)]
-            execute(migrated, f"drop table {table}")
+            execute(migrated, f"drop table {ours}")
 
 
 def test_a_rollback_drops_only_what_our_comment_says_is_ours(migrated):
     for name in reversed(NAMES[1:]):
-        before = tables(migrated), applied(migrated)
-        for table in created(name, "table"):
+        before = schema(migrated), applied(migrated)
+        kinds = {ours: what for what in ("table", "view") for ours in created(name, what)}
+        for ours, what in kinds.items():
+            # Only a table can be of a version that wrote no comment.
+            earlier = "an earlier version did, make migrate adds the comment; if it was lost"
+            lost = earlier if what == "table" else "the comment was lost"
             with connected(migrated) as connection:
-                comment = connection.execute("select obj_description(%s::regclass)", [table]).fetchone()
+                comment = connection.execute("select obj_description(%s::regclass)", [ours]).fetchone()
+                assert comment
                 for none in ("null", "'learners'"):
-                    connection.execute(f"comment on table {table} is {none}")
+                    connection.execute(f"comment on {what} {ours} is {none}")
                     code, out, err = rollback(migrated)
                     assert (code, out) == (1, "")
                     assert err == (
-                        f"Error: nothing was dropped: no comment says that this service created {table}. "
-                        "If an earlier version did, make migrate adds the comment; if it was lost: "
-                        f"comment on table {table} is 'created by progress-tracking'. "
-                        'If the table is the site\'s own: docs/operating.md, "A schema of its own".\n'
+                        f"Error: nothing was dropped: no comment says that this service created {ours}. "
+                        f"If {lost}: comment on {what} {ours} is 'created by progress-tracking'. "
+                        f'If the {what} is the site\'s own: docs/operating.md, "A schema of its own".\n'
                     )
-                    assert (tables(migrated), applied(migrated)) == before
-                assert comment
-                connection.execute(sql.SQL("comment on table {} is {}").format(sql.Identifier(table), *comment))
+                connection.execute(sql.SQL(f"comment on {what} {ours} is {{}}").format(*comment))
+            assert (schema(migrated), applied(migrated)) == before
         assert rollback(migrated)[0] == 0
 
 
@@ -498,7 +506,9 @@ def test_a_table_of_ours_with_columns_of_the_operators_is_ours_once_its_comment_
 
 
 # A site that has tables of all our names, and uses yoyo itself.
-SITE = "".join(f"create table {name} (id serial primary key); insert into {name} default values; " for name in OURS)
+SITE = "".join(
+    f"create table {name} (id serial primary key); insert into {name} default values; " for name in OURS + VIEWS
+)
 SITE += """
     create table users (id uuid primary key, email text);
     insert into users values ('00000000-0000-4000-8000-000000000001', 'ada@example.org');
@@ -541,6 +551,12 @@ def test_a_schema_of_our_own_leaves_alone_a_site_that_has_tables_of_the_same_nam
     assert run(url, "migrate") == APPLIED
     assert run(url, "migrate") == NOTHING
     assert contents(empty, "public") == before
+    with connected(empty) as connection:
+        read = connection.execute(
+            "select distinct view_name, table_schema from information_schema.view_table_usage"
+            " where view_schema = 'progress'"
+        ).fetchall()
+    assert sorted(read) == [(view, "progress") for view in VIEWS]
 
 
 def test_a_schema_of_our_own_has_a_users_table_of_its_own_where_the_path_has_none(empty):

@@ -113,8 +113,10 @@ def test_a_plan_that_explodes_under_the_generic_mode_is_noticed(middle, monkeypa
     """The planner expects few completions of an unknown learner: what is joined to them is read again for each."""
     text = (SQL / "summary.sql").read_text()
     worse = text.replace(
-        "        and lesson.id not in (select lesson_id from locked)\n",
-        "        and not exists (select from locked where locked.lesson_id = lesson.id or locked.lesson_id is null)\n",
+        "from accessible_lessons\n    where\n        user_id = :'user_id'::uuid\n"
+        "        and lesson_id not in (select lesson_id from locked)\n",
+        "from accessible_lessons as lesson\n    where\n        user_id = :'user_id'::uuid\n"
+        "        and not exists (select from locked where lesson_id = lesson.lesson_id or lesson_id is null)\n",
     )
     assert worse != text
     assert any("is read" in fault for fault in faults(explained(middle, monkeypatch, worse, "force_generic_plan")))

@@ -211,19 +211,40 @@ def test_what_the_server_knows_of_e_mails_it_does_not_tell_the_role(environ, db)
         assert service.execute(known).fetchall() == []
 
 
-def test_the_tables_of_the_statements_are_known(db):
-    """Those that the server locks while it prepares them; views would be followed, too."""
-    db.execute("begin")
-    for name, statement in statements.STATEMENTS.items():
-        if not name.startswith("admin/") and name != "session":
-            assert db.pgconn.prepare(b"", statement.query).status == ExecStatus.COMMAND_OK
-    locked = db.execute(
-        "select relation::regclass::text from pg_locks inner join pg_class on relation = pg_class.oid"
-        " where pid = pg_backend_pid() and relkind in ('r', 'p') and relnamespace = 'public'::regnamespace"
-    ).fetchall()
-    db.execute("rollback")
-    assert len(locked) > 10
-    assert {table for (table,) in locked} <= set(statements.TABLES)
+def test_row_level_security_is_noticed_on_every_table_that_a_statement_reads(db):
+    """Those that the server locks while it prepares the statements, which are the tables of the views, too."""
+    with db.transaction(force_rollback=True):
+        for name, statement in statements.STATEMENTS.items():
+            if not name.startswith("admin/") and name != "session":
+                assert db.pgconn.prepare(b"", statement.query).status == ExecStatus.COMMAND_OK
+        locked = db.execute(
+            "select relation::regclass::text from pg_locks inner join pg_class on relation = pg_class.oid"
+            " where pid = pg_backend_pid() and relkind in ('r', 'p') and relnamespace = 'public'::regnamespace"
+        ).fetchall()
+    tables = sorted({table for (table,) in locked})
+    assert {"enrollments", "lesson_prerequisites"} < set(tables)
+    assert len(tables) > 10
+    statement = statements.STATEMENTS["readiness"]
+    with db.transaction(force_rollback=True):
+        for table in tables:
+            db.execute(f"alter table {table} enable row level security")
+        db.execute(f"set local role {SERVICE}")
+        row = psycopg.RawCursor(db).execute(statement.query, [json.dumps(statements.TABLES)]).fetchone()
+    assert row == (False, SERVICE, tables)
+
+
+@pytest.mark.parametrize("name", ["accessible_lessons", "progress", "learner_tag_keys"])
+def test_a_start_without_the_rights_of_this_version_is_refused(environ, db, database_url, name):
+    db.execute(f"revoke all on {name} from {SERVICE}")
+    try:
+        with pytest.raises(readiness.NotReadyError) as error:
+            readiness.check(from_environ(environ))
+    finally:
+        grant(database_url)
+    kind = "view" if name == "accessible_lessons" else "table"
+    assert str(error.value) == (
+        f"DATABASE_URL: permission denied for {kind} {name}; was deploy/grants.sql run after make migrate?"
+    )
 
 
 def assert_refused(api: FlaskClient, environ: dict[str, str], table: str, role: str = SERVICE) -> None:
@@ -241,7 +262,7 @@ def assert_refused(api: FlaskClient, environ: dict[str, str], table: str, role: 
 
 
 @pytest.mark.parametrize("policy", ["", "create policy everybody on {} using (true)"])
-@pytest.mark.parametrize("table", ["users", "progress", "lessons", "_yoyo_migration", '"Session"'])
+@pytest.mark.parametrize("table", ["users", "progress", "lessons", "enrollments", "_yoyo_migration", '"Session"'])
 def test_row_level_security_on_a_table_that_is_read_stops_the_service(make_api, environ, db, table, policy):
     db.execute(
         'create table "Session" ("sessionToken" text, "userId" uuid, expires timestamptz);'

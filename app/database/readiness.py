@@ -7,7 +7,7 @@ from typing import Any
 
 import psycopg
 from psycopg import Error, OperationalError
-from psycopg.errors import UndefinedTable
+from psycopg.errors import InsufficientPrivilege, UndefinedTable
 from psycopg.pq import ExecStatus
 from psycopg.rows import DictRow
 
@@ -21,6 +21,10 @@ MIGRATIONS = Path(__file__).parent.parent.parent / "migrations"
 
 class NotReadyError(Exception):
     """The database is not fit to serve from. The text is one line that says what to do."""
+
+
+# The user id of no learner.
+NOBODY = "00000000-0000-0000-0000-000000000000"
 
 
 def check(settings: Settings) -> None:
@@ -38,6 +42,13 @@ def check(settings: Settings) -> None:
             if pending:
                 raise NotReadyError(f"pending migrations: {', '.join(pending)}; apply them with: make migrate")
             _check_statements(connection)
+            # Preparing a statement asks for no right. These need those that the newest migrations brought.
+            for name, values in (("summary", {"user_id": NOBODY}), ("learner_tag_key", {})):
+                statements.run(connection, name, **values)
+    except InsufficientPrivilege as error:
+        raise NotReadyError(
+            f"DATABASE_URL: {error.diag.message_primary}; was deploy/grants.sql run after make migrate?"
+        ) from None
     except OperationalError as error:
         raise NotReadyError(f"DATABASE_URL: no connection: {' '.join(str(error).split())}") from None
     except Error as error:  # the role lacks a right, for instance

@@ -76,7 +76,7 @@ def access(connection: Connection, user_id: str, prices: tuple[str, ...]) -> Ite
         yield "subscription: none"
     else:
         yield f"subscription: {row['status']}, period ends {row['current_period_end'] or 'at no known time'}"
-    if not row["enrolled"]:
+    if not row["has_enrollment"]:
         yield "free path: not enrolled"
     else:
         yield f"free path: enrolled, {'until ' + row['expires_at'] if row['expires_at'] else 'for ever'}"

@@ -1,8 +1,8 @@
--- Adds a learner. It names no other column than the id: a site's own users table may have no other.
+-- Adds a learner. It writes the id alone, because a site's own users table may have no other column.
 --
 -- Parameters:
 --   user_id  uuid  the learner
--- Returns: one row, none if the learner is there already
+-- Returns: one row, none if the learner exists already
 --   id  uuid  the learner
 -- Buffers: 15 light, 15 heavy
 

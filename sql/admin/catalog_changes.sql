@@ -1,39 +1,18 @@
--- What loading a catalog would do to each module and lesson, and how many completions sit on the lesson.
+-- What loading a catalog would do to each module and lesson, and how many learners have completed the lesson.
 --
 -- Parameters:
 --   catalog  jsonb  modules, lessons and prerequisites, as app/tasks/catalog.py flattens a catalog file
--- Returns: a row per module or lesson that would be touched, modules first, in the order of the catalog
+-- Returns: a row per module or lesson that would change, modules first, in the order of the catalog
 --   kind         text     module or lesson
 --   title        text     its title after the load
 --   added        boolean  it is new
---   moved        boolean  it comes to another module
---   unpublished  boolean  it is published now, and would not be
+--   moved        boolean  it would move to another module
+--   unpublished  boolean  it is published now, and would not be then
 --   changed      boolean  its title or position, or whether it is published or free, would change
---   completions  bigint   rows of progress on it
+--   completions  bigint   how many learners have completed it
 -- Buffers: 2405 light, 2405 heavy
 
-with given_modules as (
-    select
-        id,
-        title,
-        position
-    from jsonb_to_recordset(:'catalog'::jsonb -> 'modules') as given (id uuid, title text, position integer)
-),
-
-given_lessons as (
-    select
-        id,
-        module_id,
-        title,
-        position,
-        published,
-        is_free
-    from jsonb_to_recordset(:'catalog'::jsonb -> 'lessons') as given (
-        id uuid, module_id uuid, title text, position integer, published boolean, is_free boolean
-    )
-),
-
-changes as (
+with changes as (
     select
         'module' as kind,
         given.title,
@@ -44,7 +23,7 @@ changes as (
         false as unpublished,
         modules.title != given.title or modules.position != given.position as changed,
         null::uuid as lesson_id
-    from given_modules as given
+    from jsonb_to_recordset(:'catalog'::jsonb -> 'modules') as given (id uuid, title text, position integer)
     left join modules on given.id = modules.id
     union all
     select
@@ -60,8 +39,13 @@ changes as (
         or lessons.published != given.published
         or lessons.is_free != given.is_free as changed,
         lessons.id as lesson_id
-    from given_lessons as given
-    inner join given_modules as module on given.module_id = module.id
+    from
+        jsonb_to_recordset(:'catalog'::jsonb -> 'lessons')
+            as given (
+                id uuid, module_id uuid, title text, position integer, published boolean, is_free boolean
+            )
+    inner join jsonb_to_recordset(:'catalog'::jsonb -> 'modules') as module (id uuid, position integer)
+        on given.module_id = module.id
     left join lessons on given.id = lessons.id
     union all
     select
@@ -75,7 +59,12 @@ changes as (
         false as changed,
         lessons.id as lesson_id
     from lessons
-    where lessons.published and lessons.id not in (select id from given_lessons)
+    where
+        lessons.published
+        and lessons.id not in (
+            select id
+            from jsonb_to_recordset(:'catalog'::jsonb -> 'lessons') as given (id uuid)
+        )
 )
 
 select

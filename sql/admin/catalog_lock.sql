@@ -1,5 +1,5 @@
--- Puts loads of the catalog in a row, and keeps other writers of it out, to the end of the transaction. Readers and
--- learners' marks go on.
+-- Makes other loads of the catalog, and other writers to its tables, wait until the transaction ends. Readers and the
+-- marks of learners go on.
 --
 -- Parameters: none
 -- Returns: nothing

@@ -1,32 +1,20 @@
--- Adds the modules of a catalog, and changes those that differ.
+-- Adds the modules of a catalog, and changes the modules that differ from it.
 --
 -- Parameters:
 --   catalog  jsonb  modules, lessons and prerequisites, as app/tasks/catalog.py flattens a catalog file
 -- Returns: nothing
 -- Buffers: 5 light, 5 heavy
 
-with given as (
-    select
-        id,
-        title,
-        position
-    from jsonb_to_recordset(:'catalog'::jsonb -> 'modules') as module (id uuid, title text, position integer)
-)
-
 insert into modules (id, title, position)
 select
     id,
     title,
     position
-from given
--- What is as given already is not written again.
-except
-select
-    id,
-    title,
-    position
-from modules
-on conflict (id) do update
-    set
-        title = excluded.title,
-        position = excluded.position;
+from jsonb_to_recordset(:'catalog'::jsonb -> 'modules') as given (id uuid, title text, position integer)
+where
+    -- A module that is already as the catalog says is not written again.
+    not exists (
+        select from modules
+        where modules.id = given.id and (modules.title, modules.position) = (given.title, given.position)
+    )
+on conflict (id) do update set (title, position) = (excluded.title, excluded.position);

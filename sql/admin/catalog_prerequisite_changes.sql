@@ -1,4 +1,4 @@
--- How many prerequisites loading a catalog would add to its lessons, and take from them.
+-- How many prerequisites of its lessons loading a catalog would add and remove.
 --
 -- Parameters:
 --   catalog  jsonb  modules, lessons and prerequisites, as app/tasks/catalog.py flattens a catalog file

@@ -1,4 +1,4 @@
--- Replaces the prerequisites of a catalog's lessons by the catalog's; those that stay are not written again.
+-- Makes the prerequisites of a catalog's lessons what the catalog says. A prerequisite that stays is not written again.
 --
 -- Parameters:
 --   catalog  jsonb  modules, lessons and prerequisites, as app/tasks/catalog.py flattens a catalog file

@@ -1,4 +1,4 @@
--- Gives a learner an e-mail address and a name; what is null stays as it is.
+-- Sets the e-mail address and the name of a learner. A null leaves the stored value as it is.
 --
 -- Parameters:
 --   email    text

@@ -1,4 +1,4 @@
--- Gives a learner the free path, or gives it another end.
+-- Gives a learner the free path, or changes when it ends.
 --
 -- Parameters:
 --   user_id     uuid         the learner

@@ -1,8 +1,8 @@
--- Takes the free path from a learner. Their completions stay.
+-- Takes the free path from a learner. The learner's completions stay.
 --
 -- Parameters:
 --   user_id  uuid  the learner
--- Returns: one row, none if they did not have it
+-- Returns: one row, none if the learner did not have it
 --   user_id  uuid  the learner
 -- Buffers: 10 light, 10 heavy
 

@@ -1,11 +1,11 @@
--- What is known of a subscription at Stripe, for the report of make stripe-sync.
+-- The status, the end and the learner of a subscription at Stripe, for the report of make stripe-sync.
 --
 -- Parameters:
 --   stripe_subscription_id  text  the subscription
--- Returns: one row, none if nothing is
---   status              text  as Stripe calls it
---   current_period_end  text  when its period ends, in UTC; null if it has none
---   user_id             uuid  the learner whose it is, null if they are not known
+-- Returns: one row, none if the subscription is not known
+--   status              text  the status, in Stripe's words
+--   current_period_end  text  when the period ends, in UTC; null if there is none
+--   user_id             uuid  the learner, null if not known
 -- Buffers: 10 light, 10 heavy
 
 select

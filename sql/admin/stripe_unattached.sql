@@ -1,4 +1,4 @@
--- The customers of Stripe's whose subscriptions nobody in users is known to own.
+-- The customers of Stripe's with a subscription that belongs to no known learner.
 --
 -- Parameters: none
 -- Returns: a row per customer

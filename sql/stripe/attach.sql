@@ -43,12 +43,11 @@ attached as (
 
 tied as (
     update stripe_customers
-    set user_id = learner.id
-    from users as learner
+    set user_id = claimed_user_id
     where
-        stripe_customers.customer_id = :'customer_id'::text
-        and stripe_customers.claimed_user_id = learner.id
-        and stripe_customers.user_id is distinct from learner.id
+        customer_id = :'customer_id'::text
+        and claimed_user_id in (select id from users)
+        and user_id is distinct from claimed_user_id
 ),
 
 named as (

@@ -1,7 +1,7 @@
 -- Stores what was read of the items of subscriptions, unless another event has come since.
 --
 -- Parameters:
---   items  json  a list of { "stripe_subscription_id", "items": { "event", "ends" } }, as app/stripe/events.py reads them
+--   items  json  a list of { "stripe_subscription_id", "items" }, the items as app/stripe/events.py reads them
 -- Returns: nothing
 -- Buffers: 5 light, 5 heavy
 

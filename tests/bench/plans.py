@@ -150,6 +150,7 @@ def explain(connection: psycopg.Connection[Any], name: str, learner: Learner, mo
         if name.startswith("admin/catalog"):
             # What was taken back is still there, and would be read by all that comes after.
             connection.execute("vacuum modules, lessons, lesson_prerequisites")
+            connection.execute("reindex table lessons")
     return min(plans[1:], key=lambda plan: plan.milliseconds)
 
 

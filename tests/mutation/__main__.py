@@ -1,7 +1,8 @@
 """`make mutate`: change a file in one small way, run the tests that matter for it, and see that one fails.
 
 Survivors are explained in survivors.toml, which is held to be true: one that is explained there must be a mutant, and
-must survive. FILE names one file to change, or a folder (sql, app), else all of sql/ and the pure modules are.
+must survive. FILE names one file to change, or a folder (sql, migrations, app), else all of sql/, the views that it
+reads and the pure modules are.
 """
 
 import json
@@ -36,6 +37,7 @@ MODEL = "tests/proof/test_model.py"
 STATEMENTS = "tests/test_statements.py"
 READS = [WORLDS, STATEMENTS, "tests/test_calls.py", "tests/test_counts.py", MODEL, *ONE_PLAN]
 WRITES = [WORLDS, STATEMENTS, "tests/test_counts.py", "tests/test_writes.py", MODEL, *ONE_PLAN]
+VIEWS = [*WRITES[:-2], "tests/test_access.py", "tests/test_rights.py", *ONE_PLAN]
 LOCK = ["tests/test_concurrency.py"]
 LIMITS = ["tests/test_limits.py", "-k", "not eight_clients"]
 CATALOG = [STATEMENTS, "tests/test_catalog.py", "-k", "not psql_gets and not 10_000 and not killed_midway"]
@@ -77,12 +79,19 @@ class Case(NamedTuple):
 
 
 def sql_cases() -> list[Case]:
-    """Every mutant of sql/."""
+    """Every mutant of sql/, and of the views that it reads."""
     cases = []
     for path in sorted((ROOT / "sql").rglob("*.sql")):
         name = path.relative_to(ROOT / "sql").with_suffix("").as_posix()
         file = path.relative_to(ROOT).as_posix()
         cases += [Case(file, m.id(), m.text, tests_for(name)) for m in sql.mutants(name, path.read_text())]
+    for path in sorted((ROOT / "migrations").glob("*_views.sql")):
+        # The block before the views and the index after them change no answer.
+        text = path.read_text()
+        start, end = text.index("create or replace view"), text.rindex("comment on view")
+        for mutant in sql.mutants(path.stem, text[start:end]):
+            mutated = text[:start] + mutant.text + text[end:]
+            cases.append(Case(path.relative_to(ROOT).as_posix(), mutant.id(), mutated, VIEWS))
     return cases
 
 

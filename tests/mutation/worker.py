@@ -51,8 +51,16 @@ class Given:
 
 
 def prepares(url: str, file: Path) -> bool:
-    """Whether the server takes a statement; what it does not take is noticed at the start, and is no mutant."""
+    """Whether the server takes a statement; what it does not take is noticed at the start, and is no mutant.
+
+    A migration is applied: those with mutants create their views anew each time.
+    """
     with closing(psycopg.connect(url)) as connection:
+        if file.parts[0] == "migrations":
+            with contextlib.suppress(psycopg.Error), connection.transaction():
+                connection.execute(file.read_bytes())
+                return True
+            return False
         if file.stem == "session":
             connection.execute('create table sessions ("sessionToken" text, "userId" uuid, "expires" timestamptz)')
         result = connection.pgconn.prepare(b"", statements.load(file, "sessions").query)
@@ -70,10 +78,10 @@ def tried(file: Path, tests: list[str], given: Given) -> dict[str, Any]:
         out = os.open(os.environ["MUTATION_OUTPUT"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         os.dup2(out, 1)
         os.dup2(out, 2)
-        if file.suffix == ".sql":
+        if file.parts[0] == "sql":
             name = file.relative_to("sql").with_suffix("").as_posix()
             statements.STATEMENTS[name] = statements.load(file)
-        else:
+        elif file.suffix == ".py":
             # As if nothing of ours had been imported yet.
             for module in [name for name in sys.modules if name.split(".")[0] in ("app", "tests")]:
                 del sys.modules[module]
@@ -138,6 +146,8 @@ def main() -> None:
                     answer = tried(file, request["tests"], Given(postgres=server, database_url=url))
             finally:
                 file.write_text(original)
+                if file.parts[0] == "migrations":
+                    prepares(url, file)
                 drop_others(server)
             print(json.dumps(answer), flush=True)
 

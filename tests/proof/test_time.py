@@ -45,18 +45,18 @@ def instant(db: psycopg.Connection, query: str = "select clock_timestamp()") -> 
 
 # Expiry
 
-# Which access each statement finds.
-STATEMENTS = ("summary", "module", "lessons", "modules", "outline", "next", "mark", "unmark", "admin/access")
+# The statements that tell whether the learner is enrolled.
+STATEMENTS = ("summary", "module", "lessons", "modules", "outline", "next", "mark", "unmark")
 
 
-def found(connection: psycopg.Connection) -> dict[str, str | None]:
+def found(connection: psycopg.Connection) -> dict[str, str | bool | None]:
     parameters = {"user_id": LEARNER, "module_id": uuid4(1), "lesson_id": uuid4(2), "completed_at": None}
-    access = {}
-    for name in STATEMENTS:
+    access: dict[str, str | bool | None] = {}
+    for name in (*STATEMENTS, "admin/access"):
         given = {key: parameters[key] for key in statements.STATEMENTS[name].parameters}
         row = statements.run(connection, name, **given).fetchone()
         assert row
-        access[name] = row["access"]
+        access[name] = row["enrolled" if name in STATEMENTS else "access"]
     # It runs after a write that found some, and only counts: all lessons, the free ones, none.
     row = statements.run(connection, "lesson", user_id=LEARNER, lesson_id=uuid4(2)).fetchone()
     assert row
@@ -64,8 +64,8 @@ def found(connection: psycopg.Connection) -> dict[str, str | None]:
     return access
 
 
-def expected(access: str | None) -> dict[str, str | None]:
-    return dict.fromkeys([*STATEMENTS, "lesson"], access)
+def expected(access: str | None) -> dict[str, str | bool | None]:
+    return {**dict.fromkeys(STATEMENTS, access is not None), "admin/access": access, "lesson": access}
 
 
 @pytest.fixture
