@@ -1,6 +1,6 @@
 """The two web components, for pages of any site: GET /progress-ui/…, without a session."""
 
-from functools import partial
+from collections.abc import Callable
 from pathlib import Path
 
 from flask import Blueprint, Response
@@ -20,12 +20,16 @@ HEADERS = {
 }
 
 
-def _file(content: bytes) -> Response:
-    response = Response(content, mimetype="text/javascript", headers=HEADERS)
-    tag(response, content)
-    return response
+def _view(content: bytes) -> Callable[[], Response]:
+    # A function, and no partial: Flask-Limiter asks every view for its name.
+    def file() -> Response:
+        response = Response(content, mimetype="text/javascript", headers=HEADERS)
+        tag(response, content)
+        return response
+
+    return file
 
 
 # A rule each, so that an unknown file is an unknown path like any other.
 for name, content in FILES.items():
-    blueprint.add_url_rule(f"/progress-ui/{name}", name.removesuffix(".js"), partial(_file, content))
+    blueprint.add_url_rule(f"/progress-ui/{name}", name.removesuffix(".js"), _view(content))

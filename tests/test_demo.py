@@ -157,7 +157,7 @@ def test_it_runs_in_any_folder_and_again_with_its_data(folder, start, name):
     assert answers.count('{"outcome": "applied"}') == 2
     assert answers.count(f'"lessonId" : "{FIRST}", "completed" : true') == 1
     assert answers.count(f'"lessonId" : "{FIRST}", "completed" : false') == 1
-    assert re.search(r"^ access +\|", answers, re.M)
+    assert re.search(r"^ enrolled +\|", answers, re.M)
     token = re.search(r"^FULL=(\S+)$", run.output, re.M)
     assert token
     request = urllib.request.Request(

@@ -447,7 +447,10 @@ def test_a_role_without_rights_does_not_start_the_service(environ, database_url)
         connection.execute("drop role if exists nobody_s_role")
         connection.execute("create role nobody_s_role login")
     url = database_url.replace("postgres@", "nobody_s_role@")
-    with pytest.raises(NotReadyError, match=r"^DATABASE_URL: permission denied for table _yoyo_migration$"):
+    told = (
+        r"^DATABASE_URL: permission denied for table _yoyo_migration; was deploy/grants.sql run after make migrate\?$"
+    )
+    with pytest.raises(NotReadyError, match=told):
         readiness.check(from_environ(environ | {"DATABASE_URL": url}))
 
 
