@@ -16,7 +16,10 @@ from flask.testing import FlaskClient
 
 from app.database import statements
 from app.database.statements import SQL
+from tests.conftest import both_plans
 from tests.world import LEARNER, add_module, add_user, bearer, complete, require, uuid4
+
+plan_mode = both_plans()
 
 
 @contextmanager

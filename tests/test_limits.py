@@ -1,7 +1,5 @@
 """The write limit, contract §6. The clock that counts is the database's: the tests move its hits instead of waiting."""
 
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -13,12 +11,13 @@ import psycopg
 import pytest
 
 from app.database.statements import STATEMENTS
-from tests.conftest import ROOT, free_port, running_gunicorn
+from tests.conftest import free_port, running_gunicorn
 from tests.hammer import assert_exact, assert_retry_after, hammer, write
 from tests.test_concurrency import in_background, wait_until_blocked
 from tests.world import (
     FREE_LEARNER,
     LEARNER,
+    SECRET,
     STRANGER,
     add_lesson,
     add_module,
@@ -34,14 +33,12 @@ from tests.world import (
 
 
 @pytest.fixture(scope="module", autouse=True)
-def a_minute(new_database) -> Iterator[dict[str, Any]]:
+def a_minute(migrated_database) -> Iterator[dict[str, Any]]:
     """A learner of a service with the limit as it is by default, who has just made ten writes.
 
     It begins before the tests of this file, and is asked at their end, so that the minute passes while they run.
     """
-    environ = {"DATABASE_URL": new_database(), "AUTH_JWT_SECRET": "a secret of the tests that is longer than 32 bytes"}
-    migrate = [sys.executable, "-m", "app.cli", "migrate"]
-    subprocess.run(migrate, cwd=ROOT, env=environ, check=True, stdout=subprocess.DEVNULL)
+    environ = {"DATABASE_URL": migrated_database(), "AUTH_JWT_SECRET": SECRET}
     with closing(psycopg.connect(environ["DATABASE_URL"], autocommit=True)) as connection:
         add_user(connection)
         add_module(connection, 1, 0x11)
