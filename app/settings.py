@@ -380,7 +380,7 @@ def _secrets(text: str) -> tuple[Key, ...]:
     try:
         for secret in secrets:
             HMACAlgorithm(HMACAlgorithm.SHA256).prepare_key(secret)
-    # With a public key for a secret anybody could sign. Nobody looks again: bearer.py does not at each token.
+    # Everybody knows a public key, so everybody could sign with it.
     except jwt.InvalidKeyError:
         raise ValueError("has a key in PEM or SSH form, which is no secret; see AUTH_JWT_PUBLIC_KEY") from None
     return tuple(Key("HS256", secret) for secret in secrets)

@@ -19,7 +19,7 @@ from joserfc.errors import JoseError
 from joserfc.jwk import OctKey
 from joserfc.registry import JWE_HEADER_REGISTRY, HeaderParameter
 
-from app.sessions.bearer import LEEWAY
+from app.sessions.bearer import LEEWAY_SECONDS
 from app.sessions.refusals import InvalidSessionError
 from app.settings import Settings
 
@@ -148,9 +148,9 @@ def _user_id(claims: Any, header: dict[str, Any], name: str) -> str:
     now = time.time()
     # NaN compares as false with everything, so that each must be on its right side. `iat` is not compared, as the
     # libraries do not: a site whose clock is ahead signs its learners in.
-    if not claims["exp"] > now - LEEWAY:
+    if not claims["exp"] > now - LEEWAY_SECONDS:
         raise InvalidSessionError("expired")
-    if not claims.get("nbf", now) <= now + LEEWAY:
+    if not claims.get("nbf", now) <= now + LEEWAY_SECONDS:
         raise InvalidSessionError("not yet valid")
     if not isinstance(claims[name], str):
         raise InvalidSessionError("unusable claim", name)
