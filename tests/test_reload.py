@@ -82,7 +82,7 @@ def test_a_start_on_a_database_that_never_answers_is_refused_in_one_line(checkou
         command = [sys.executable, "-m", *program]
         began = time.monotonic()
         ended = subprocess.run(command, cwd=checkout, env=settings, capture_output=True, text=True, timeout=60)
-        assert time.monotonic() - began < CHECK_SECONDS + 5
+        assert time.monotonic() - began < CHECK_SECONDS + 20
     assert ended.returncode not in (0, None)
     assert (ended.stdout, ended.stderr.count("\n")) == ("", 1)
     # The connection's own timeout, or the check's.
@@ -199,4 +199,4 @@ def test_a_reload_that_is_refused_leaves_the_master_free(serve, checkout, fault)
     began = time.monotonic()
     service.process.terminate()
     assert service.process.wait(60) == 0
-    assert time.monotonic() - began < 5  # it has nothing to answer
+    assert time.monotonic() - began < 20  # it has nothing to answer; graceful_timeout is 30 seconds
