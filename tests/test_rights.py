@@ -60,7 +60,7 @@ def everything(api: FlaskClient, db: psycopg.Connection, environ: dict[str, str]
     except readiness.NotReadyError as error:
         yield str(error)
     yield api.get("/readyz").status_code
-    for path in ("summary", "modules", "lessons", "outline", "next"):
+    for path in ("summary", "modules", "lessons", "outline", "next", "access"):
         yield api.get(f"/api/progress/{path}", headers=bearer()).status_code
     yield api.get(module_path(1), headers=bearer()).status_code
     for method in ("POST", "POST", "DELETE", "POST"):  # the last is over the limit
@@ -89,7 +89,7 @@ def test_each_right_is_one_that_some_statement_needs(make_api, environ, db, data
     add_module(db, 1, 2, 3)
     api = make_api(STRIPE_WEBHOOK_SECRET=WEBHOOK_SECRET, RATE_LIMIT_WRITES="3 per minute")
     answers = list(everything(api, db, environ))
-    assert answers == [*[200] * 10, 429, *[200] * 12, 0]
+    assert answers == [*[200] * 11, 429, *[200] * 12, 0]
     rights = db.execute(RIGHTS, {"role": SERVICE}).fetchall()
     useless = []
     try:
