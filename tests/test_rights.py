@@ -302,7 +302,7 @@ def test_a_write_whose_lock_finds_no_row_is_no_answer(make_api, db, caplog):
         for method in ("POST", "DELETE"):
             answer = api.open(lesson_path(2), method=method, headers=bearer())
             assert (answer.status_code, answer.json["code"], answer.headers["Retry-After"]) == (503, "unavailable", "2")
-            assert caplog.records[-1].__dict__["fields"]["error"] == "the lock of the learner's row found none"
+            assert caplog.records[-1].__dict__["fields"]["error"] == "lock.sql found no row of the learner"
     finally:
         db.execute("alter table users disable row level security")
     assert api.post(lesson_path(2), headers=bearer()).status_code == 200

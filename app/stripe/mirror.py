@@ -87,7 +87,7 @@ def attach_customer(connection: psycopg.Connection[Any], customer_id: str, terms
     for learner in learners:
         # The foreign key has seen the learner. Row level security hides the row, and would take the access away.
         if not statements.run(connection, "lock", user_id=learner).fetchone():
-            raise psycopg.OperationalError("the lock of the learner's row found none")
+            raise psycopg.OperationalError("lock.sql found no row of the learner")
     if learners:  # without one, leave a row that was written by hand: it may be right
         if terms.prices:
             _store_items(connection, _array(learners))
