@@ -28,7 +28,7 @@ def check(*options: str) -> bool:
 
 
 first = not hasattr(process, "progress_settings")
-if first and not check("--judge"):
+if first and not check("--apply-terms"):
     sys.exit(1)
 settings = dict(process.progress_settings)
 metrics = settings.pop("metrics")

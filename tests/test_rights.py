@@ -82,7 +82,7 @@ def everything(api: FlaskClient, db: psycopg.Connection, environ: dict[str, str]
         yield send(api, "checkout.session.completed", checkout, at)
     stripe = {"STRIPE_WEBHOOK_SECRET": WEBHOOK_SECRET, "STRIPE_PRICES": "price_1"}
     yield subprocess.run(
-        [sys.executable, "-m", "app.start", "--judge"], cwd=ROOT, env=environ | stripe, capture_output=True
+        [sys.executable, "-m", "app.start", "--apply-terms"], cwd=ROOT, env=environ | stripe, capture_output=True
     ).returncode
 
 

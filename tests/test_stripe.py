@@ -596,9 +596,9 @@ def test_a_subscription_that_does_not_count_takes_nothing_that_was_written_by_ha
 
 
 def start(environ: dict[str, str], **settings: str) -> subprocess.CompletedProcess[str]:
-    """The check that gunicorn runs before the service starts, which judges what the mirror wrote."""
+    """The check that gunicorn runs before the service starts. It applies the settings to what the mirror wrote."""
     return subprocess.run(
-        [sys.executable, "-m", "app.start", "--judge"],
+        [sys.executable, "-m", "app.start", "--apply-terms"],
         cwd=ROOT,
         env=environ | {"STRIPE_WEBHOOK_SECRET": SECRET} | settings,
         capture_output=True,
@@ -1475,7 +1475,7 @@ def test_a_sync_goes_by_stripes_clock_whatever_ours_says(api, learner, db, sync,
             "Error: STRIPE_API_KEY: is not set; it lets this read the subscriptions at Stripe",
         ),
         ({"STRIPE_API_KEY": "rk_wrong"}, 200, "Error: STRIPE_API_KEY: Stripe refuses it"),
-        ({"SUBSCRIPTION_GRACE": "long"}, 200, "Error: SUBSCRIPTION_GRACE: 'long' is not a time such as '1 hour', "),
+        ({"SUBSCRIPTION_GRACE": "long"}, 200, "Error: SUBSCRIPTION_GRACE: 'long' is not a duration such as '1 hour', "),
         ({"STRIPE_PRICES": "a b"}, 200, "Error: STRIPE_PRICES: 'a b' is not the id of a price or product at Stripe, "),
         ({}, 400, "Error: Stripe: An error on our side"),
         ({"STRIPE_API_BASE": "http://127.0.0.1:1"}, 200, "Error: Stripe: Unexpected error communicating with Stripe."),
