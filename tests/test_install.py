@@ -79,7 +79,7 @@ def test_two_at_once_install_once_and_then_there_is_nothing_to_do(checkout):
         [sys.executable, "install.py", "install", "run"], cwd=checkout, stdout=subprocess.PIPE, text=True
     )
     assert first.stdout
-    assert first.stdout.readline().startswith("install: Python")
+    assert first.stdout.readline().startswith("install: creating .venv with Python")
     assert install(checkout) == (0, "install: waiting for another make that installs into this folder\n")
     first.communicate()
     assert first.returncode == 0
@@ -96,7 +96,7 @@ def test_what_was_killed_is_installed_again_and_what_pip_cannot_install_is_one_l
     status, output = install(checkout, PIP_NO_INDEX="1")
     lines = output.splitlines()
     assert status == 1
-    assert lines[0].startswith("install: Python")
+    assert lines[0].startswith("install: creating .venv with Python")
     assert lines[-1] == "install: No matching distribution found for nothing-of-this-name==1; is there a network?"
     assert not list((checkout / ".venv").glob("installed-*"))
 
@@ -108,8 +108,8 @@ def test_an_environment_that_somebody_else_made_is_left_alone(checkout):
         (checkout / ".venv" / name).touch()
     assert install(checkout, "install", "migrate") == (
         1,
-        "install: .venv was not made by make, and is left alone: its tasks are `.venv/bin/python -m app.cli`; "
-        "or remove it\n",
+        "install: .venv was not made by make, so make does not change it; run the tasks as "
+        "`.venv/bin/python -m app.cli`, or remove .venv\n",
     )
     assert (checkout / ".venv" / "bin" / "python").exists()
 
@@ -156,7 +156,7 @@ def test_a_changed_lock_takes_nothing_from_under_what_runs(checkout):
                 (checkout / "requirements-demo.txt").write_text("# changed\n")
             status, output = install(checkout)
         assert status == 1
-        refused = rf"install: \.venv is out of date, but {who} still runs from it; stop that first\n"
+        refused = rf"install: \.venv is out of date, but {who} still runs from it; stop it first\n"
         assert re.fullmatch(refused, output)
         assert kept.exists()
     assert install(checkout)[0] == 0

@@ -1410,14 +1410,14 @@ def test_a_sync_mends_what_differs_and_says_so(api, learner, db, sync):
         [
             f"{NEW}: active until {end}, {LEARNER} -> past_due until {end}, {LEARNER}",
             f"sub_third: unknown -> trialing until {end}, {FREE_LEARNER}",
-            f"sub_nobodys: unknown -> active until {end}, of nobody known",
-            "sub_odd: left alone, it has no customer",
+            f"sub_nobodys: unknown -> active until {end}, of no known learner",
+            "sub_odd: not stored, because it has no customer",
             "fetched 4 in all",
         ],
     )
     assert copied(db) == (OLD, "active", T0 + 30 * DAY)
     assert may_learn(api, FREE_LEARNER)
-    assert sync(*stripes)[1] == ["sub_odd: left alone, it has no customer", "fetched 4 in all"]
+    assert sync(*stripes)[1] == ["sub_odd: not stored, because it has no customer", "fetched 4 in all"]
 
 
 @pytest.mark.parametrize("option", ["timezone=Asia/Tokyo", "datestyle=German", "datestyle=SQL,DMY"])
@@ -1445,7 +1445,7 @@ def test_a_sync_judges_again_what_stripe_is_not_asked_of(api, learner, db, sync)
 def test_a_sync_attaches_those_whose_learner_has_come(api, db, sync):
     deliver(api, event("created", subscription()))
     add_user(db, access=None)
-    assert sync() == (0, [f"{CUSTOMER}: now has its learner", "fetched 0 in all"])
+    assert sync() == (0, [f"{CUSTOMER}: now belongs to a learner", "fetched 0 in all"])
     assert copied(db) == (NEW, "active", T0 + 30 * DAY)
 
 
