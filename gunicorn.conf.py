@@ -12,78 +12,79 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
-# What was found fit stays with the process, since this file begins anew at each reload. A module of the service would
-# be inherited by the workers, which would go on with old code.
+# gunicorn runs this file again at each reload. So the settings that passed the check are kept in the module sys. A
+# module of the service must not be imported here: the workers would inherit it, and would go on with old code.
 process: Any = sys
 
 
 def check(*options: str) -> bool:
-    """Whether the service may start; then gunicorn's settings are kept. If not, the check itself has said why."""
+    """Return whether the service may start. If so, keep gunicorn's settings. If not, the check has said why."""
     command = [sys.executable, "-m", "app.start", *options]
     done = subprocess.run(command, cwd=Path(__file__).parent, stdout=subprocess.PIPE, check=False)
-    # Not by the exit status: gunicorn collects that of any child, and Python then takes it for 0.
+    # Do not use the exit status: gunicorn collects the status of every child, and `run` then returns 0.
     if done.stdout:
         process.progress_settings = json.loads(done.stdout)
     return bool(done.stdout)
 
 
 first = not hasattr(process, "progress_settings")
-if first and not check("--judge"):
+if first and not check("--apply-terms"):
     sys.exit(1)
 settings = dict(process.progress_settings)
 metrics = settings.pop("metrics")
 globals().update(settings)
 
-# A sync worker answers nobody else while an idle keep-alive connection is open.
+# A sync worker closes each connection after one answer. It serves nobody else while a connection is open that sends
+# nothing.
 worker_class = "gthread"
-# Seconds. Longer than proxies keep an idle connection (nginx and most balancers 60), so that never the service but the
-# proxy ends one: a request that meets a connection as it closes fails. An idle connection costs no thread, and a worker
-# that stops ends it after two seconds.
+# In seconds. Proxies keep an idle connection for less time (nginx and most load balancers for 60 seconds). So the proxy
+# closes it, and never the service: a request that comes while the service closes its connection would fail. An idle
+# connection occupies no thread. A worker that stops closes its idle connections after two seconds.
 keepalive = 75
 # A session cookie in three chunks is longer than the default of 8190 bytes.
 limit_request_field_size = 65536
-# No socket for gunicorn's own control program beside the service.
+# Open no socket for gunicorn's control program.
 control_socket_disable = True
 
 
 def when_ready(server: Any) -> None:
-    """Check before each reload, and leave the workers alone where the service could not start.
+    """Run the check before each reload. If the service could not start, keep the workers as they are.
 
-    Not while gunicorn reloads: until that is done it hears no signal, replaces no worker, and cannot be stopped. So a
-    thread checks, and passes the signal on to gunicorn afterwards.
+    A thread runs the check, and then passes the signal on to gunicorn. If gunicorn's own reload ran the check,
+    gunicorn would meanwhile handle no signal and replace no worker, and could not be stopped.
     """
-    told: SimpleQueue[int] = SimpleQueue()
+    signals: SimpleQueue[int] = SimpleQueue()
     reload: Any = signal.getsignal(signal.SIGHUP)
 
     def check_and_reload() -> None:
         while True:
-            number = told.get()
+            number = signals.get()
             try:
                 fit = check()
-            except OSError as error:  # no Python, no memory
+            except OSError as error:  # for instance, there is not enough memory
                 os.write(2, f"the check cannot be run: {error}\n".encode())
                 fit = False
             if fit:
                 reload(number, None)
             else:
-                # Not by sys.stderr: a worker that is forked meanwhile would inherit its lock as taken.
-                os.write(2, b"not reloaded: the workers go on as they were\n")
+                # Do not use sys.stderr: a worker that is forked at this moment would inherit its lock, and would hang.
+                os.write(2, b"not reloaded: the workers go on as before\n")
 
     threading.Thread(target=check_and_reload, daemon=True).start()
-    # A signal's handler may interrupt itself; of what there is to wake a thread with, only this queue allows it.
-    signal.signal(signal.SIGHUP, lambda number, _: told.put(number))
+    # A signal may interrupt its own handler. Of Python's means to wake a thread, only SimpleQueue.put() allows that.
+    signal.signal(signal.SIGHUP, lambda number, _: signals.put(number))
 
 
 if metrics:
     if first:
-        # Where the workers count together. Their library looks for it when it is imported.
+        # The folder in which all workers count. Prometheus' library reads this variable when it is imported.
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix="progress-metrics-")
     from prometheus_client import multiprocess
 
     def child_exit(server: Any, worker: Any) -> None:
-        """Take the gauges of a worker that has ended out of the sums; its counts stay."""
+        """Remove the gauges of a worker that has ended from the sums. Its counters stay."""
         multiprocess.mark_process_dead(worker.pid)  # type: ignore[no-untyped-call]
 
     def on_exit(server: Any) -> None:
-        """Take the files away with which the workers counted."""
+        """Remove the folder in which the workers counted."""
         shutil.rmtree(os.environ["PROMETHEUS_MULTIPROC_DIR"], ignore_errors=True)

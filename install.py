@@ -80,12 +80,12 @@ def make_venv():
     if (VENV / "pyvenv.cfg").exists() and not ours.exists() and not list(VENV.glob("installed*")):
         # An operator made this .venv, and a service may run from it.
         sys.exit(
-            "install: .venv was not made by make, and is left alone: its tasks are `.venv/bin/python -m app.cli`; "
-            "or remove it"
+            "install: .venv was not made by make, so make does not change it; run the tasks as "
+            "`.venv/bin/python -m app.cli`, or remove .venv"
         )
     user = user_of_venv()
     if user:
-        sys.exit("install: .venv is out of date, but {} still runs from it; stop that first".format(user))
+        sys.exit("install: .venv is out of date, but {} still runs from it; stop it first".format(user))
     try:
         import ensurepip  # noqa: F401
         import venv
@@ -100,7 +100,7 @@ def make_venv():
             "install: the PostgreSQL that `make run` and the tests bring along needs glibc 2.28 or newer (Debian 10, "
             "Ubuntu 20.04, RHEL 8); this machine has {}".format(" ".join(libc).strip() or "another C library")
         )
-    print("install: Python {} into .venv, once".format(platform.python_version()), flush=True)
+    print("install: creating .venv with Python {}".format(platform.python_version()), flush=True)
     shutil.rmtree(str(VENV), ignore_errors=True)
     try:
         VENV.mkdir(exist_ok=True)

@@ -1,4 +1,4 @@
-"""What every answer carries: ETag and 304, Cache-Control and Vary, Idempotency-Key, Learner-Tag (contract §3, §5)."""
+"""The headers of every answer: ETag, Cache-Control, Vary, Idempotency-Key and Learner-Tag (contract §3, §5)."""
 
 import re
 
@@ -7,14 +7,14 @@ from werkzeug.http import generate_etag
 
 from app.call import current_call
 
-# The answers of these blueprints are nobody's own: they are the same for every caller. Every other answer is private to
-# one learner (contract §3).
+# The answers of these blueprints are public: they are the same for every caller. Every other answer is private to one
+# learner (contract §3).
 PUBLIC_BLUEPRINTS = ("openapi", "progress_ui", "health", "metrics", "stripe")
 WRITE_ENDPOINTS = ("progress.mark", "progress.unmark")
 
 
 def answer(document: str) -> Response:
-    """Answer 200 with a JSON text as it is. The answer to a GET has an ETag, and is 304 if If-None-Match has it."""
+    """Answer 200 with a JSON text unchanged. The answer to a GET has an ETag, and is a 304 if If-None-Match has it."""
     body = f"{document}\n".encode()
     response = Response(body, mimetype="application/json")
     if request.method in ("GET", "HEAD"):
@@ -23,27 +23,27 @@ def answer(document: str) -> Response:
 
 
 def tag(response: Response, body: bytes) -> None:
-    """Give a response with this body its ETag, and make it a 304 if If-None-Match has that ETag."""
+    """Give a response with this body an ETag. Make it a 304 if If-None-Match has the same ETag."""
     etag = generate_etag(body)
     response.headers["ETag"] = f'"{etag}"'
-    # Not make_conditional(): it also handles Range, and If-Match, by a 412 with the body of a 200.
+    # make_conditional() would also obey Range and If-Match, and would answer 412 with the body of a 200.
     if "If-None-Match" in request.headers and request.if_none_match.contains_weak(etag):
         response.status_code = 304
 
 
 def is_public() -> bool:
-    """Return whether the answer to the current request is nobody's own."""
+    """Return whether the answer to the current request is the same for every caller."""
     return request.blueprint in PUBLIC_BLUEPRINTS
 
 
 def valid_idempotency_key() -> str | None:
-    """Return the Idempotency-Key of the request, or None if there is none or it may not be echoed (contract §3)."""
+    """Return the Idempotency-Key of the request. Return None if there is none or it is not valid (contract §3)."""
     key = request.headers.get("Idempotency-Key", "")
     return key if re.fullmatch(r"[!-~]{1,255}", key) else None
 
 
 def init_app(app: Flask) -> None:
-    """Give every response of `app`, errors included, the headers that all have."""
+    """Add these headers to every response of `app`, errors included."""
     app.after_request(_add_headers)
 
 

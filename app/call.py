@@ -1,4 +1,4 @@
-"""What the service knows of the request that it answers: one object, which each step of the request adds to."""
+"""What the service knows about the current request: one object, to which each step of the request adds."""
 
 from dataclasses import dataclass, field
 from time import perf_counter
@@ -19,22 +19,26 @@ class Call:
     error: str = ""  # why the request failed or was refused: for the log alone
     traceback: str = ""
     stripe: dict[str, str] = field(default_factory=dict)  # of a webhook event: event, type, reason, outcome
-    deadline: float | None = None  # of all that is asked of the database, in seconds of the monotonic clock
-    is_probe: bool = False  # it waits for less than a request may: its deadline tells nothing of the database
-    statement: str = ""  # the last that was sent; of several that were sent together, the one that failed
-    statements: list[tuple[str, float]] = field(default_factory=list)  # each trip to the database, with its seconds
-    backend_pid: int = 0  # of the last connection that was used
-    retry_after: str = ""  # seconds until the next attempt to connect, if the database was down when it was last used
+    deadline: float | None = None  # for all work in the database, in seconds of the monotonic clock
+    is_probe: bool = False  # a probe has a short deadline; that it was missed does not mean that the database is down
+    statement: str = ""  # the last one that was sent, or the one that failed of several that were sent together
+    statements: list[tuple[str, float]] = field(
+        default_factory=list
+    )  # each trip to the database: its name, its seconds
+    backend_pid: int = 0  # the server process of the last connection that was used
+    retry_after: str = (
+        ""  # seconds until the next attempt to connect; empty unless the database was down at the last use
+    )
 
 
 def begin_call(request_id: str) -> None:
-    """Begin a request: nothing is left of an earlier one in the same context."""
+    """Begin a request with an empty object, so that no value of an earlier request in the same context is left."""
     g.call = Call(request_id)
 
 
 def current_call() -> Call:
     """Return the object of the current request. Outside of a request it belongs to the application context."""
-    # One look into the context. Each attribute that is read from the proxy `g` would be another one.
+    # This looks the context up once. Each attribute of the proxy `g` would look it up again.
     known = vars(g._get_current_object())
     if "call" not in known:
         known["call"] = Call()

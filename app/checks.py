@@ -1,4 +1,4 @@
-"""What a caller sends: path ids, the Idempotency-Key, the body of a mark. Each fault is its 4xx of contract §4."""
+"""Checks of what a caller sends: the ids in the path, the Idempotency-Key, the body. A wrong value is a 4xx."""
 
 import json
 import re
@@ -12,16 +12,16 @@ from werkzeug.exceptions import RequestEntityTooLarge
 from app.answers import valid_idempotency_key
 from app.problems import Problem
 
-MAX_BODY_BYTES = 16 * 1024  # bytes
+MAX_BODY_BYTES = 16 * 1024
 
 UUID4 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}", re.ASCII | re.IGNORECASE)
 
-# Any version: a site's users may have UUIDs of other versions than 4. uuid.UUID would also accept braces, `urn:uuid:`
-# and a UUID without hyphens.
+# A UUID of any version, because a site's users may have UUIDs of other versions than 4. uuid.UUID would also accept
+# braces, `urn:uuid:` and a UUID without hyphens.
 USER_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII | re.IGNORECASE)
 
-# RFC 3339 §5.6; datetime.fromisoformat alone also takes basic forms, week dates, commas, bare dates, offsets with 99
-# minutes and, from Python 3.13 on, 24:00.
+# RFC 3339 §5.6. datetime.fromisoformat alone would also accept dates without hyphens, week dates, a comma before the
+# fraction, dates without a time, offsets with 99 minutes and, from Python 3.13 on, 24:00.
 DATE_TIME = re.compile(
     r"(\d{4}-\d\d-\d\dT(?:[01]\d|2[0-3]):\d\d:)(\d\d)(\.\d+)?(Z|[+-](?:[01]\d|2[0-3]):[0-5]\d)",
     re.ASCII | re.IGNORECASE,
@@ -29,43 +29,48 @@ DATE_TIME = re.compile(
 
 
 def lesson_id(text: str) -> str:
-    """Return a lesson id from the path as it came, or raise Problem invalid_lesson_id."""
+    """Return the lesson id of the path unchanged. Raise Problem invalid_lesson_id if it is not a UUID version 4."""
     if not UUID4.fullmatch(text):
         raise Problem("invalid_lesson_id")
     return text
 
 
 def module_id(text: str) -> str:
-    """Return a module id from the path as it came, or raise Problem invalid_module_id."""
+    """Return the module id of the path unchanged. Raise Problem invalid_module_id if it is not a UUID version 4."""
     if not UUID4.fullmatch(text):
         raise Problem("invalid_module_id")
     return text
 
 
 def idempotency_key() -> None:
-    """Raise Problem invalid_idempotency_key for one that is there and wrong."""
+    """Raise Problem invalid_idempotency_key if the request has an Idempotency-Key that is not valid."""
     if "Idempotency-Key" in request.headers and valid_idempotency_key() is None:
         raise Problem("invalid_idempotency_key")
 
 
-def body(largest: int = MAX_BODY_BYTES, detail: str | None = None) -> bytes | None:
-    """Read the request's body; None if it has no end. Raise Problem body_too_large for one over `largest` bytes."""
+def body(max_bytes: int = MAX_BODY_BYTES, detail: str | None = None) -> bytes | None:
+    """Return the body of the request. Return None if the body is cut off or its chunks are malformed.
+
+    Raises Problem body_too_large, with this `detail`, if the body has more than `max_bytes` bytes.
+    """
     try:
         data = request.get_data()
     except RequestEntityTooLarge:
         raise Problem("body_too_large", detail) from None
-    # The server's own kinds, for a body that is cut off or wrongly chunked: all the caller's doing.
+    # gunicorn and Werkzeug raise many kinds of errors for a body that is cut off or wrongly chunked. The caller is the
+    # cause of all of them.
     except Exception:  # noqa: BLE001
         return None
-    if len(data) > largest:
+    if len(data) > max_bytes:
         raise Problem("body_too_large", detail)
     return data
 
 
 def mark_body() -> str | None:
-    """Return the `completedAt` of a mark's body as UTC text for PostgreSQL, None if there is none.
+    """Return the `completedAt` of a mark's body as text in UTC for PostgreSQL. Return None if the body has none.
 
-    Raises Problem body_too_large, unsupported_media_type or invalid_body, the last with `errors`: field → messages.
+    Raises Problem body_too_large, unsupported_media_type or invalid_body. The last one has the member `errors`, which
+    maps each wrong field to its messages.
     """
     data = body()
     if data is None:
@@ -89,7 +94,10 @@ def mark_body() -> str | None:
 
 
 def date_time(text: str) -> datetime:
-    """Parse an RFC 3339 date-time to UTC, its fraction cut to microseconds. Raise ValueError, or OverflowError."""
+    """Return an RFC 3339 date-time in UTC, its fraction cut to microseconds.
+
+    Raises ValueError, or OverflowError if the year in UTC is below 1 or above 9999.
+    """
     match = DATE_TIME.fullmatch(text)
     if not match:
         raise ValueError("not an RFC 3339 date-time")
@@ -105,7 +113,7 @@ def date_time(text: str) -> datetime:
 
 
 class _Instant(fields.Field[datetime]):
-    """A `completedAt`: from 1970 to five minutes from now (contract §3)."""
+    """A `completedAt`: not before 1970, and at most five minutes in the future (contract §3)."""
 
     def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> datetime:
         if not isinstance(value, str):
@@ -127,4 +135,5 @@ class _Mark(Schema):
     completed_at = _Instant(data_key="completedAt", allow_none=True)
 
 
-_MARK = _Mark()  # built once: building it costs more than all it checks
+# Built once, because building a schema costs more than checking a body with it.
+_MARK = _Mark()

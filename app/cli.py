@@ -207,8 +207,8 @@ def stripe_sync(api_base: str | None) -> None:
     api_key = _setting("STRIPE_API_KEY", str)
     if not api_key:
         raise click.ClickException("STRIPE_API_KEY: is not set; it lets this read the subscriptions at Stripe")
-    terms = AccessTerms(_setting("SUBSCRIPTION_GRACE", settings.duration, settings.GRACE), _prices())
-    user_id_key = _setting("STRIPE_USER_ID_METADATA", str, settings.USER_ID_METADATA)
+    terms = AccessTerms(_setting("SUBSCRIPTION_GRACE", settings.duration, settings.DEFAULT_GRACE), _prices())
+    user_id_key = _setting("STRIPE_USER_ID_METADATA", str, settings.DEFAULT_USER_ID_METADATA)
     with _connect() as connection:
         _print(subscriptions.stripe_sync(connection, api_key, user_id_key, terms, api_base))
 

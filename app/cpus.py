@@ -7,17 +7,17 @@ from pathlib import Path
 
 
 def usable(root: Path = Path("/")) -> int:
-    """Count the CPUs that the process may run on, or fewer where the quota of a cgroup allows less.
+    """Return the number of CPUs that the process may run on, or less if the quota of a cgroup is less.
 
-    In a container os.cpu_count() is the host's. A part of a CPU counts as one. Source: cgroups(7), and of the Linux
-    kernel's documentation cgroup-v2.rst and sched-bwc.rst.
+    In a container, os.cpu_count() would count the CPUs of the host. A part of a CPU counts as a whole one. Sources:
+    cgroups(7), and cgroup-v2.rst and sched-bwc.rst in the documentation of the Linux kernel.
     """
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min([count, *(math.ceil(quota) for quota in _quotas(root))])
 
 
 def _quotas(root: Path) -> Iterator[float]:
-    """Every quota that holds for the process, in CPUs: that of its own cgroup and of each above it."""
+    """Yield every quota of the process, in CPUs: the quota of its own cgroup, and of each cgroup above that."""
     try:
         lines = (root / "proc/self/cgroup").read_text().splitlines()
     except OSError:  # not Linux
@@ -31,13 +31,13 @@ def _quotas(root: Path) -> Iterator[float]:
         else:
             continue
         own = Path(path.lstrip("/"))
-        # In a container the path may be the host's, of which the container sees the lowest folder as the top.
+        # In a container, the path may be the path on the host. The container sees the last folder of it as the top.
         for folder in (own, *own.parents):
             try:
                 quota, period = read(top / folder)
-            except (OSError, ValueError):  # none here: the folder is not seen, or the quota is "max"
+            except (OSError, ValueError):  # no quota: the folder is not visible, or the quota is "max"
                 continue
-            if quota > 0 and period > 0:  # -1: version 1 for none
+            if quota > 0 and period > 0:  # version 1 has -1 for no quota
                 yield quota / period
 
 

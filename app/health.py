@@ -1,4 +1,4 @@
-"""For those who watch the service, without a session: is the process alive, and can it serve?"""
+"""The probes, which need no session: is the process alive (/healthz), and can it serve requests (/readyz)?"""
 
 from time import monotonic
 
@@ -13,29 +13,29 @@ from app.service import current_service
 
 blueprint = Blueprint("health", __name__)
 
-# Seconds. A probe must not stand in the queue of the requests for long.
-READY_WITHIN = 1.0
+# A probe must not wait long behind the requests for a connection.
+MAX_READYZ_SECONDS = 1.0
 
 
 @blueprint.get("/healthz")
 def healthz() -> Response:
-    """The process answers."""
+    """Answer 200: the process is alive."""
     return _ok()
 
 
 @blueprint.get("/readyz")
 def readyz() -> Response:
-    """The database answers, is fit, and has every migration that this code was started with; else 503 `unavailable`."""
+    """Answer 200 if the database answers, is fit, and has every migration of this code; else 503 `unavailable`."""
     service = current_service()
     call = current_call()
     call.is_probe = True
-    call.deadline = monotonic() + min(READY_WITHIN, service.settings.database_timeout)
+    call.deadline = monotonic() + min(MAX_READYZ_SECONDS, service.settings.database_timeout)
     try:
         unfit = service.pool.use(
             "readiness", lambda connection: readiness.unfit(connection, service.settings), again=True
         )
         applied = service.pool.use("applied_migrations", readiness.applied_migrations, again=True)
-    except psycopg.Error as error:  # whatever it is, a role without rights, say, nothing can be served
+    except psycopg.Error as error:  # after any error, for instance a missing right, no request can be served
         return problems.unavailable(error)
     if unfit:
         raise _not_ready(f"{unfit[0].upper()}{unfit[1:]}.")

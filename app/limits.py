@@ -1,4 +1,4 @@
-"""The write limit (contract §6): Flask-Limiter's moving window, counted in PostgreSQL, or in Redis by one setting."""
+"""The write limit (contract §6): Flask-Limiter's moving window, counted in PostgreSQL or, by a setting, in Redis."""
 
 import math
 import time
@@ -21,7 +21,7 @@ from app.service import current_service, service_of
 class DatabaseStorage(Storage, MovingWindowSupport):
     """A storage for the library limits in the service's own database. A hit is one statement, in one trip.
 
-    A hit is a transaction of its own: a write that is rolled back later has counted all the same.
+    A hit is a transaction of its own. So a write counts even if it is rolled back later.
     """
 
     STORAGE_SCHEME = ["database"]  # noqa: RUF012 - as limits declares it
@@ -70,7 +70,7 @@ def init_app(app: Flask) -> None:
         return
     options: dict[str, Any] = {"wrap_exceptions": True}
     if settings.rate_limit_storage_uri:
-        # Each write waits for a Redis that hangs, and holds a thread. A healthy Redis answers in milliseconds.
+        # While Redis hangs, each write waits for it and occupies a thread. A healthy Redis answers in milliseconds.
         seconds = min(MAX_REDIS_SECONDS, settings.database_timeout / 2)
         options |= {"socket_timeout": seconds, "socket_connect_timeout": seconds}
     limiter = Limiter(
@@ -85,7 +85,7 @@ def init_app(app: Flask) -> None:
     limiter.request_filter(lambda: request.endpoint not in WRITE_ENDPOINTS)
     limit: Any = limiter.shared_limit(str(settings.rate_limit_writes), scope="writes")
     for endpoint in WRITE_ENDPOINTS:
-        # The view, and not the blueprint: a limit of the blueprint would count before the session is verified.
+        # Limit the view and not the blueprint: a limit of the blueprint would count before the session is verified.
         app.view_functions[endpoint] = limit(app.view_functions[endpoint])
     allowed = str(settings.rate_limit_writes).replace("per 1 ", "per ")
 
@@ -93,7 +93,7 @@ def init_app(app: Flask) -> None:
         return problems.respond(
             Problem(
                 "rate_limited",
-                f"At most {allowed} can be marked and unmarked. Try again after Retry-After seconds.",
+                f"The limit is {allowed} for marks and unmarks together. Try again after Retry-After seconds.",
                 {"Retry-After": str(_retry_after(limiter))},
             )
         )
@@ -105,7 +105,7 @@ def init_app(app: Flask) -> None:
 def _retry_after(limiter: Limiter) -> int:
     """Return the smallest whole number of seconds, at least 1, after which the next write is allowed."""
     refused = cast(RequestLimit, limiter.current_limit)
-    # Not its reset_at, which is a second too late: 61 for a window of 60 seconds that has just begun.
+    # `reset_at` would be a second too late: 61 seconds for a window of 60 seconds that has just begun.
     window = refused.window
     if window.remaining > 0:  # the window has moved on since the write was refused
         return 1

@@ -1,4 +1,4 @@
-"""What the service says: a line for each request, in the same form as whatever else is logged, on standard output."""
+"""The log on standard output: one line for each request, and every other message in the same form."""
 
 import json
 import logging
@@ -18,7 +18,7 @@ from app.call import begin_call, current_call
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
 
-# The fields of the call that are logged. backend_pid is %p in the log of PostgreSQL; error and traceback say why the
+# The fields of the call that are logged. backend_pid is the %p of PostgreSQL's own log. error and traceback say why the
 # request failed or was refused.
 FIELDS = ("user_id", "code", "error", "traceback", "stripe", "backend_pid")
 
@@ -26,15 +26,15 @@ _requests = logging.getLogger("progress.requests")
 
 
 def name(error: BaseException) -> str:
-    """The name of an error; of one of PostgreSQL's with its SQLSTATE: `UniqueViolation 23505`."""
+    """Return the name of an error. An error of PostgreSQL's has its SQLSTATE, too: `UniqueViolation 23505`."""
     return f"{type(error).__name__} {getattr(error, 'sqlstate', None) or ''}".rstrip()
 
 
 def describe(error: BaseException) -> str:
-    """The traceback of an error, after those of the errors that led to it.
+    """Return the traceback of an error, after the tracebacks of the errors that led to it.
 
-    The text of PostgreSQL's errors may hold values of rows, and whatever was raised while one was handled may quote it.
-    Of these only the names are told.
+    The text of an error of PostgreSQL's may hold values of rows. An error that was raised while such an error was
+    handled may quote that text. Of both kinds, only the names are returned.
     """
     chain: list[BaseException] = []
     current: BaseException | None = error
@@ -42,11 +42,12 @@ def describe(error: BaseException) -> str:
         chain.insert(0, current)
         current = current.__cause__ or (None if current.__suppress_context__ else current.__context__)
     parts = []
-    quotes = False
+    may_hold_values = False
     for each in chain:
-        quotes = quotes or isinstance(each, psycopg.Error)
-        said = [name(each), "\n"] if quotes else traceback.format_exception_only(each)
-        parts.append("".join(["Traceback (most recent call last):\n", *traceback.format_tb(each.__traceback__), *said]))
+        may_hold_values = may_hold_values or isinstance(each, psycopg.Error)
+        last_line = [name(each), "\n"] if may_hold_values else traceback.format_exception_only(each)
+        stack = traceback.format_tb(each.__traceback__)
+        parts.append("".join(["Traceback (most recent call last):\n", *stack, *last_line]))
     return "\nDuring handling of the above exception, another exception occurred:\n\n".join(parts)
 
 
@@ -56,10 +57,10 @@ class _Formatter(logging.Formatter):
 
 
 class JsonFormatter(_Formatter):
-    """A line of JSON: time, level, and the fields of a request or the message."""
+    """Writes a line of JSON: the time, the level, and the fields of a request or the message."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the line; it is ASCII, so that nothing in it can break or fake another."""
+        """Return the line. It is ASCII, so that no value in it can begin a new line or imitate one."""
         time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         line: dict[str, Any] = {"time": time, "level": record.levelname.lower()}
         line |= getattr(record, "fields", None) or {"message": record.getMessage()}
@@ -69,10 +70,10 @@ class JsonFormatter(_Formatter):
 
 
 class ReadableFormatter(_Formatter):
-    """A line for people: `14:03:07 GET /api/progress/summary 200 3 ms`, and what went wrong."""
+    """Writes a line for people: `14:03:07 GET /api/progress/summary 200 3 ms`, and then what went wrong."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the line, and a traceback below it where there is one."""
+        """Return the line, and below it the traceback if there is one."""
         time = datetime.fromtimestamp(record.created).astimezone().strftime("%H:%M:%S")
         fields = getattr(record, "fields", None)
         if fields is None:
@@ -83,48 +84,53 @@ class ReadableFormatter(_Formatter):
 
 
 def configure(level: str, formatter: logging.Formatter) -> None:
-    """Send everything of `level` and above to standard output, in the process that serves."""
+    """Write every message of `level` and above to standard output."""
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(formatter)
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     if level != "debug":
-        # They say more of each request than the request itself; of one that failed, what its own line has.
+        # These libraries log more about a request than the service does. About a failed request they repeat what the
+        # line of the request says.
         logging.getLogger("psycopg").setLevel("ERROR")
         logging.getLogger("psycopg.pool").setLevel("WARNING")
-        logging.getLogger("psycopg.pool").addFilter(_once_a_minute({}))
+        logging.getLogger("psycopg.pool").addFilter(_once_a_minute())
         logging.getLogger("flask-limiter").setLevel("WARNING")
-    # It quotes URLs, and what a server sent. What failed is told by app/keys/download.py.
+    # urllib3 quotes URLs and what a server sent. app/keys/jwks.py logs what failed, without either.
     logging.getLogger("urllib3").setLevel("ERROR")
-    logging.getLogger("gunicorn.error").addFilter(_cut_what_came)
+    logging.getLogger("gunicorn.error").addFilter(_remove_quoted_request)
 
 
-def _once_a_minute(said: dict[str, float]) -> Callable[[logging.LogRecord], bool]:
-    """Make a filter that passes each message once a minute: during an outage the pool says the same twice a second."""
+def _once_a_minute() -> Callable[[logging.LogRecord], bool]:
+    """Return a filter that lets each message pass once a minute.
+
+    During an outage the pool logs the same message twice a second.
+    """
+    last_passed: dict[str, float] = {}  # message: seconds of the monotonic clock
 
     def passes(record: logging.LogRecord) -> bool:
-        # A connection's text has its address in memory, which is another one each time.
+        # The pool's messages have the address of a connection in memory, which differs each time.
         text, now = re.sub(" at 0x[0-9a-f]+", "", record.getMessage()), monotonic()
-        if now - said.get(text, -60.0) < 60:
+        if now - last_passed.get(text, -60.0) < 60:
             return False
-        if len(said) > 100:
-            said.clear()
-        said[text] = now
+        if len(last_passed) > 100:
+            last_passed.clear()
+        last_passed[text] = now
         return True
 
     return passes
 
 
-def _cut_what_came(record: logging.LogRecord) -> bool:
-    # gunicorn quotes what it could not read of a request, or its URL: there may be a token in it.
+def _remove_quoted_request(record: logging.LogRecord) -> bool:
+    # gunicorn quotes the part of a request that it could not read, or the URL. There may be a token in both.
     if str(record.msg).startswith(("Invalid request", "Error handling request")):
         record.msg, record.args = re.split("['\"]| %s", record.msg)[0].rstrip(": "), ()
     return True
 
 
 def init_app(app: Flask) -> None:
-    """Give every request of `app` an id, which is answered and logged, and a line when it has been answered.
+    """Give every request of `app` an id and a log line. The id is in the answer and in the line.
 
-    The line has no path, for the ids in it; no header and no body, for what they may hold.
+    The line has no path, because the path may hold ids. It has no header and no body, because they may hold secrets.
     """
     app.before_request(_begin)
     app.after_request(_end)

@@ -1,4 +1,4 @@
-"""GET /metrics for Prometheus, where METRICS=on: what all workers of this service have done."""
+"""GET /metrics for Prometheus, with METRICS=on: the counts of all workers of this service."""
 
 import os
 from time import perf_counter
@@ -12,7 +12,7 @@ from app.service import current_service
 
 blueprint = Blueprint("metrics", __name__)
 
-# Around what the contract promises of the slowest one in twenty: 100 ms, and 150 ms of writes.
+# In seconds. The steps are small around the 95th percentiles that the contract promises: 100 ms, and 150 ms for writes.
 REQUEST_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.125, 0.15, 0.2, 0.3, 0.5, 1, 2.5, 5, 10)
 STATEMENT_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.15, 0.3, 0.5, 1, 2.5, 5)
 
@@ -26,26 +26,26 @@ DURATION = Histogram(
 RATE_LIMITED = Counter("progress_rate_limited_writes", "Marks and unmarks refused by the write limit.")
 STATEMENT = Histogram(
     "progress_statement_duration_seconds",
-    "One trip to the database, by the files of sql/ that were sent; a+b+c is one transaction.",
+    "Time of one trip to the database, by the files of sql/ that were sent; a+b+c is one transaction.",
     ["statement"],
     buckets=STATEMENT_BUCKETS,
 )
-STRIPE = Counter("progress_stripe_events", "Events of Stripe's webhook, by what came of them.", ["outcome"])
+STRIPE = Counter("progress_stripe_events", "Events that Stripe's webhook received, by outcome.", ["outcome"])
 POOL_SIZE = Gauge("progress_pool_connections", "Connections to the database.", multiprocess_mode="livesum")
 POOL_WAITING = Gauge("progress_pool_waiting", "Requests that wait for a connection.", multiprocess_mode="livesum")
 POOL_TIMEOUTS = Counter("progress_pool_timeouts", "Requests that got no connection in time.")
 
 
 def init_app(app: Flask) -> None:
-    """Count every request of `app`, and serve the counts."""
+    """Count every request of `app`, and serve the counts at /metrics."""
     app.register_blueprint(blueprint)
-    app.before_request(_look_at_the_pool)
+    app.before_request(_observe_pool)
     app.after_request(_count)
 
 
 @blueprint.get("/metrics")
 def exposition() -> Response:
-    """The metrics of all workers, in Prometheus' text format."""
+    """Answer with the metrics of all workers, in Prometheus' text format."""
     registry = prometheus_client.REGISTRY
     if "PROMETHEUS_MULTIPROC_DIR" in os.environ:  # set by gunicorn.conf.py
         registry = CollectorRegistry()
@@ -55,8 +55,8 @@ def exposition() -> Response:
     )
 
 
-def _look_at_the_pool() -> None:
-    # At the beginning and the end of each request: the last to come sees those who wait before it.
+def _observe_pool() -> None:
+    # This runs at the beginning and at the end of each request. A request that begins counts those that already wait.
     stats = current_service().pool.get_stats()
     POOL_SIZE.set(stats["pool_size"])
     POOL_WAITING.set(stats["requests_waiting"])
@@ -75,5 +75,5 @@ def _count(response: Response) -> Response:
         STRIPE.labels(call.stripe["outcome"]).inc()
     if call.error in ("PoolTimeout", "DownError"):
         POOL_TIMEOUTS.inc()
-    _look_at_the_pool()
+    _observe_pool()
     return response

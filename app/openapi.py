@@ -1,4 +1,4 @@
-"""The contract in writing, for callers and their tools: GET /openapi.yaml, without a session."""
+"""GET /openapi.yaml, which needs no session: the OpenAPI document, for callers and their tools."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ DOCUMENT = Path(__file__).with_name("openapi.yaml").read_bytes()
 
 @blueprint.get("/openapi.yaml")
 def document() -> Response:
-    """The OpenAPI document, to be cached by anyone."""
+    """Answer with the OpenAPI document. Every cache may keep it."""
     response = Response(DOCUMENT, mimetype="application/yaml", headers={"Cache-Control": "public, max-age=300"})
     tag(response, DOCUMENT)
     return response

@@ -1,4 +1,4 @@
-"""Every error answer (contract §4): RFC 9457 problem documents, made here and nowhere else."""
+"""Every error answer (contract §4) is a problem document of RFC 9457, and is made here."""
 
 import json
 from typing import Any, cast
@@ -11,20 +11,20 @@ from werkzeug.http import HTTP_STATUS_CODES
 from app import logs
 from app.call import current_call
 
-# code: status and what to do about it, where the place that raises it knows no better.
+# code: status, and the detail, which says what to do. The place that raises a problem may give a more exact detail.
 CODES = {
     "unauthenticated": (401, "Sign in: send the site's session cookie, or Authorization: Bearer <token>."),
     "other_learner": (
         412,
-        "Learner-Tag is not that of this session's learner, so nothing was stored. Read the learner's progress again,"
-        " then send the tag of that answer.",
+        "The Learner-Tag of this request is not the tag of the learner who is signed in, so nothing was stored. Read"
+        " the progress again, then send the Learner-Tag of that answer.",
     ),
     "cross_site_request": (
         403,
-        "A page of another origin may not write with a cookie. Call from the site itself, or have the origin allowed"
-        " (ALLOWED_ORIGINS).",
+        "A page of another origin must not write with a cookie. Call from a page of the site itself, or ask the"
+        " operator to add the origin to ALLOWED_ORIGINS.",
     ),
-    "rate_limited": (429, "Too many changes at once. Try again after Retry-After seconds."),
+    "rate_limited": (429, "Too many writes in a short time. Try again after Retry-After seconds."),
     "invalid_lesson_id": (400, "The lesson id in the path must be a UUID version 4, as 8-4-4-4-12 hexadecimal digits."),
     "invalid_module_id": (400, "The module id in the path must be a UUID version 4, as 8-4-4-4-12 hexadecimal digits."),
     "invalid_idempotency_key": (400, "Send an Idempotency-Key of 1 to 255 visible ASCII characters, or none."),
@@ -34,8 +34,8 @@ CODES = {
     "not_enrolled": (403, "Progress needs an active subscription or an enrollment in the free lessons."),
     "lesson_not_found": (404, "There is no lesson with this id."),
     "module_not_found": (404, "There is no module with this id that has lessons for this learner."),
-    "lesson_not_available": (400, "This lesson is unpublished, or not part of what this learner has access to."),
-    "lesson_locked": (409, "Complete the lessons in prerequisites first."),
+    "lesson_not_available": (400, "This lesson is unpublished, or this learner has no access to it."),
+    "lesson_locked": (409, "First complete the lessons that are listed in prerequisites."),
     "invalid_signature": (
         400,
         "The Stripe-Signature header is missing, too old, or not made with the secret of this endpoint"
@@ -43,8 +43,8 @@ CODES = {
     ),
     "not_found": (404, "There is nothing at this path. All calls are under /api/progress."),
     "method_not_allowed": (405, "Use one of the methods in the Allow header."),
-    "internal_error": (500, "The service failed. Try again; if it stays, tell those who run it."),
-    "unavailable": (503, "The service cannot reach its database in time. Try again after Retry-After seconds."),
+    "internal_error": (500, "The service failed. Try again. If it fails again, send the X-Request-Id to its operator."),
+    "unavailable": (503, "The storage of the service does not answer in time. Try again after Retry-After seconds."),
 }
 
 RETRY_AFTER = "2"
@@ -52,40 +52,44 @@ RETRY_AFTER = "2"
 UNAVAILABLE = (
     psycopg.OperationalError,
     psycopg.InterfaceError,
-    # A database that is set to read only. On a standby it is a StandbyError.
+    # The database is set to read only. (A standby is a StandbyError.)
     psycopg.errors.ReadOnlySqlTransaction,
-    # A worker that was frozen within a transaction, and found it ended.
+    # A worker was frozen in the middle of a transaction, and the server has ended the transaction.
     psycopg.errors.IdleInTransactionSessionTimeout,
     psycopg.errors.TransactionTimeout,
 )
 
 
 class Problem(Exception):  # noqa: N818 - the RFC's word
-    """An error answer. `code` is a key of CODES; `members` are added to the document, `headers` to the response."""
+    """An error answer. `code` is a key of CODES. `members` go into the document, `headers` into the response."""
 
     def __init__(
         self, code: str, detail: str | None = None, headers: dict[str, str] | None = None, **members: Any
     ) -> None:
         super().__init__(code)
         self.code = code
-        self.status, standard = CODES[code]
-        self.detail = detail or standard
+        self.status, usual_detail = CODES[code]
+        self.detail = detail or usual_detail
         self.headers = headers or {}
         self.members = members
 
 
 def init_app(app: Flask) -> None:
-    """Answer whatever fails in `app`, on known and unknown paths, with a problem document."""
+    """Answer every failure in `app`, on known and unknown paths, with a problem document."""
     app.register_error_handler(Problem, respond)
     app.register_error_handler(HTTPException, _http_exception)
     for error in UNAVAILABLE:
         app.register_error_handler(error, unavailable)
     app.register_error_handler(Exception, _internal_error)
-    app.before_request(_double_slash)
+    app.before_request(_refuse_double_slash)
 
 
 def respond(problem: Problem) -> Response:
-    """Make the response of a problem. Its type is about:blank, as `code` says it all; so its title is the status's."""
+    """Return the response of a problem.
+
+    `code` already names the problem, so the type is about:blank. Then the title is the name of the status (RFC 9457
+    §4.2.1).
+    """
     current_call().code = problem.code
     document = {
         "type": "about:blank",
@@ -100,8 +104,8 @@ def respond(problem: Problem) -> Response:
     )
 
 
-def _double_slash() -> None:
-    # Werkzeug drops the slashes that a path begins with but for one, so only the environment still has them.
+def _refuse_double_slash() -> None:
+    # Werkzeug removes all but one of the slashes at the beginning of a path. Only the WSGI environment still has them.
     if "//" in request.environ.get("PATH_INFO", ""):
         raise Problem("not_found")
 
@@ -109,9 +113,10 @@ def _double_slash() -> None:
 def _http_exception(error: HTTPException) -> Response:
     original = getattr(error, "original_exception", None)
     if original is not None:
-        # Raised by an error handler or an after-request hook. Flask puts an InternalServerError around it.
+        # An error handler or an after-request hook raised this error, and Flask wrapped it in an InternalServerError.
         return cast(Response, current_app.handle_user_exception(original))
-    if _wants_a_websocket():  # there is no such thing here; Werkzeug says so of GET alone
+    # The service has no WebSocket routes. Werkzeug would answer 400 or 405, depending on the method.
+    if _wants_a_websocket():
         return respond(Problem("not_found"))
     if isinstance(error, MethodNotAllowed):
         return respond(Problem("method_not_allowed", headers={"Allow": ", ".join(sorted(error.valid_methods or ()))}))
@@ -120,16 +125,16 @@ def _http_exception(error: HTTPException) -> Response:
 
 
 def _wants_a_websocket() -> bool:
-    """Whether Werkzeug took the request for one of WebSocket, which it then compares with no route of HTTP."""
+    """Return whether Werkzeug takes the request for a WebSocket request, which matches no HTTP route."""
     connection, upgrade = (request.headers.get(name, "").lower() for name in ("Connection", "Upgrade"))
     return "upgrade" in (token.strip() for token in connection.split(",")) and upgrade == "websocket"
 
 
 def unavailable(error: Exception) -> Response:
-    """Answer 503 for a failure of what the service stands on: its database, or the storage of the write limit."""
-    # OperationalError is psycopg's name for the SQLSTATE classes 08, 40, 53, 54, 55, 57 and 58, for a pool without a
-    # free connection and for a connection that broke; InterfaceError for one that broke earlier. limits puts an error
-    # of its own around what its storage met.
+    """Answer 503: the database failed, or the storage of the write limit did."""
+    # psycopg raises OperationalError for the SQLSTATE classes 08, 40, 53, 54, 55, 57 and 58, for a pool without a free
+    # connection, and for a connection that breaks. It raises InterfaceError for a connection that broke earlier. The
+    # library limits wraps an error of its storage in an error of its own.
     current_call().error = logs.name(getattr(error, "storage_error", error))
     retry_after = current_call().retry_after or RETRY_AFTER
     return respond(Problem("unavailable", headers={"Retry-After": retry_after}))

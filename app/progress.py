@@ -1,4 +1,4 @@
-"""The learner's calls of contract §3: check, statement, answer."""
+"""The learner's calls (contract §3). Each view is: check the input, run the statement, answer."""
 
 from typing import Any
 
@@ -16,13 +16,13 @@ blueprint = Blueprint("progress", __name__, url_prefix="/api/progress")
 
 @blueprint.get("/summary")
 def summary() -> Response:
-    """How far the learner is over everything they may take."""
+    """Answer how far the learner is, over all lessons that the learner may take."""
     return answer(_read("summary"))
 
 
 @blueprint.get("/modules/<module_id>")
 def module(module_id: str) -> Response:
-    """How far the learner is in one module, and its eligible lessons."""
+    """Answer how far the learner is in one module, with its eligible lessons."""
     document = _read("module", module_id=checks.module_id(module_id))
     if document is None:
         raise Problem("module_not_found")
@@ -31,25 +31,25 @@ def module(module_id: str) -> Response:
 
 @blueprint.get("/lessons")
 def lessons() -> Response:
-    """The eligible lessons that the learner has completed."""
+    """Answer with the eligible lessons that the learner has completed."""
     return answer(_read("lessons"))
 
 
 @blueprint.get("/modules")
 def modules() -> Response:
-    """How far the learner is in each of their modules, and overall."""
+    """Answer how far the learner is in each accessible module, and overall."""
     return answer(_read("modules"))
 
 
 @blueprint.get("/outline")
 def outline() -> Response:
-    """Every lesson that the learner may take, and how it stands."""
+    """Answer with every accessible lesson: completed, locked or neither."""
     return answer(_read("outline"))
 
 
 @blueprint.get("/next")
 def next_lesson() -> Response:
-    """The lesson to go on with."""
+    """Answer with the lesson that the learner should take next."""
     return answer(_read("next"))
 
 
@@ -69,10 +69,10 @@ def mark(lesson_id: str) -> Response:
 
 @blueprint.delete("/lessons/<lesson_id>")
 def unmark(lesson_id: str) -> Response:
-    """Take the mark of a lesson back."""
+    """Remove the mark of a lesson."""
     lesson_id = checks.lesson_id(lesson_id)
     checks.idempotency_key()
-    checks.body()  # for its size alone
+    checks.body()  # only to refuse a body that is too large
     return _write("unmark", lesson_id=lesson_id)
 
 
@@ -85,7 +85,7 @@ def _read(name: str, enrolled_only: bool = True, **parameters: str) -> Any:
 
 def _write(name: str, lesson_id: str, **parameters: str | None) -> Response:
     learner: dict[str, str | None] = {"user_id": current_call().user_id}
-    # Three statements, since one that waited for the lock keeps the view of the data it had before the wait.
+    # Three statements, because a statement that waited for the lock still sees the data from before the wait.
     lock, write, lesson = current_service().pool.transaction(
         ("lock", learner),
         (name, {**learner, "lesson_id": lesson_id, **parameters}),
@@ -95,9 +95,9 @@ def _write(name: str, lesson_id: str, **parameters: str | None) -> Response:
     if not outcome["enrolled"]:
         raise Problem("not_enrolled")
     if lock is None:
-        # Row level security hides the learner's row, or the learner was added since. Writes at the same time would not
-        # have waited, so that the counts may be wrong.
-        current_call().error = "the lock of the learner's row found none"
+        # Row level security hides the learner's row, or the row was added after lock.sql ran. So nothing was locked:
+        # another write of this learner may have run at the same time, and the counts may be wrong.
+        current_call().error = "lock.sql found no row of the learner"
         raise Problem("unavailable", headers={"Retry-After": RETRY_AFTER})
     if not outcome["known"]:
         raise Problem("lesson_not_found")

@@ -1,4 +1,4 @@
-"""The two web components, for pages of any site: GET /progress-ui/…, without a session."""
+"""GET /progress-ui/…, which needs no session: the two web components, for pages of any site."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -11,17 +11,18 @@ blueprint = Blueprint("progress_ui", __name__)
 
 FILES = {path.name: path.read_bytes() for path in sorted(Path(__file__).with_name("static").glob("*.js"))}
 HEADERS = {
-    # A browser asks for each file again, which is a 304 most times. The files import each other by plain names, so that
-    # old ones that a browser still holds must not meet new ones after a deploy.
+    # A browser asks for each file again, and most answers are a 304. The files import each other by plain names. So
+    # after a deploy, a browser must not load old files from its cache together with new ones.
     "Cache-Control": "public, no-cache",
-    # Modules of another origin only run with CORS; the files are nobody's own, so that any page may have them.
+    # A browser loads a module of another origin only with CORS. The files are the same for everyone, so every page may
+    # have them.
     "Access-Control-Allow-Origin": "*",
     "X-Content-Type-Options": "nosniff",
 }
 
 
 def _view(content: bytes) -> Callable[[], Response]:
-    # A function, and no partial: Flask-Limiter asks every view for its name.
+    # A function and not a partial: Flask-Limiter reads the __name__ of every view, and a partial has none.
     def file() -> Response:
         response = Response(content, mimetype="text/javascript", headers=HEADERS)
         tag(response, content)
@@ -30,6 +31,6 @@ def _view(content: bytes) -> Callable[[], Response]:
     return file
 
 
-# A rule each, so that an unknown file is an unknown path like any other.
+# Each file has a rule of its own, so the answer to an unknown file is the 404 of every unknown path.
 for name, content in FILES.items():
     blueprint.add_url_rule(f"/progress-ui/{name}", name.removesuffix(".js"), _view(content))

@@ -1,4 +1,4 @@
-"""What one process of the service holds for all of its requests: one object, which belongs to the Flask application."""
+"""What one process of the service keeps for all its requests: one object, which belongs to the Flask application."""
 
 from dataclasses import dataclass
 from typing import cast
@@ -17,10 +17,10 @@ class Service:
 
     settings: Settings
     pool: Pool
-    migrations: list[str]  # the names of those that this code was started with
-    session_statement: Statement | None  # with AUTH_SESSION_TABLE
-    key_set: KeySet | None  # with AUTH_JWKS_URL
-    learner_tag_key: bytes | None  # None until it is read from the database, where no setting holds a secret
+    migrations: list[str]  # their names, as they were when the process started
+    session_statement: Statement | None  # None without AUTH_SESSION_TABLE
+    key_set: KeySet | None  # None without AUTH_JWKS_URL
+    learner_tag_key: bytes | None  # if no setting holds a secret: None until it is read from the database
 
 
 def service_of(app: Flask) -> Service:

@@ -1,4 +1,4 @@
-"""The environment, read once into one frozen object. A missing or wrong value is one line that names it."""
+"""The settings: the environment, read once into one frozen object. An error is one line that names the setting."""
 
 import os
 import re
@@ -26,13 +26,13 @@ T = TypeVar("T")
 
 PublicKey = RSAPublicKey | EllipticCurvePublicKey | Ed25519PublicKey
 
-GRACE = "1 hour"
-USER_ID_METADATA = "userId"
+DEFAULT_GRACE = "1 hour"
+DEFAULT_USER_ID_METADATA = "userId"
 ALGORITHMS = ("HS256", "RS256", "ES256", "EdDSA")
 
 
-# Parameters that Prisma and others put into a database URL, and what to write here instead.
-INSTEAD = {
+# Parameters that Prisma and others put into a database URL, and what to write for this service.
+URL_PARAMETER_ADVICE = {
     "schema": "instead of schema write options=-csearch_path%3D and the schema's name",
     "pgbouncer": "instead of pgbouncer set PREPARE_THRESHOLD=off",
     "statement_cache_size": "instead of statement_cache_size set PREPARE_THRESHOLD",
@@ -44,17 +44,17 @@ INSTEAD = {
 }
 
 
-# A price that was a plan once may have any name, such as `gold`.
+# The id of a price that was created as a plan may be any word, such as `gold`.
 STRIPE_ID = re.compile(r"[A-Za-z0-9_.:/@+-]{1,255}", re.ASCII)
 
 
 class SettingsError(ValueError):
-    """A setting is missing or wrong. Its text is one line that begins with the setting's name."""
+    """A setting is missing or wrong. The text is one line that begins with the name of the setting."""
 
 
 @dataclass(frozen=True)
 class Key:
-    """A key that verifies signed tokens, and the one algorithm that it is used with: its type's."""
+    """A key that verifies signed tokens. It is used with one algorithm only, which the type of the key decides."""
 
     algorithm: str
     material: str | PublicKey
@@ -62,10 +62,10 @@ class Key:
 
 @dataclass(frozen=True)
 class Settings:
-    """What the service runs with (contract §7); docs/operating.md explains each setting."""
+    """Every setting of the service (contract §7). docs/operating.md explains each one."""
 
     database_url: str
-    database_timeout: float
+    database_timeout: float  # seconds
     prepare_threshold: int | None
     auth_secrets: tuple[str, ...]
     auth_cookie_name: str | None
@@ -82,7 +82,7 @@ class Settings:
     stripe_webhook_secrets: tuple[str, ...]
     stripe_user_id_metadata: str
     stripe_prices: tuple[str, ...]
-    subscription_grace: int
+    subscription_grace: int  # seconds
     metrics: bool
     log_level: str
     host: str
@@ -93,7 +93,7 @@ class Settings:
 
 
 def from_environ(environ: Mapping[str, str] = os.environ) -> Settings:
-    """Read every setting; raise SettingsError for the first that is wrong. An empty value is as if it were unset."""
+    """Read every setting. Raise SettingsError for the first one that is wrong. An empty value counts as unset."""
 
     def read(name: str, parse: Callable[[str], T], default: str = "") -> T:
         try:
@@ -118,13 +118,13 @@ def from_environ(environ: Mapping[str, str] = os.environ) -> Settings:
         auth_jwt_issuer=read("AUTH_JWT_ISSUER", str) or None,
         auth_user_id_claim=read("AUTH_USER_ID_CLAIM", str, "sub"),
         allowed_origins=read("ALLOWED_ORIGINS", _origins),
-        # Not as if it were unset: empty turns the limit off.
+        # Here an empty value does not count as unset: it turns the limit off.
         rate_limit_writes=read("RATE_LIMIT_WRITES", _limit, "" if "RATE_LIMIT_WRITES" in environ else "10 per minute"),
         rate_limit_storage_uri=read("RATE_LIMIT_STORAGE_URI", _storage_uri),
         stripe_webhook_secrets=read("STRIPE_WEBHOOK_SECRET", _comma_separated_secrets),
-        stripe_user_id_metadata=read("STRIPE_USER_ID_METADATA", str, USER_ID_METADATA),
+        stripe_user_id_metadata=read("STRIPE_USER_ID_METADATA", str, DEFAULT_USER_ID_METADATA),
         stripe_prices=read("STRIPE_PRICES", stripe_ids),
-        subscription_grace=read("SUBSCRIPTION_GRACE", duration, GRACE),
+        subscription_grace=read("SUBSCRIPTION_GRACE", duration, DEFAULT_GRACE),
         metrics=read("METRICS", _on_or_off, "off"),
         log_level=read("LOG_LEVEL", _log_level, "info"),
         host=read("HOST", _host, "127.0.0.1"),
@@ -136,21 +136,24 @@ def from_environ(environ: Mapping[str, str] = os.environ) -> Settings:
     ways = (settings.auth_secrets, settings.auth_session_table, settings.auth_jwt_keys, settings.auth_jwks_url)
     if not any(ways):
         raise SettingsError(
-            "AUTH_SECRET: neither it nor AUTH_SESSION_TABLE, AUTH_JWT_SECRET, AUTH_JWT_PUBLIC_KEY nor AUTH_JWKS_URL is"
-            " set; without one no session verifies"
+            "AUTH_SECRET: is not set, and neither is AUTH_SESSION_TABLE, AUTH_JWT_SECRET, AUTH_JWT_PUBLIC_KEY or"
+            " AUTH_JWKS_URL; set one of them, for without it no session can be verified"
         )
     return settings
 
 
 def value_of(name: str, environ: Mapping[str, str] = os.environ) -> str:
-    """Return the text of a variable, empty if it is unset; raise ValueError for one with quotation marks around it."""
+    """Return the text of a variable, empty if it is unset.
+
+    Raises ValueError if the text has quotation marks around it or is not UTF-8.
+    """
     text = environ.get(name, "").strip()
     if not text.isascii():
         try:
             text.encode()
-        except UnicodeEncodeError:  # Python's form of bytes that are none
+        except UnicodeEncodeError:  # Python reads bytes that are not UTF-8 as lone surrogates
             raise ValueError("is not UTF-8 text") from None
-    # A table's own name may need quotation marks.
+    # In the name of a table, quotation marks have a meaning.
     return text if name == "AUTH_SESSION_TABLE" else _without_quotes(text)
 
 
@@ -158,24 +161,27 @@ def _without_quotes(text: str) -> str:
     # docker --env-file keeps quotation marks as part of the value. Without this check the service would start with a
     # wrong secret, and no session would decrypt.
     if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'":
-        raise ValueError("has quotation marks around it, which nothing takes off here; write it without them")
+        raise ValueError("has quotation marks around it, which would be a part of the value; write it without them")
     return text
 
 
 def database_url(text: str) -> str:
-    """Check a libpq URL without connecting; raise ValueError without repeating it, for it may hold a password."""
+    """Return a libpq URL after checking its form, without a connection.
+
+    Raises ValueError. Its text never repeats the URL, which may hold a password.
+    """
     if not text:
         raise ValueError("is not set; it names the database, e.g. postgresql://user@host/progress")
     if not re.match(r"postgres(ql)?://", text):
-        raise ValueError("is not a libpq URL; it begins with postgresql://")
+        raise ValueError("is not a libpq URL, which begins with postgresql://")
     try:
         parts = conninfo_to_dict(text)
     except psycopg.ProgrammingError:
         raise ValueError(
-            _unknown_parameters(text)
-            or "is not a libpq URL; it reads like postgresql://user:password@host:5432/progress"
+            _unknown_parameters(text) or "is not a libpq URL, such as postgresql://user:password@host:5432/progress"
         ) from None
-    # An @ or / in a password ends it early; what libpq then says of the host or the port would show the rest of it.
+    # An @ or / in a password ends the password early. libpq takes the rest for the host or the port, and its error
+    # would show it.
     hosts = str(parts.get("host", "")).split(",")
     ports = filter(None, str(parts.get("port", "")).split(","))
     if any("@" in host[1:] and not host.startswith("/") for host in hosts) or not all(map(_is_port, ports)):
@@ -184,36 +190,37 @@ def database_url(text: str) -> str:
 
 
 def _unknown_parameters(url: str) -> str:
-    """Say what to write instead of what libpq does not know after the ? of a URL; empty if it knows all of it."""
+    """Return what to write instead of the parameters of a URL that libpq does not know; empty if it knows all."""
     query = url.partition("?")[2]
-    # With an @ after the ?, this may be part of a password, which no message may repeat.
+    # With an @ after the ?, the text may be a part of the password. No message may repeat that.
     if "@" in query:
         return ""
     known = {option.keyword.decode() for option in psycopg.pq.Conninfo.get_defaults()}
     advice = []
     for place, (name, value) in enumerate((pair.partition("=")[::2] for pair in query.split("&")), 1):
-        if name in INSTEAD:
-            advice.append(INSTEAD[name])
+        if name in URL_PARAMETER_ADVICE:
+            advice.append(URL_PARAMETER_ADVICE[name])
         elif name == "ssl" and value != "true":
             advice.append("instead of ssl write sslmode=disable, sslmode=require or sslmode=verify-full")
         elif "=" in value and name in known:
             advice.append("write = as %3D in the value of a parameter")
         elif name not in known and name != "ssl" and value and re.fullmatch("[A-Za-z_][A-Za-z0-9_]{0,39}", name):
-            # Parameters are in lower case. Anything else may be a password with an & in it.
+            # libpq's parameters are in lower case. Any other word may be a part of a password that has an & in it.
             named = re.fullmatch("[a-z_]+", name)
             advice.append(f"leave out {name!r}" if named else f"leave out number {place} after the ?")
     return f"has parameters that libpq does not know: {'; '.join(dict.fromkeys(advice))}" if advice else ""
 
 
 def _limit(text: str) -> RateLimitItem | None:
-    # Flask-Limiter itself only logs what it cannot read, and lets every write through.
+    # Flask-Limiter only logs a limit that it cannot read, and then allows every write.
     if not text:
         return None
     try:
         limits = parse_many(text)
     except ValueError:
         limits = []
-    # Of several, the first would count writes that the second refuses; and limits takes "per 0 minutes" for one.
+    # Of two limits, the first would count writes that the second refuses. The library reads "per 0 minutes" as "per 1
+    # minute".
     if len(limits) != 1 or re.search(r"\b0+\b", text):
         raise ValueError(f"{text!r} is not a limit such as '10 per minute' or '5 per 10 seconds'")
     return limits[0]
@@ -224,7 +231,7 @@ def _storage_uri(text: str) -> str | None:
         return None
     try:
         parts = urlsplit(text)
-        # Others of limits' storages would count in each worker for itself, or not exactly.
+        # The other storages of the library limits count each worker alone, or not exactly.
         valid = parts.scheme in ("redis", "rediss") and bool(parts.hostname) and parts.port != 0
     except ValueError:
         valid = False
@@ -234,7 +241,7 @@ def _storage_uri(text: str) -> str | None:
 
 
 def duration(text: str) -> int:
-    """Return the seconds of `90 seconds`, `30 minutes`, `1 hour`, `2 days` or `0`."""
+    """Return a duration such as `90 seconds`, `30 minutes`, `1 hour`, `2 days` or `0` in seconds."""
     if text == "0":
         return 0
     found = re.fullmatch(r"([0-9]{1,6}) (second|minute|hour|day)s?", text)
@@ -242,11 +249,11 @@ def duration(text: str) -> int:
         seconds = int(found[1]) * {"second": 1, "minute": 60, "hour": 3600, "day": 86400}[found[2]]
         if seconds <= 366 * 86400:
             return seconds
-    raise ValueError(f"{text!r} is not a time such as '1 hour', '30 minutes', '2 days' or '0', a year at most")
+    raise ValueError(f"{text!r} is not a duration such as '1 hour', '30 minutes', '2 days' or '0', of a year at most")
 
 
 def stripe_ids(text: str) -> tuple[str, ...]:
-    """Return the comma-separated ids of Stripe's prices and products; raise ValueError for what can be none."""
+    """Return the comma-separated ids of prices and products. Raise ValueError for a text that Stripe gives to none."""
     ids = _list(text)
     for each in ids:
         if not STRIPE_ID.fullmatch(each):
@@ -271,7 +278,7 @@ def _is_port(text: str) -> bool:
 
 
 def _host(text: str) -> str:
-    # gunicorn would try five times, and then not say which setting it was.
+    # gunicorn would try a wrong address five times, and its error would not name the setting.
     try:
         socket.getaddrinfo(text, None)
     except (OSError, UnicodeError):
@@ -338,13 +345,14 @@ def _cookie_name(text: str) -> str | None:
 
 
 def _table(text: str) -> str | None:
-    """Quote the name of a table or view, with its schema or without, as it stands: `"Session"`, `auth.sessions`."""
+    """Return the name of a table or view, with or without a schema, in quotation marks: `"auth"."sessions"`."""
     if not text:
         return None
     part = r'"(?:[^"\x00]|"")+"|[A-Za-z_][A-Za-z0-9_$]*'
     if not re.fullmatch(rf"(?:{part})(?:\.(?:{part}))?", text):
         raise ValueError(f'{text!r} is not the name of a table, such as sessions, "Session" or auth.sessions')
-    # What PostgreSQL does to a name without quotes, so that every name can carry them.
+    # PostgreSQL reads a name without quotation marks in lower case. After the same change here, every name can have
+    # quotation marks.
     return ".".join(name if name[0] == '"' else f'"{name.lower()}"' for name in re.findall(part, text))
 
 
@@ -358,31 +366,33 @@ def _jwks_url(text: str) -> str | None:
     except ValueError:
         valid = False
     if not valid or not (parts.scheme == "https" or (parts.scheme == "http" and local)):
-        raise ValueError("is not an https URL (http is for this machine only)")
+        raise ValueError("is not an https URL (http is allowed for this machine only)")
     return text
 
 
 def _origins(text: str) -> frozenset[str]:
     origins = _list(text)
     for origin in origins:
-        # As browsers send it: scheme and host in lower case, a port only where it is not the scheme's own.
+        # Browsers send the scheme and the host in lower case, and the port only if it is not the default of the scheme.
         if not re.fullmatch(r"https?://(\[[0-9a-f:.]+\]|[a-z0-9_-]+(\.[a-z0-9_-]+)*)(:[1-9][0-9]{0,4})?", origin):
             raise ValueError(f"{origin!r} is not an origin, such as https://www.example.org; `*` and null are refused")
         if origin.endswith(":443" if origin.startswith("https") else ":80"):
-            raise ValueError(f"{origin!r} names the port that its scheme has anyway, which browsers leave out")
+            raise ValueError(f"{origin!r} names the default port of its scheme, which browsers leave out")
     return frozenset(origins)
 
 
 def _secrets(text: str) -> tuple[Key, ...]:
     secrets = _list(text)
-    if any(len(secret.encode()) < 32 for secret in secrets):  # RFC 7518 §3.2: no shorter than the hash
+    if any(len(secret.encode()) < 32 for secret in secrets):  # RFC 7518 §3.2: as long as the hash, or longer
         raise ValueError("has a secret under 32 bytes; make one with: openssl rand -base64 33")
     try:
         for secret in secrets:
             HMACAlgorithm(HMACAlgorithm.SHA256).prepare_key(secret)
-    # Everybody knows a public key, so everybody could sign with it.
+    # If a public key were the secret, anybody could sign tokens.
     except jwt.InvalidKeyError:
-        raise ValueError("has a key in PEM or SSH form, which is no secret; see AUTH_JWT_PUBLIC_KEY") from None
+        raise ValueError(
+            "has a key in PEM or SSH form, which is not a secret; a public key belongs in AUTH_JWT_PUBLIC_KEY"
+        ) from None
     return tuple(Key("HS256", secret) for secret in secrets)
 
 
@@ -397,15 +407,15 @@ def _public_keys(text: str) -> tuple[Key, ...]:
         except UnicodeDecodeError:
             raise ValueError("the file is not text") from None
     try:
-        # Environments without line breaks carry PEM with "\n" spelled out.
+        # In an environment that takes no line breaks, PEM has the two characters "\n" instead.
         key = load_pem_public_key(text.replace("\\n", "\n").encode())
-    except Exception:  # noqa: BLE001 - cryptography raises several kinds; each means the same here
+    except Exception:  # noqa: BLE001 - cryptography raises errors of several kinds; all mean the same here
         raise ValueError("is not a public key in PEM; it begins with -----BEGIN PUBLIC KEY-----") from None
     return (public_key(key),)
 
 
 def public_key(key: object) -> Key:
-    """Give a public key the algorithm of its type; raise ValueError for a type that is not used here."""
+    """Return a public key with the algorithm of its type. Raise ValueError for a type that the service does not use."""
     if isinstance(key, RSAPublicKey) and key.key_size >= 2048:
         return Key("RS256", key)
     if isinstance(key, EllipticCurvePublicKey) and isinstance(key.curve, SECP256R1):

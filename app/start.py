@@ -1,8 +1,10 @@
-"""The check before a start and before a reload: `python -m app.start`, which gunicorn.conf.py runs as a process.
+"""The check before a start and before a reload: `python -m app.start`.
 
-With `--judge`, which is for a start alone, it also judges the stored subscriptions again by the settings of Stripe.
+With `--apply-terms`, which only a start gives, it also applies STRIPE_PRICES and SUBSCRIPTION_GRACE to the stored
+subscriptions.
 
-What gunicorn's master imported itself, its workers would inherit, and a reload (HUP) would go on with old code.
+gunicorn.conf.py runs the check as a process of its own. If gunicorn's master imported this code, its workers would
+inherit the imported modules, and would still run the old code after a reload (HUP).
 """
 
 import json
@@ -20,20 +22,21 @@ from app.database.readiness import NotReadyError
 from app.settings import Settings, SettingsError, from_environ
 from app.stripe.mirror import access_terms, apply_terms
 
-EVERY_SUBSCRIPTION = (
+EVERY_SUBSCRIPTION_WARNING = (
     "STRIPE_PRICES is empty: every active subscription of the Stripe account gives full access, whatever it is for"
 )
 
-NOT_JUDGED = (
-    "the subscriptions that are stored could not be judged by SUBSCRIPTION_GRACE and STRIPE_PRICES; if one of the two"
+TERMS_NOT_APPLIED_WARNING = (
+    "SUBSCRIPTION_GRACE and STRIPE_PRICES could not be applied to the stored subscriptions; if one of the two settings"
     " has changed, run: make stripe-sync"
 )
 
-# The timeouts of DATABASE_TIMEOUT do not bound the check: none covers the name service, or a PgBouncer that queues.
+# The whole check needs a limit of its own: no timeout that follows from DATABASE_TIMEOUT covers a slow name service,
+# or a PgBouncer that makes clients wait.
 CHECK_SECONDS = 10
-# A part of the check may take this long, or DATABASE_TIMEOUT if that is less. A host of the URL that does not answer,
-# or a large number of subscriptions, then leaves time for the rest.
-PART_SECONDS = 5.0
+# One part of the check takes at most this long, or DATABASE_TIMEOUT if that is less. So there is time for the rest
+# after a host of the URL that does not answer, or after a large number of subscriptions.
+MAX_PART_SECONDS = 5.0
 
 
 def main() -> None:
@@ -43,14 +46,14 @@ def main() -> None:
     bound.start()
     try:
         settings = from_environ()
-        bounded = replace(settings, database_timeout=min(settings.database_timeout, PART_SECONDS))
+        bounded = replace(settings, database_timeout=min(settings.database_timeout, MAX_PART_SECONDS))
         readiness.check(bounded)
-        # Last: a start that is refused must change nothing. And not before a reload, which goes on with the settings of
-        # the start, whatever the environment of the check says.
-        if settings.stripe_webhook_secrets and "--judge" in sys.argv:
-            judged = _judge_subscriptions(bounded)
+        # This comes last, because a start that is refused must change nothing. It is not done before a reload: the
+        # environment of the check may differ, and the workers go on with the settings of the start.
+        if settings.stripe_webhook_secrets and "--apply-terms" in sys.argv:
+            applied = _apply_terms(bounded)
             if settings.log_level != "error":
-                _warn(settings, judged)
+                _warn(settings, applied)
     except (SettingsError, NotReadyError) as error:
         sys.exit(str(error))
     bound.cancel()
@@ -60,19 +63,20 @@ def main() -> None:
         "workers": settings.web_concurrency,
         "threads": settings.web_threads,
         "forwarded_allow_ips": settings.forwarded_allow_ips,
-        # Its debug lines have the paths of requests, in which anything may be.
+        # gunicorn's debug lines have the paths of requests, which may hold ids and tokens.
         "loglevel": "info" if settings.log_level == "debug" else settings.log_level,
-        # What is running when the service is told to stop is answered; DATABASE_TIMEOUT bounds it.
+        # Requests that run when the service is told to stop are still answered. DATABASE_TIMEOUT limits their time.
         "graceful_timeout": math.ceil(settings.database_timeout) + 10,
         "metrics": settings.metrics,
     }
     json.dump(gunicorn, sys.stdout)
 
 
-def _judge_subscriptions(settings: Settings) -> bool:
-    """Judge again what the mirror wrote: SUBSCRIPTION_GRACE or STRIPE_PRICES may be new. Once, and not per worker.
+def _apply_terms(settings: Settings) -> bool:
+    """Apply SUBSCRIPTION_GRACE and STRIPE_PRICES to the rows that the mirror wrote: the settings may have changed.
 
-    Returns False if that failed, for instance because there was too much to judge in time; then nothing was changed.
+    This is done here, once, and not by each worker. Returns False if it failed, for instance because there were too
+    many subscriptions for the time. Then every learner has the same access as before.
     """
     try:
         with psycopg.Connection.connect(settings.database_url, **connect_options(settings)) as connection:
@@ -81,17 +85,17 @@ def _judge_subscriptions(settings: Settings) -> bool:
         raise NotReadyError(
             f"DATABASE_URL: {error.diag.message_primary}; was deploy/grants.sql run after make migrate?"
         ) from None
-    except psycopg.Error:  # too many, a lock, a read-only database: the service can do its work all the same
+    except psycopg.Error:  # the time was over, or a lock was in the way: the service can work all the same
         return False
     return True
 
 
-def _warn(settings: Settings, judged: bool) -> None:
-    """Say once, and not per worker, what an operator may have overlooked: on standard error, as gunicorn does."""
+def _warn(settings: Settings, terms_applied: bool) -> None:
+    """Warn the operator on standard error, as gunicorn does. This is done here, once, and not by each worker."""
     if not settings.stripe_prices:
-        print(EVERY_SUBSCRIPTION, file=sys.stderr)
-    if not judged:
-        print(NOT_JUDGED, file=sys.stderr)
+        print(EVERY_SUBSCRIPTION_WARNING, file=sys.stderr)
+    if not terms_applied:
+        print(TERMS_NOT_APPLIED_WARNING, file=sys.stderr)
 
 
 def _give_up() -> None:
@@ -100,7 +104,7 @@ def _give_up() -> None:
         " or somebody holds a lock\n"
     )
     sys.stderr.flush()
-    # The main thread is in a call of C that no exception ends.
+    # sys.exit() would not do: the main thread waits in C code, which no exception interrupts.
     os._exit(1)
 
 

@@ -2,6 +2,7 @@
 
 import pytest
 
+from tests.calls import reads
 from tests.conftest import both_plans
 from tests.world import (
     FREE_LEARNER,
@@ -24,8 +25,7 @@ from tests.world import (
 )
 
 plan_mode = both_plans()
-READS = ("summary", f"modules/{uuid4(1)}", "lessons", "modules", "outline", "next")
-CALLS = ("summary", "module", "lessons", "modules", "outline", "next", "access")
+MODULE = f"modules/{uuid4(1)}"
 PAID_DONE, FREE_DONE, PAID = 2, 3, 4
 
 
@@ -78,23 +78,23 @@ def levels(api):
         ],
         "free": [{"lessonId": uuid4(FREE_DONE), "completed": True, "completedAt": done}],
     }
-    read = {path: api.get(f"/api/progress/{path}", headers=bearer()) for path in READS}
+    read = {path: api.get(f"/api/progress/{path}", headers=bearer()) for path in reads()}
     module, names = {"moduleId": uuid4(1)}, ("full", "free")
     found = {
-        "summary": level(read[READS[0]], *(counts[name] for name in names)),
-        "module": level(read[READS[1]], *(module | counts[name] | {"lessons": lessons[name]} for name in names)),
+        "summary": level(read["summary"], *(counts[name] for name in names)),
+        MODULE: level(read[MODULE], *(module | counts[name] | {"lessons": lessons[name]} for name in names)),
         "lessons": level(
-            read[READS[2]],
+            read["lessons"],
             *(
                 {"lessons": [{"lessonId": row["lessonId"], "completedAt": done} for row in lessons[name][:2]]}
                 for name in names
             ),
         ),
         "modules": level(
-            read[READS[3]], *({"modules": [module | counts[name]], "overall": counts[name]} for name in names)
+            read["modules"], *({"modules": [module | counts[name]], "overall": counts[name]} for name in names)
         ),
         "outline": level(
-            read[READS[4]],
+            read["outline"],
             *(
                 {
                     "modules": [
@@ -120,12 +120,12 @@ def levels(api):
             ),
         ),
         "next": level(
-            read[READS[5]],
+            read["next"],
             {"lessonId": uuid4(PAID), "moduleId": uuid4(1)},
             {"lessonId": None, "moduleId": None},
         ),
     }
-    told = get(api, "access")
+    told = ok(read["access"])
     found["access"] = "full" if told["full"] else "free" if told["free"] else None
     for name, write in (("unmark", unmark), ("mark", mark)):
         response = write(api, PAID)
@@ -142,7 +142,7 @@ def levels(api):
 
 
 def everywhere(access):
-    return dict.fromkeys((*CALLS, "unmark", "mark"), access)
+    return dict.fromkeys((*reads(), "unmark", "mark"), access)
 
 
 @pytest.mark.parametrize("status", ["active", "trialing"])

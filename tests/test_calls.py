@@ -2,6 +2,7 @@
 
 import pytest
 
+from tests.calls import reads
 from tests.conftest import both_plans, one_plan
 from tests.world import (
     FREE_LEARNER,
@@ -26,7 +27,7 @@ from tests.world import (
 
 plan_mode = both_plans()
 NONE = {"percent": 0, "completedCount": 0, "totalCount": 0}
-READS = ("summary", f"modules/{uuid4(0xA)}", "lessons", "modules", "outline", "next", "access")
+READS = reads(moduleId=[uuid4(0xA)])
 
 
 @pytest.fixture

@@ -308,8 +308,8 @@ def test_a_setting_that_is_wrong_is_named_in_one_line(database_url):
 
 
 NO_URL = "is not set; it names the database, e.g. postgresql://user@host/progress"
-WRONG_URL = "is not a libpq URL; it reads like postgresql://user:password@host:5432/progress"
-START_URL = "is not a libpq URL; it begins with postgresql://"
+WRONG_URL = "is not a libpq URL, such as postgresql://user:password@host:5432/progress"
+START_URL = "is not a libpq URL, which begins with postgresql://"
 NO_PORT = "has no valid host and port; in a password, write @ as %40, / as %2F and : as %3A"
 REFUSED = (
     'connection failed: connection to server at "127.0.0.1", port 1 failed: Connection refused '

@@ -51,8 +51,8 @@ def test_the_settings_table_is_what_the_code_reads_and_assumes():
         elif name == "RATE_LIMIT_WRITES":
             value = str(value).replace("per 1 ", "per ")
         elif name == "SUBSCRIPTION_GRACE":
-            assert value == settings.duration(settings.GRACE)
-            value = settings.GRACE
+            assert value == settings.duration(settings.DEFAULT_GRACE)
+            value = settings.DEFAULT_GRACE
         elif name == "WEB_CONCURRENCY":
             assert value == cpus.usable()
             value = None

@@ -14,6 +14,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 from app.database import statements
 from app.service import service_of
+from tests.calls import reads
 from tests.conftest import as_service
 from tests.world import (
     FREE_LEARNER,
@@ -37,8 +38,7 @@ from tests.world import (
     uuid4,
 )
 
-# All but the last read progress, and are for enrolled learners.
-READS = ("summary", f"modules/{uuid4(1)}", "lessons", "modules", "outline", "next", "access")
+READS = reads()
 LARGEST = 16384
 
 

@@ -118,14 +118,14 @@ def locks_of(checkout: Path) -> list[str]:
     return sorted(stamp.name.removeprefix("installed-requirements-") for stamp in checkout.glob(".venv/installed-*"))
 
 
-OUT_OF_DATE = r"install: \.venv is out of date, but {} still runs from it; stop that first\n"
+OUT_OF_DATE = r"install: \.venv is out of date, but {} still runs from it; stop it first\n"
 # With this, an installation that starts any program fails.
 NO_PIP = "import subprocess; subprocess.Popen = None"
 
 
 def test_two_at_once_install_once_and_then_there_is_nothing_to_do(installed_by_two):
     version = ".".join(map(str, sys.version_info[:3]))
-    assert installed_by_two.first == (0, f"install: Python {version} into .venv, once\n")
+    assert installed_by_two.first == (0, f"install: creating .venv with Python {version}\n")
     assert installed_by_two.second == (0, "install: waiting for another make that installs into this folder\n")
     assert (installed_by_two.checkout / ".venv" / "bin" / "python").exists()
     assert install(installed_by_two.checkout, before=NO_PIP) == (0, "")
@@ -150,8 +150,8 @@ def test_an_environment_that_somebody_else_made_is_left_alone(checkout):
         (checkout / ".venv" / name).touch()
     assert install(checkout, "install", "migrate") == (
         1,
-        "install: .venv was not made by make, and is left alone: its tasks are `.venv/bin/python -m app.cli`; "
-        "or remove it\n",
+        "install: .venv was not made by make, so make does not change it; run the tasks as "
+        "`.venv/bin/python -m app.cli`, or remove .venv\n",
     )
     assert (checkout / ".venv" / "bin" / "python").exists()
 

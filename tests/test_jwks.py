@@ -214,8 +214,8 @@ def told(caplog) -> list[str]:
     return [record.getMessage() for record in caplog.records if record.name == "app.keys.jwks"]
 
 
-NO_SET = "what is there is not a key set"
-NO_KEY = "the key set has no key of use"
+NO_SET = "the document is not a key set"
+NO_KEY = "the key set has no usable key"
 # What the provider answers, and what the log says of it.
 RUBBISH: dict[str, tuple[dict[str, Any], str]] = {
     "HTML": ({"body": b"<html>"}, NO_SET),
@@ -233,11 +233,11 @@ RUBBISH: dict[str, tuple[dict[str, Any], str]] = {
     "a firewall's refusal": ({"status": 403}, "the key set cannot be fetched: 403"),
     "a redirect": (
         {"status": 301, "headers": {"Location": "https://user:word@moved.example/keys?secret=1"}},
-        "the key set cannot be fetched: 301 to moved.example; name the document's own URL, for no redirect is followed",
+        "the key set cannot be fetched: 301 to moved.example; redirects are not followed: set the document's URL",
     ),
     "a redirect on the same host": (
         {"status": 302, "headers": {"Location": "/elsewhere"}},
-        "the key set cannot be fetched: 302 to 127.0.0.1; name the document's own URL, for no redirect is followed",
+        "the key set cannot be fetched: 302 to 127.0.0.1; redirects are not followed: set the document's URL",
     ),
     "nothing": ({"status": 204}, "the key set cannot be fetched: 204"),
     "not HTTP": ({"behaviour": "nonsense"}, "the key set cannot be fetched: the answer is not HTTP"),
@@ -279,16 +279,16 @@ def test_no_more_is_read_than_a_set_may_have(provider, clock):
     assert provider.sent < 100
 
 
-LATE = "AUTH_JWKS_URL: the key set cannot be fetched: no whole answer within 0.3 seconds"
+LATE = "AUTH_JWKS_URL: the key set cannot be fetched: no complete answer within 0.3 seconds"
 
 
 @pytest.fixture
 def short(monkeypatch) -> None:
-    monkeypatch.setattr(download, "TIMEOUT", 0.3)
+    monkeypatch.setattr(download, "TIMEOUT_SECONDS", 0.3)
 
 
 def test_a_fetch_may_take_three_seconds():
-    assert download.TIMEOUT == 3
+    assert download.TIMEOUT_SECONDS == 3
 
 
 @pytest.mark.parametrize("behaviour", ["hang", "drip headers", "drip body"])
@@ -364,8 +364,8 @@ def finding(keys: KeySet, kid: str) -> tuple[threading.Thread, list[str]]:
 def test_who_comes_while_a_rotated_key_is_fetched_waits_for_it_but_not_for_a_server_that_hangs(
     provider, clock, monkeypatch, patience
 ):
-    monkeypatch.setattr(jwks, "PATIENCE", patience)
-    monkeypatch.setattr(download, "TIMEOUT", 20.0)
+    monkeypatch.setattr(jwks, "FETCH_WAIT_SECONDS", patience)
+    monkeypatch.setattr(download, "TIMEOUT_SECONDS", 20.0)
     keys = key_set(provider, clock)
     keys.find("one")
     provider.keys, provider.behaviour = [jwk(EC, "two")], "hold"
@@ -639,8 +639,8 @@ def test_what_the_proxy_does_wrong_is_told_without_its_password(tls_provider, pr
     assert [message.removeprefix(start) for message in told(caplog)] == [
         "the proxy: 407",
         "the proxy: Connection refused",
-        "the URL, or that of the proxy, is of no use",
-        "no whole answer within 0.3 seconds",
+        "the URL, or the URL of the proxy, is not valid",
+        "no complete answer within 0.3 seconds",
     ]
     assert tls_provider.asked == 0
 
@@ -667,7 +667,7 @@ def wait_for(fact: Any) -> None:
 
 
 def test_it_is_fetched_in_the_background_and_again_before_it_expires(provider, monkeypatch):
-    monkeypatch.setattr(jwks, "USUAL", 0.1)
+    monkeypatch.setattr(jwks, "DEFAULT_FRESH_SECONDS", 0.1)
     keys = KeySet(provider.url, ALGORITHMS)
     keys.start()
     wait_for(lambda: provider.asked >= 3)
@@ -755,7 +755,7 @@ def test_the_service_starts_without_the_provider_and_says_503_until_it_is_there(
         answer = api.get(GET, headers={"Authorization": f"Bearer {signed}"})
     assert_problem(answer, "unavailable")
     [line] = [record.__dict__["fields"] for record in caplog.records if record.name == "progress.requests"]
-    assert line["error"] == "no key set: AUTH_JWKS_URL was not fetched yet, or not for a day"
+    assert line["error"] == "no key set: no fetch of AUTH_JWKS_URL has succeeded in the last 24 hours"
     assert int(answer.headers["Retry-After"]) >= 1
     # What can be judged without it is.
     assert_problem(api.get(GET), "unauthenticated")

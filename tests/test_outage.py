@@ -155,7 +155,7 @@ def test_while_the_database_never_answers_callers_are_told_so_at_once_and_health
 
 
 def test_a_probe_that_gives_up_sooner_than_a_request_is_no_outage(make_api, db, database_url, caplog, monkeypatch):
-    monkeypatch.setattr(health, "READY_WITHIN", 0.2)
+    monkeypatch.setattr(health, "MAX_READYZ_SECONDS", 0.2)
     api = make_api()
     with psycopg.connect(database_url) as other:
         other.execute("lock table _yoyo_migration in access exclusive mode")

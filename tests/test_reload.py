@@ -141,10 +141,10 @@ def test_a_reload_whose_check_never_ends_is_refused_and_the_next_one_is_done(ser
     workers = service.gunicorn.workers()
     with no_check_ends(database_url):
         service.process.send_signal(signal.SIGHUP)
-        service.wait_until_it_says("not reloaded: the workers go on as they were")
+        service.wait_until_it_says("not reloaded: the workers go on as before")
     assert service.said == (
         f"DATABASE_URL: no answer within {CHECK_SECONDS} seconds; the database, a pooler or the name service hangs,"
-        " or somebody holds a lock\nnot reloaded: the workers go on as they were\n"
+        " or somebody holds a lock\nnot reloaded: the workers go on as before\n"
     )
     assert service.gunicorn.workers() == workers
     reload(service)

@@ -210,7 +210,7 @@ def test_a_public_key_may_be_in_a_file_that_begins_with_a_byte_order_mark(tmp_pa
 
 START = "DATABASE_URL: has parameters that libpq does not know: "
 SCHEMA = "instead of schema write options=-csearch_path%3D and the schema's name"
-UNREADABLE = "DATABASE_URL: is not a libpq URL; it reads like postgresql://user:password@host:5432/progress"
+UNREADABLE = "DATABASE_URL: is not a libpq URL, such as postgresql://user:password@host:5432/progress"
 
 
 @pytest.mark.parametrize(
@@ -259,7 +259,7 @@ def test_a_value_that_came_with_its_quotation_marks_stops_the_start(name, mark):
     with pytest.raises(SettingsError) as raised:
         from_environ(BASE | {name: f"{mark}{SECRET}{mark}"})
     assert str(raised.value) == (
-        f"{name}: has quotation marks around it, which nothing takes off here; write it without them"
+        f"{name}: has quotation marks around it, which would be a part of the value; write it without them"
     )
 
 

@@ -602,9 +602,9 @@ def test_a_subscription_that_does_not_count_takes_nothing_that_was_written_by_ha
 
 
 def start(environ: dict[str, str], **settings: str) -> subprocess.CompletedProcess[str]:
-    """The check that gunicorn runs before the service starts, which judges what the mirror wrote."""
+    """The check that gunicorn runs before the service starts. It applies the settings to what the mirror wrote."""
     return subprocess.run(
-        [sys.executable, "-m", "app.start", "--judge"],
+        [sys.executable, "-m", "app.start", "--apply-terms"],
         cwd=ROOT,
         env=environ | {"STRIPE_WEBHOOK_SECRET": SECRET} | settings,
         capture_output=True,
@@ -1414,14 +1414,14 @@ def test_a_sync_mends_what_differs_and_says_so(api, learner, db, sync):
         [
             f"{NEW}: active until {end}, {LEARNER} -> past_due until {end}, {LEARNER}",
             f"sub_third: unknown -> trialing until {end}, {FREE_LEARNER}",
-            f"sub_nobodys: unknown -> active until {end}, of nobody known",
-            "sub_odd: left alone, it has no customer",
+            f"sub_nobodys: unknown -> active until {end}, of no known learner",
+            "sub_odd: not stored, because it has no customer",
             "fetched 4 in all",
         ],
     )
     assert copied(db) == (OLD, "active", T0 + 30 * DAY)
     assert may_learn(api, FREE_LEARNER)
-    assert sync(*stripes)[1] == ["sub_odd: left alone, it has no customer", "fetched 4 in all"]
+    assert sync(*stripes)[1] == ["sub_odd: not stored, because it has no customer", "fetched 4 in all"]
 
 
 @pytest.mark.parametrize("option", ["timezone=Asia/Tokyo", "datestyle=German", "datestyle=SQL,DMY"])
@@ -1449,7 +1449,7 @@ def test_a_sync_judges_again_what_stripe_is_not_asked_of(api, learner, db, sync)
 def test_a_sync_attaches_those_whose_learner_has_come(api, db, sync):
     deliver(api, event("created", subscription()))
     add_user(db, access=None)
-    assert sync() == (0, [f"{CUSTOMER}: now has its learner", "fetched 0 in all"])
+    assert sync() == (0, [f"{CUSTOMER}: now belongs to a learner", "fetched 0 in all"])
     assert copied(db) == (NEW, "active", T0 + 30 * DAY)
 
 
@@ -1479,7 +1479,7 @@ def test_a_sync_goes_by_stripes_clock_whatever_ours_says(api, learner, db, sync,
             "Error: STRIPE_API_KEY: is not set; it lets this read the subscriptions at Stripe",
         ),
         ({"STRIPE_API_KEY": "rk_wrong"}, 200, "Error: STRIPE_API_KEY: Stripe refuses it"),
-        ({"SUBSCRIPTION_GRACE": "long"}, 200, "Error: SUBSCRIPTION_GRACE: 'long' is not a time such as '1 hour', "),
+        ({"SUBSCRIPTION_GRACE": "long"}, 200, "Error: SUBSCRIPTION_GRACE: 'long' is not a duration such as '1 hour', "),
         ({"STRIPE_PRICES": "a b"}, 200, "Error: STRIPE_PRICES: 'a b' is not the id of a price or product at Stripe, "),
         ({}, 400, "Error: Stripe: An error on our side"),
         ({"STRIPE_API_BASE": "http://127.0.0.1:1"}, 200, "Error: Stripe: Unexpected error communicating with Stripe."),

@@ -1,4 +1,4 @@
-"""One GET of a document from another host, within bounds of time and size, by the operator's proxy if there is one."""
+"""Downloads a document from another host, within limits of time and size, through the operator's proxy if set."""
 
 import contextlib
 import os
@@ -16,33 +16,33 @@ from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection
 from urllib3.connectionpool import HTTPConnectionPool
 
-TIMEOUT = 3.0  # seconds, for all of it: the name's address, the proxy, TLS, headers and body
+TIMEOUT_SECONDS = 3.0  # for the whole download: name lookup, proxy, TLS, headers and body
 MAX_BYTES = 2**20
-# Firewalls refuse a request that names no client, and servers may ask what form of answer is expected (RFC 7517 §8.5).
+# Some firewalls refuse a request without a User-Agent. Some servers choose the format by Accept (RFC 7517 §8.5).
 HEADERS = {"User-Agent": "progress-tracking/0.1.0", "Accept": "application/jwk-set+json, application/json"}
 
 
 class DownloadError(Exception):
-    """There is no document. Its text says why, for the log: no URL, no header's value, no credentials."""
+    """The download failed. The text says why, for the log. It has no URL, no value of a header and no credentials."""
 
 
 def download(url: str) -> tuple[bytes, Mapping[str, str]]:
     """Return the body and the headers of the document at `url`, or raise DownloadError.
 
-    HTTPS_PROXY and NO_PROXY are followed; a redirect is not, since the setting names the document.
+    HTTPS_PROXY and NO_PROXY are obeyed. Redirects are not followed, because the setting names the document itself.
     """
     adapter = _Adapter()
     done: Future[tuple[bytes, Mapping[str, str]]] = Future()
     try:
-        # No timeout of a library bounds a slow lookup of a name, or a server that sends a byte now and then.
+        # Use a thread: no timeout of a library limits a slow name lookup, or a server that sends a byte now and then.
         threading.Thread(target=_run, args=(done, lambda: _get(url, adapter)), daemon=True).start()
-        return done.result(TIMEOUT)
+        return done.result(TIMEOUT_SECONDS)
     except DownloadError:
         raise
     except (TimeoutError, requests.Timeout):
-        raise DownloadError(f"no whole answer within {TIMEOUT:g} seconds") from None
-    except Exception as error:  # noqa: BLE001 - requests lets some of urllib3's and Python's own through
-        raise DownloadError(_in_words(error)) from None
+        raise DownloadError(f"no complete answer within {TIMEOUT_SECONDS:g} seconds") from None
+    except Exception as error:  # noqa: BLE001 - requests does not wrap every error of urllib3 and Python
+        raise DownloadError(_describe_error(error)) from None
     finally:
         adapter.end()
 
@@ -50,7 +50,7 @@ def download(url: str) -> tuple[bytes, Mapping[str, str]]:
 def _run(done: Future[Any], work: Callable[[], Any]) -> None:
     try:
         done.set_result(work())
-    except Exception as error:  # noqa: BLE001 - it is raised where the result is waited for
+    except Exception as error:  # noqa: BLE001 - done.result() raises it
         done.set_exception(error)
 
 
@@ -58,20 +58,20 @@ def _get(url: str, adapter: HTTPAdapter) -> tuple[bytes, Mapping[str, str]]:
     with requests.Session() as session:
         for scheme in ("https://", "http://"):
             session.mount(scheme, adapter)
-        # http is allowed for this machine only, and no proxy is needed to reach it.
+        # http is allowed for this machine only, which needs no proxy.
         session.trust_env = url.startswith("https://")
         with session.get(
             url,
             headers=HEADERS,
-            # An authentication that does nothing: without one, requests sends the credentials of ~/.netrc.
+            # An authentication that does nothing. Without it, requests would send the credentials of ~/.netrc.
             auth=lambda request: request,
-            timeout=TIMEOUT,
+            timeout=TIMEOUT_SECONDS,
             allow_redirects=False,
             stream=True,
             verify=_authorities(),
         ) as response:
             if response.status_code != 200:
-                raise DownloadError(_answered(url, response))
+                raise DownloadError(_describe_status(url, response))
             body = bytearray()
             for chunk in response.iter_content(2**16):
                 body += chunk
@@ -81,13 +81,13 @@ def _get(url: str, adapter: HTTPAdapter) -> tuple[bytes, Mapping[str, str]]:
 
 
 def _authorities() -> str | bool:
-    """The trusted certificates: SSL_CERT_FILE or the system's; where there are none, those that requests brings."""
+    """Return where the trusted certificates are: SSL_CERT_FILE, or the system's. True means those of requests."""
     paths = ssl.get_default_verify_paths()
     return paths.cafile or paths.capath or True
 
 
 class _Adapter(HTTPAdapter):
-    """requests' own adapter for one request, whose connection can be ended by another thread."""
+    """An adapter of requests for one request. Another thread can end its connection."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -99,13 +99,13 @@ class _Adapter(HTTPAdapter):
         pool: HTTPConnectionPool = super().get_connection_with_tls_context(*args, **options)
         adapter = self
 
-        class Connection(pool.ConnectionCls):  # type: ignore[name-defined, misc]  # of http or of https
+        class Connection(pool.ConnectionCls):  # type: ignore[name-defined, misc]  # the class for http or for https
             def connect(self) -> None:
                 adapter._connection = self
                 super().connect()
-                # The connection drops its socket once the headers are read; the body is still read from that socket.
+                # The connection forgets its socket after the headers, but the body is still read from that socket.
                 adapter._socket = self.sock
-                # end() may have run during the handshake, on the plain socket, which the TLS socket has replaced since.
+                # end() may have run during the TLS handshake. It then ended the plain socket, which is replaced now.
                 if adapter._ended:
                     self.close()
                     raise TimeoutError
@@ -114,27 +114,27 @@ class _Adapter(HTTPAdapter):
         return pool
 
     def end(self) -> None:
-        """End the connection, whatever is being read from it."""
+        """End the connection, also while another thread reads from it."""
         self._ended = True
         opened = self._socket or (self._connection and self._connection.sock)
-        # By its descriptor: urllib3's object for TLS inside the TLS of a proxy has no shutdown().
-        with contextlib.suppress(OSError):  # it was closed in this moment
+        # Use the file descriptor, because urllib3's object for TLS inside the TLS of a proxy has no shutdown().
+        with contextlib.suppress(OSError):  # the socket was closed meanwhile
             if opened:
                 with socket.socket(fileno=os.dup(opened.fileno())) as same:
                     same.shutdown(socket.SHUT_RDWR)
 
 
-def _answered(url: str, response: requests.Response) -> str:
+def _describe_status(url: str, response: requests.Response) -> str:
     if response.is_redirect:
         host = urlsplit(urljoin(url, response.headers["Location"])).hostname
-        return f"{response.status_code} to {host}; name the document's own URL, for no redirect is followed"
+        return f"{response.status_code} to {host}; redirects are not followed: set the document's URL"
     return str(response.status_code)
 
 
-def _in_words(error: BaseException) -> str:
-    """Say what the innermost cause is. The texts of the libraries have URLs in them, the proxy's password too."""
+def _describe_error(error: BaseException) -> str:
+    """Describe the innermost cause in own words. The texts of the libraries have URLs, with the proxy's password."""
     if isinstance(error, requests.exceptions.InvalidURL | requests.exceptions.InvalidSchema):
-        return "the URL, or that of the proxy, is of no use"
+        return "the URL, or the URL of the proxy, is not valid"
     words = type(error).__name__
     cause: BaseException | None = error
     while cause is not None:

@@ -12,36 +12,40 @@ import jwt
 
 from app.settings import Key, public_key
 
-MOST = 100  # keys
-STALE = 24 * 3600.0  # seconds that a set is served after its last successful fetch
-ASK_AGAIN = 30.0  # seconds between two fetches that tokens cause
-PATIENCE = 0.5  # seconds that a token waits for a fetch that something else caused
-SHORTEST, USUAL, LONGEST = 60.0, 600.0, 3600.0  # seconds that a set is fresh, by its Cache-Control
+MAX_KEYS = 100
+MAX_USE_SECONDS = 24 * 3600.0  # how long a set is used after it was fetched
+FETCH_PAUSE_SECONDS = 30.0  # between two fetches that tokens cause
+FETCH_WAIT_SECONDS = 0.5  # how long a token waits for a fetch that is running already
+# How long a set is fresh: what its Cache-Control says, but within these limits. The default is for a set without one.
+MIN_FRESH_SECONDS, DEFAULT_FRESH_SECONDS, MAX_FRESH_SECONDS = 60.0, 600.0, 3600.0
 
 log = logging.getLogger(__name__)
 
 
 class NotKnownError(Exception):
-    """No set was ever fetched, or none in the last 24 hours: a token can be judged neither good nor bad."""
+    """No fetch of the set has succeeded in the last 24 hours, so nobody can say whether a token is valid."""
 
 
 class KeySet:
-    """The key set at `url`; keys of `algorithms` alone. `clock` counts seconds."""
+    """The key set at `url`, without the keys of other algorithms than `algorithms`. `clock` returns seconds."""
 
     def __init__(self, url: str, algorithms: tuple[str, ...], clock: Callable[[], float] = time.monotonic) -> None:
         self.url = url
         self.algorithms = algorithms
         self.clock = clock
         self._keys: tuple[tuple[str | None, Key], ...] = ()
-        self._fetched: float | None = None
-        self._asked: float | None = None
+        self._fetched: float | None = None  # the clock at the last successful fetch
+        self._asked: float | None = None  # the clock at the last fetch that a token caused
         # One fetch at a time. Otherwise a slow fetch could store its older set over the newer set of a faster one.
         self._fetching = threading.Lock()
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._keep_fresh, daemon=True)
 
     def start(self) -> None:
-        """Fetch now and from time to time in the background; only after a worker's fork, which no thread survives."""
+        """Fetch now, and then from time to time in the background.
+
+        A worker calls this after its fork, because a thread does not survive a fork.
+        """
         self._thread.start()
 
     def close(self) -> None:
@@ -53,30 +57,30 @@ class KeySet:
     def find(self, kid: str | None) -> tuple[Key, ...]:
         """Return the keys that a token with this `kid` may be signed with, none if there is no such key.
 
-        Of an unknown kid the provider is asked at once, at most every 30 seconds: forged ones cause no storm.
-        Raises NotKnownError while there is no set to look into.
+        An unknown kid causes a fetch at once, but at most one in 30 seconds, because a kid may be forged. Raises
+        NotKnownError while there is no set.
         """
         found = self._matching(kid)
         if not found or self._is_stale():
-            self._ask(kid)
+            self._fetch_for(kid)
             found = self._matching(kid)
         if self._is_stale():
             raise NotKnownError
         return found
 
     def _is_stale(self) -> bool:
-        return self._fetched is None or self.clock() - self._fetched > STALE
+        return self._fetched is None or self.clock() - self._fetched > MAX_USE_SECONDS
 
     def refresh(self) -> float | None:
-        """Fetch the set; return for how many seconds it is fresh.
+        """Fetch the set. Return for how many seconds it is fresh.
 
-        Keep the one at hand, and return None, where that fails or gives no key of use.
+        If the fetch fails or gives no usable key, keep the earlier set and return None.
         """
         with self._fetching:
             return self._fetch()
 
     def _fetch(self) -> float | None:
-        # Imported here: it costs 30 ms and 7 MB, which a service without a key set saves.
+        # This import costs 30 ms and 7 MB. Here, a service without a key set does not pay for it.
         from app.keys.download import DownloadError, download
 
         try:
@@ -85,12 +89,12 @@ class KeySet:
             log.warning("AUTH_JWKS_URL: the key set cannot be fetched: %s", error)
             return None
         try:
-            keys = tuple(_usable(json.loads(body), self.algorithms))
+            keys = tuple(_usable_keys(json.loads(body), self.algorithms))
         except (ValueError, TypeError, KeyError, RecursionError):
-            log.warning("AUTH_JWKS_URL: what is there is not a key set")
+            log.warning("AUTH_JWKS_URL: the document is not a key set")
             return None
         if not keys:
-            log.warning("AUTH_JWKS_URL: the key set has no key of use")
+            log.warning("AUTH_JWKS_URL: the key set has no usable key")
             return None
         self._keys, self._fetched = keys, self.clock()
         return _fresh_for(headers)
@@ -98,15 +102,16 @@ class KeySet:
     def _matching(self, kid: str | None) -> tuple[Key, ...]:
         return tuple(key for name, key in self._keys if kid is None or name == kid)
 
-    def _ask(self, kid: str | None) -> None:
-        # Who comes with a new key while it is being fetched waits for it; but not every thread for a server that hangs.
-        if not self._fetching.acquire(timeout=PATIENCE):
+    def _fetch_for(self, kid: str | None) -> None:
+        # Wait for a fetch that is running already, because it may bring the key. Do not wait long: if the provider
+        # hangs, all threads would wait.
+        if not self._fetching.acquire(timeout=FETCH_WAIT_SECONDS):
             return
         try:
             if self._matching(kid) and not self._is_stale():
-                return  # the fetch that was waited for has brought it
+                return  # the other fetch has brought the key
             now = self.clock()
-            if self._asked is None or now - self._asked >= ASK_AGAIN:
+            if self._asked is None or now - self._asked >= FETCH_PAUSE_SECONDS:
                 self._asked = now
                 self._fetch()
         finally:
@@ -118,7 +123,7 @@ class KeySet:
             fresh_for = self.refresh()
             if fresh_for:
                 wait = 1.0
-                self._closing.wait(fresh_for * 0.8)  # before they expire
+                self._closing.wait(fresh_for * 0.8)  # before the set expires
             else:
                 self._closing.wait(wait)
                 wait = min(2 * wait, 30.0)
@@ -126,17 +131,17 @@ class KeySet:
 
 def _fresh_for(headers: Mapping[str, str]) -> float:
     age = re.search(r"max-age=([0-9]{1,9})", headers.get("Cache-Control", ""))
-    return min(max(float(age[1]), SHORTEST), LONGEST) if age else USUAL
+    return min(max(float(age[1]), MIN_FRESH_SECONDS), MAX_FRESH_SECONDS) if age else DEFAULT_FRESH_SECONDS
 
 
-def _usable(document: Any, algorithms: tuple[str, ...]) -> list[tuple[str | None, Key]]:
-    """The keys of a set that verify signatures, each with its kid; symmetric and broken ones are passed over."""
+def _usable_keys(document: Any, algorithms: tuple[str, ...]) -> list[tuple[str | None, Key]]:
+    """Return the keys of a set that verify signatures, each with its kid, without symmetric and broken keys."""
     usable = []
-    for entry in document["keys"][:MOST]:
+    for entry in document["keys"][:MAX_KEYS]:
         try:
             if entry.get("use", "sig") != "sig" or "verify" not in entry.get("key_ops", ["verify"]):
                 continue
-            # Its own type's algorithm alone, whatever it or a token says.
+            # The type of the key decides its one algorithm. An `alg` that says otherwise excludes the key.
             key = public_key(jwt.PyJWK(entry).key)
             if key.algorithm in algorithms and entry.get("alg", key.algorithm) == key.algorithm:
                 usable.append((entry.get("kid"), key))

@@ -1,6 +1,7 @@
-"""Who is calling (contract §5). The user id comes from here alone, never from a path, a query or a body.
+"""Who is calling (contract §5). The user id comes from the session only, never from a path, a query or a body.
 
-The first way of signing in that is there decides, and no other is looked at: a bearer token, then the session cookie.
+A request with a bearer token is decided by the token, any other request by its session cookie. The service never looks
+at both.
 """
 
 from flask import request
@@ -22,7 +23,7 @@ def authenticate() -> None:
     """
     settings = current_service().settings
     call = current_call()
-    # Another scheme is a proxy's affair (contract §5): it is as if it were not there.
+    # Another scheme than Bearer is for a proxy (contract §5), and is ignored here.
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
     by_cookie = scheme.lower() != "bearer"
     try:
@@ -44,10 +45,10 @@ def authenticate() -> None:
             {"WWW-Authenticate": f'Bearer realm="progress", error="invalid_token", error_description="{error.detail}"'},
         ) from None
     except NotKnownError:
-        call.error = "no key set: AUTH_JWKS_URL was not fetched yet, or not for a day"
+        call.error = "no key set: no fetch of AUTH_JWKS_URL has succeeded in the last 24 hours"
         raise Problem(
             "unavailable",
-            "The service cannot reach the keys that verify tokens. Try again after Retry-After seconds.",
+            "The service cannot fetch the keys that verify tokens at the moment. Try again after Retry-After seconds.",
             {"Retry-After": RETRY_AFTER},
         ) from None
     call.user_id = user_id.lower()
@@ -57,18 +58,18 @@ def authenticate() -> None:
 
 
 def _from_cookie(name: str, value: str, settings: Settings) -> str:
-    """Return the user id of a cookie, by the form of its value: encrypted, signed, or the key of a database session."""
+    """Return the user id of a cookie: an encrypted token, a signed token, or the key of a database session."""
     parts = value.count(".") + 1
     if parts == 5 and settings.auth_secrets:
         return cookies.decrypt(name, value, settings)
-    if parts == 3 and (settings.auth_jwt_keys or settings.auth_jwks_url):  # of a site that overrides Auth.js' encoding
+    if parts == 3 and (settings.auth_jwt_keys or settings.auth_jwks_url):  # some sites override Auth.js' encoding
         return bearer.verify(value, settings)
     service = current_service()
     if service.session_statement is None:
         raise InvalidSessionError(
             {5: "no secret is set", 3: "no key is set", 1: "no session table is set"}.get(parts, "malformed")
         )
-    # A site may make its own session tokens, with dots too. PostgreSQL's text has no null character.
+    # A site may make its own session tokens, also with dots. PostgreSQL's text cannot hold a null character.
     if "\0" not in value:
         row = service.pool.read(service.session_statement, session_token=value)
         if row:

@@ -1,6 +1,7 @@
-"""The session cookies of Auth.js v5 and NextAuth v4, as their libraries write them: encrypted JWTs (RFC 7516).
+"""The session cookies of Auth.js v5 and NextAuth v4: encrypted JWTs (RFC 7516).
 
-Both encrypt directly with a key made from the site's secret by HKDF; v5 names the secret's key by its thumbprint.
+Both libraries derive the key from the site's secret by HKDF, and encrypt with that key directly. The header of v5 names
+the key by its thumbprint.
 """
 
 import base64
@@ -25,34 +26,36 @@ from app.settings import Settings
 
 V5 = ("__Secure-authjs.session-token", "authjs.session-token")
 V4 = ("__Secure-next-auth.session-token", "next-auth.session-token")
-# Bytes of v5's keys. A256GCM was @auth/core's way up to 0.20.
-V5_LENGTHS = {"A256CBC-HS512": 64, "A256GCM": 32}
-# jose, which Auth.js decrypts with, ignores every other member of the header, whatever its value: `typ` and `cty`, say.
-_PASSED_OVER = HeaderParameter("passed over", lambda _: None)
+# The length of v5's key for each encryption. @auth/core used A256GCM up to version 0.20.
+V5_KEY_BYTES = {"A256CBC-HS512": 64, "A256GCM": 32}
+# Auth.js decrypts with the library jose, which ignores every other member of the header, for instance `typ` and `cty`,
+# whatever its value is.
+_IGNORED = HeaderParameter("ignored", lambda _: None)
 _REGISTRIES = {
     enc: jwe.JWERegistry(
-        {name: _PASSED_OVER for name in JWE_HEADER_REGISTRY if name not in ("alg", "enc")},
-        # Pinned: no algorithm but that of the libraries.
+        {name: _IGNORED for name in JWE_HEADER_REGISTRY if name not in ("alg", "enc")},
+        # Only the algorithms that the libraries use.
         algorithms=["dir", enc],
         strict_check_header=False,
     )
-    for enc in V5_LENGTHS
+    for enc in V5_KEY_BYTES
 }
-# The numbers of chunks, as the libraries write them.
-CHUNKS = {str(number): number for number in range(100)}
+# The number of a chunk as the libraries write it, after a dot at the end of the cookie's name.
+CHUNK_NUMBERS = {str(number): number for number in range(100)}
 
 
 def find(header: str, settings: Settings) -> tuple[str, str] | None:
-    """Return the name and the value of the session cookie that decides, joined if it came in chunks; None without one.
+    """Return the name and the value of the session cookie, joined if it came in chunks. Return None without one.
 
-    The order of the names is the contract's (§5). Cookies are read as Auth.js' SessionStore does: of equal names the
-    first counts, an empty cookie is as if absent, chunks are joined in the order of their numbers.
+    The contract (§5) has the order of the names. Cookies are read as Auth.js' SessionStore reads them: of two cookies
+    with one name the first counts, an empty cookie counts as absent, and chunks are joined in the order of their
+    numbers.
     """
     names = (settings.auth_cookie_name,) if settings.auth_cookie_name else (*V5, *V4)
     whole: dict[str, str] = {}
     chunks: dict[str, dict[int, str]] = {}
-    # One pass, a few calls for each cookie: up to 64 KiB of them come before any session is known. Werkzeug's parser
-    # would also trim and unescape values, and make a session of what is none.
+    # One pass with a few calls for each cookie, because a caller without a session may send up to 64 KiB of cookies.
+    # Werkzeug's parser would also trim and unescape the values. It would accept values that Auth.js does not.
     for pair in header.split(";"):
         name, _, value = pair.partition("=")
         name = name.strip()
@@ -60,8 +63,8 @@ def find(header: str, settings: Settings) -> tuple[str, str] | None:
             whole.setdefault(name, _unquoted(value))
             continue
         start, _, number = name.rpartition(".")
-        if start in names and number in CHUNKS:
-            chunks.setdefault(start, {}).setdefault(CHUNKS[number], _unquoted(value))
+        if start in names and number in CHUNK_NUMBERS:
+            chunks.setdefault(start, {}).setdefault(CHUNK_NUMBERS[number], _unquoted(value))
     for name in names:
         found = whole.get(name) or "".join(value for _, value in sorted(chunks.get(name, {}).items()))
         if found:
@@ -70,21 +73,21 @@ def find(header: str, settings: Settings) -> tuple[str, str] | None:
 
 
 def _unquoted(value: str) -> str:
-    # Auth.js writes a value percent-encoded, which shows where the site makes its own session tokens, in base64 say.
+    # Auth.js percent-encodes the value. This matters if the site makes its own session tokens, for instance in base64.
     return unquote(value.rstrip().removeprefix('"').removesuffix('"'))
 
 
 def decrypt(name: str, token: str, settings: Settings) -> str:
-    """Return the user id claim of an encrypted session from the cookie `name`, or raise InvalidSessionError."""
+    """Return the user id claim of the encrypted session in the cookie `name`, or raise InvalidSessionError."""
     try:
         header = _header(token)
         for key in _keys(name, header, settings):
             try:
                 plaintext = jwe.decrypt_compact(token, key, registry=_REGISTRIES[header["enc"]]).plaintext
             except JoseError:
-                continue  # another secret's
+                continue  # the session is encrypted with another secret
             return _user_id(json.loads(plaintext or b""), header, settings.auth_user_id_claim)
-    # What hostile headers and claims make the parsers raise.
+    # The parsers raise these for hostile headers and claims.
     except (ValueError, TypeError, RecursionError):
         raise InvalidSessionError("malformed") from None
     raise InvalidSessionError("wrong secret")
@@ -94,36 +97,36 @@ def _header(token: str) -> dict[str, Any]:
     header = json.loads(base64.urlsafe_b64decode(token.partition(".")[0] + "=="))
     if not isinstance(header, dict):
         raise InvalidSessionError("malformed")
-    # Neither library writes `zip` or `crit`, which are nothing to obey before the key is known.
+    # Neither library writes `zip` or `crit`. They must not be obeyed before the key has verified the header.
     if header.get("alg") != "dir" or header.keys() & {"zip", "crit"}:
         raise InvalidSessionError("wrong encryption")
     return header
 
 
 def _keys(name: str, header: dict[str, Any], settings: Settings) -> Iterator[OctKey]:
-    """The keys that may have encrypted a session with this header in the cookie `name`."""
+    """Yield the keys that may have encrypted the session in the cookie `name`, which has this header."""
     renamed = settings.auth_cookie_name == name
     enc = header.get("enc", "")
-    v5 = (name in V5 or renamed) and enc in V5_LENGTHS
+    v5 = (name in V5 or renamed) and enc in V5_KEY_BYTES
     v4 = (name in V4 or renamed) and enc == "A256GCM"
     if not v5 and not v4:
         raise InvalidSessionError("wrong encryption")
     if v5:
-        made = [derive(secret, name, V5_LENGTHS[enc]) for secret in settings.auth_secrets]
+        derived = [derive(secret, name, V5_KEY_BYTES[enc]) for secret in settings.auth_secrets]
         if "kid" in header:
-            yield from (key for key, thumbprint in made if thumbprint == header["kid"])
-        else:  # as the library: without a key id it is the newest secret's
-            yield from (key for key, _ in made[:1])
+            yield from (key for key, thumbprint in derived if thumbprint == header["kid"])
+        else:  # as in Auth.js: a session without a key id is encrypted with the newest secret
+            yield from (key for key, _ in derived[:1])
     if v4:
         yield from (derive(secret, None, 32)[0] for secret in settings.auth_secrets)
 
 
 @cache
 def derive(secret: str, name: str | None, length: int) -> tuple[OctKey, str]:
-    """Derive the key of `length` bytes that v5 (for the cookie `name`) or v4 (None) makes of a secret.
+    """Return the key of `length` bytes that v5 (for the cookie `name`) or v4 (`name` is None) derives from a secret.
 
-    Returns it with its thumbprint (RFC 7638, with the SHA-2 of its length). Once for each secret: it costs more than a
-    decryption.
+    Returns the key and its thumbprint (RFC 7638, with the SHA-2 of the same length). The result is cached, because
+    deriving a key takes longer than a decryption.
     """
     info = f"Auth.js Generated Encryption Key ({name})" if name else "NextAuth.js Generated Encryption Key"
     raw = HKDF(SHA256(), length, salt=(name or "").encode(), info=info.encode()).derive(secret.encode())
@@ -136,7 +139,7 @@ def _base64url(raw: bytes) -> str:
 
 
 def _user_id(claims: Any, header: dict[str, Any], name: str) -> str:
-    # What a header repeats of the claims must be the same (RFC 7519 §5.3).
+    # A claim that the header repeats must have the same value there (RFC 7519 §5.3).
     if not isinstance(claims, dict) or any(header[m] != claims.get(m) for m in ("iss", "sub", "aud") if m in header):
         raise InvalidSessionError("malformed")
     for required in ("exp", name):
@@ -146,8 +149,8 @@ def _user_id(claims: Any, header: dict[str, Any], name: str) -> str:
         if timed in claims and type(claims[timed]) not in (int, float):
             raise InvalidSessionError("unusable claim", timed)
     now = time.time()
-    # NaN compares as false with everything, so that each must be on its right side. `iat` is not compared, as the
-    # libraries do not: a site whose clock is ahead signs its learners in.
+    # A comparison with NaN is false, so the conditions say what is valid, and NaN is refused. `iat` is not compared,
+    # because the libraries do not compare it either: a learner of a site whose clock is fast can still sign in.
     if not claims["exp"] > now - LEEWAY_SECONDS:
         raise InvalidSessionError("expired")
     if not claims.get("nbf", now) <= now + LEEWAY_SECONDS:

@@ -1,4 +1,4 @@
-"""Which pages may call: the cross-site check of writes by cookie, and CORS for allowed origins (contract §5)."""
+"""Which pages may call: the check of the origin of a write by cookie, and CORS for allowed origins (contract §5)."""
 
 from urllib.parse import urlsplit
 
@@ -9,7 +9,7 @@ from app.answers import is_public
 from app.problems import Problem
 from app.service import current_service, service_of
 
-# What a caller of this API sends and reads; the rest a browser allows by itself.
+# The headers that a caller of this API sends and reads. A browser allows some others without CORS.
 REQUEST_HEADERS = "Authorization, Content-Type, Idempotency-Key, If-None-Match, Learner-Tag, X-Request-Id"
 RESPONSE_HEADERS = "ETag, Retry-After, Idempotency-Key, Learner-Tag, X-Request-Id"
 
@@ -24,7 +24,9 @@ def check() -> None:
     if site is not None:
         if site not in ("same-origin", "none"):
             raise Problem("cross_site_request")
-    elif origin is not None and not _is_own(origin):  # of an older browser; without either, of no browser at all
+    elif origin is not None and not _is_own(
+        origin
+    ):  # an older browser; a request with neither header is not from a browser
         raise Problem("cross_site_request")
 
 
@@ -34,20 +36,20 @@ def _is_own(origin: str) -> bool:
         port = parts.port
     except ValueError:
         return False
-    if not parts.hostname:  # null, for one
+    if not parts.hostname:  # for instance the origin `null`
         return False
     default = {"http": 80, "https": 443}.get(parts.scheme)
     own = urlsplit(f"//{request.headers.get('Host', '')}")
     try:
-        # The proxy in front may speak TLS where we do not, so that the scheme says nothing; a port that goes without
-        # saying is the origin's.
+        # A proxy may use TLS with the browser and plain HTTP with the service. So the scheme is not compared, and a
+        # missing port is the default port of the origin's scheme.
         return (parts.hostname, port or default) == (own.hostname, own.port or default)
     except ValueError:
         return False
 
 
 def init_app(app: Flask) -> None:
-    """Answer preflights, and tell browsers what pages of the allowed origins may read."""
+    """Answer the preflight requests of allowed origins, and add the CORS headers to answers."""
     settings = service_of(app).settings
     if not settings.allowed_origins:
         return
@@ -72,7 +74,7 @@ def _preflight() -> Response | None:
             "Access-Control-Max-Age": "600",
         },
     )
-    del response.headers["Content-Type"]  # which would say that nothing is HTML
+    del response.headers["Content-Type"]  # Werkzeug's default is text/html, but there is no body
     return response
 
 

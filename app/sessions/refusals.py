@@ -1,11 +1,11 @@
-"""Why a session is refused: a word for the operator's log, and what the caller is told."""
+"""Why a session is refused: a reason for the operator's log, and a detail for the caller."""
 
 MAX_TOKEN_BYTES = 8192
 
 _INVALID = "The session is not valid. Sign in again."
 
-# The key is the word in the log, the value is the detail of the answer. docs/operating.md lists the cause of each word
-# and its remedy. No word repeats anything that the session holds.
+# The key is the reason in the log, the value is the detail of the answer. docs/operating.md lists the cause and the
+# remedy of each reason. No reason repeats anything that the session holds.
 REASONS = {
     "malformed": _INVALID,
     "too long": f"The token is too long. Send one of {MAX_TOKEN_BYTES} bytes at most.",
@@ -26,17 +26,17 @@ REASONS = {
     "unusable claim": _INVALID,
     "not a UUID": (
         "The user id of this session is not a UUID, and signing in again does not change that. The site must give its"
-        " users UUIDs, or put one into a claim of the session (AUTH_USER_ID_CLAIM)."
+        " users UUIDs, or put a UUID into a claim of the session (AUTH_USER_ID_CLAIM)."
     ),
 }
-# The word in the log for a request without any token or session cookie: most often a visitor who is not signed in.
+# The reason for a request without a token and without a session cookie: most often a visitor who is not signed in.
 NO_SESSION = "no session"
 
 
 class InvalidSessionError(Exception):
-    """A session that is refused: a key of REASONS, and the name of the claim if it is about one.
+    """A session is refused. The reason is a key of REASONS, with the name of a claim if it is about one.
 
-    Its text is for the log.
+    The text of the error is for the log, `detail` is for the caller.
     """
 
     def __init__(self, reason: str, claim: str = "") -> None:

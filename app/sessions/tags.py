@@ -1,6 +1,7 @@
-"""Learner-Tag (contract §5): an opaque word for the learner, by which a page says whose write it means.
+"""Learner-Tag (contract §5): an opaque word for a learner. With it, a page says for which learner a write is meant.
 
-The tag is a keyed hash of the user id. Without the key, whoever knows an id, or can guess it, could tell its tag.
+The tag is a keyed hash of the user id. With a hash without a key, anyone who knows or guesses an id could compute its
+tag.
 """
 
 import hmac
@@ -15,11 +16,11 @@ from app.settings import Settings
 
 
 def key_of(settings: Settings) -> bytes | None:
-    """Derive the key of the tags from the newest secret that sessions are made with. Return None if there is no secret.
+    """Return the key of the tags, derived from the newest secret of the sessions. Return None if there is no secret.
 
-    Every host that verifies the same sessions has this secret, so every host makes the same tags. A learner can already
-    test guesses of the secret with their own session, so a tag gives nothing away. If the password of the database were
-    the key, a tag would.
+    Every host that verifies the same sessions has this secret, so every host makes the same tags. A tag lets a learner
+    test guesses of the key. For the secret, the learner's own session allows the same already. So the password of the
+    database must not be the key.
     """
     shared = [key.material for key in settings.auth_jwt_keys if isinstance(key.material, str)]
     secrets = [*settings.auth_secrets, *shared]
@@ -27,7 +28,7 @@ def key_of(settings: Settings) -> bytes | None:
 
 
 def check(user_id: str) -> None:
-    """Set the learner_tag of the call; raise Problem other_learner for a write that carries another tag."""
+    """Set the learner_tag of the call. Raise Problem other_learner for a write with the tag of another learner."""
     tag = hmac.digest(_key(), user_id.encode(), "sha256")[:16].hex()
     current_call().learner_tag = tag
     if request.method not in ("GET", "HEAD") and request.headers.get("Learner-Tag", tag) != tag:
@@ -35,8 +36,8 @@ def check(user_id: str) -> None:
 
 
 def _key() -> bytes:
-    # Public keys and a table of sessions are no secrets. Hosts that have nothing else share the database, and the
-    # database has a key of its own for this. Each process reads it once.
+    # A site with only public keys or a table of sessions has no secret. Then all hosts use a key from the database,
+    # which they share. Each process reads it once.
     service = current_service()
     if service.learner_tag_key is None:
         service.learner_tag_key = _derive(one(service.pool.read("learner_tag_key"))["key"])
@@ -44,5 +45,6 @@ def _key() -> bytes:
 
 
 def _derive(secret: str) -> bytes:
-    # Not the secret itself: what is used for two things must not be of use to one by way of the other.
+    # The secret itself protects the sessions. The tags have a key of their own, so a weakness of the tags does not
+    # affect the sessions.
     return hmac.digest(secret.encode(), b"Learner-Tag", "sha256")

@@ -1,4 +1,4 @@
-"""What Stripe says: its events, and the answers of its API, read and checked. What is checked here can be stored."""
+"""Reads and checks what Stripe sends: events, and the answers of its API. What passes the checks can be stored."""
 
 import json
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from typing import Any
 from app.checks import USER_ID
 from app.settings import STRIPE_ID
 
-MAX_LEVELS = 64  # of lists and objects within each other
+MAX_LEVELS = 64  # of nested lists and objects
 
 SUBSCRIPTION_EVENTS = tuple(
     f"customer.subscription.{what}" for what in ("created", "updated", "deleted", "paused", "resumed")
@@ -17,12 +17,12 @@ CHECKOUT_EVENT = "checkout.session.completed"
 
 
 class MalformedError(Exception):
-    """Stripe signed something that is not what its API describes. The text names what is missing or wrong."""
+    """Stripe sent something that its API does not describe. The text names what is missing or wrong."""
 
 
 @dataclass(frozen=True)
 class SubscriptionState:
-    """A subscription as an event has it, or as Stripe's API answered. Times are seconds since 1970."""
+    """A subscription as an event or an answer of Stripe's API describes it. Times are seconds since 1970."""
 
     stripe_subscription_id: str
     customer_id: str
@@ -78,7 +78,7 @@ def read_subscription(event: dict[str, Any], user_id_key: str) -> SubscriptionSt
 
 
 def named_user_id(subscription: dict[str, Any], user_id_key: str) -> Any:
-    """Return what the metadata of a subscription has as the learner's id, whatever it is; None if it has nothing."""
+    """Return the learner's id in the metadata of a subscription, without a check. Return None if there is none."""
     metadata = subscription.get("metadata")
     return metadata.get(user_id_key) if isinstance(metadata, dict) else None
 
@@ -117,7 +117,7 @@ def text(document: Any, key: str) -> str:
 
 
 def _check_levels(value: Any, levels: int = MAX_LEVELS) -> None:
-    # To compare two events takes one level of Python's stack for each of theirs, and that stack has a limit.
+    # order.py compares two events by recursion, one call for each level, and Python limits the depth of calls.
     if levels == 0:
         raise MalformedError("too many levels")
     inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
@@ -145,7 +145,7 @@ def read_items(event_id: str, subscription: dict[str, Any]) -> dict[str, Any]:
         price = item.get("price")
         names = (price.get("id"), price.get("product")) if isinstance(price, dict) else ()
         for name in names:
-            # STRIPE_PRICES cannot name anything else, so it need not be kept.
+            # STRIPE_PRICES cannot name any other id, so such an id need not be kept.
             if isinstance(name, str) and STRIPE_ID.fullmatch(name):
                 ends[name] = max((each for each in (end, ends.get(name)) if each is not None), default=None)
     return {"event": event_id, "ends": ends}
@@ -158,7 +158,7 @@ def _period_end(subscription: dict[str, Any]) -> float | None:
 
 
 def _time(value: Any) -> float | None:
-    # Up to the year 9999.
+    # A time after the year 9999 is refused: Python's datetime ends there.
     return float(value) if type(value) in (int, float) and 0 <= value < 253402300800 else None
 
 

@@ -1,6 +1,6 @@
 """What follows from an event: which state of a subscription is stored, who owns it, and who has full access.
 
-Everything here runs in the transaction of its caller.
+All functions but apply_terms run in the transaction of their caller.
 """
 
 import json
@@ -87,7 +87,7 @@ def attach_customer(connection: psycopg.Connection[Any], customer_id: str, terms
     for learner in learners:
         # The foreign key has seen the learner. Row level security hides the row, and would take the access away.
         if not statements.run(connection, "lock", user_id=learner).fetchone():
-            raise psycopg.OperationalError("the lock of the learner's row found none")
+            raise psycopg.OperationalError("lock.sql found no row of the learner")
     if learners:  # without one, leave a row that was written by hand: it may be right
         if terms.prices:
             _store_items(connection, _array(learners))
@@ -118,12 +118,13 @@ def store_checkout(connection: psycopg.Connection[Any], checkout: Checkout, term
 
 
 def apply_terms(connection: psycopg.Connection[Any], terms: AccessTerms) -> None:
-    """Decide again, by these terms, about every row of `subscriptions` that the mirror wrote, in one transaction.
+    """Apply these terms to every row of `subscriptions` that the mirror wrote.
 
     The start of the service and make stripe-sync do this, since the terms may have changed. Rows that were written by
-    hand stay.
+    hand stay as they are. All rows change in one transaction. Before it, items that are not stored yet are stored in
+    transactions of their own.
     """
-    # In transactions of their own: stored items stay stored, whatever becomes of the rest.
+    # If the rest fails, these items stay stored, and the next attempt has less to do.
     while terms.prices and _store_items(connection, None):
         pass
     with connection.transaction():
@@ -133,10 +134,9 @@ def apply_terms(connection: psycopg.Connection[Any], terms: AccessTerms) -> None
 
 
 def _store_items(connection: psycopg.Connection[Any], user_ids: str | None) -> bool:
-    """Read and store the items of subscriptions that another version of the service stored without reading them.
+    """Read and store the items of up to a thousand subscriptions that another version of the service stored without.
 
-    `user_ids` is an array of learners, None for all. A thousand subscriptions at a time. Returns False if there was
-    none.
+    `user_ids` is an array of learners, or None for all learners. Returns False if there is no such subscription.
     """
     rows = statements.run(connection, "stripe/unread", user_ids=user_ids).fetchall()
     read = [

@@ -6,7 +6,7 @@ from app.stripe.events import SubscriptionState
 
 # No event follows these statuses (https://docs.stripe.com/api/subscriptions/object).
 FINAL_STATUSES = ("canceled", "incomplete_expired")
-# The order of two events of one second, by their types.
+# If two events are of the same second, the type that comes later in this list came later.
 TYPES_IN_ORDER = ("fetched", "created", "updated", "deleted")
 
 

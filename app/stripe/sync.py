@@ -22,11 +22,11 @@ def sync(
     terms: AccessTerms,
     api_base: str | None = None,
 ) -> Iterator[str]:
-    """Fetch every subscription from Stripe and store its state; yield a line for each one that this changed.
+    """Fetch every subscription from Stripe and store its state. Yield a line for each one that this changed.
 
     Raises stripe.StripeError. Each subscription has a transaction of its own: what is stored before a failure stays.
     """
-    # First: these terms also hold for subscriptions of which Stripe is not asked, or which it does not return.
+    # The terms also apply to subscriptions that Stripe does not return.
     apply_terms(connection, terms)
     client = stripe.StripeClient(api_key, base_addresses={"api": api_base} if api_base else {}, max_network_retries=2)
     fetched = 0
@@ -40,7 +40,7 @@ def sync(
         try:
             state = read_subscription(event, user_id_key)
         except (MalformedError, ValueError) as error:
-            yield f"{subscription.id}: left alone, it has {error}"
+            yield f"{subscription.id}: not stored, because it has {error}"
             continue
         with connection.transaction():
             subscription_id = state.stripe_subscription_id
@@ -55,19 +55,20 @@ def sync(
     for row in statements.run(connection, "admin/stripe_unattached").fetchall():
         with connection.transaction():
             if attach_customer(connection, row["customer_id"], terms):
-                yield f"{row['customer_id']}: now has its learner"
+                yield f"{row['customer_id']}: now belongs to a learner"
     yield f"fetched {fetched} in all"
 
 
 def _subscriptions(client: stripe.StripeClient) -> Iterator[tuple[int, stripe.Subscription]]:
-    """Yield every subscription at Stripe, with a second of Stripe's clock in which it had this state.
+    """Yield every subscription at Stripe, with a time at which it had this state.
 
-    Our clock may differ from Stripe's. An event of that second counts as later than the state.
+    The time is a whole second of Stripe's clock, because the clock of this machine may differ. An event of the same
+    second counts as later than the state.
     """
     asked = time.monotonic()
     page = client.v1.subscriptions.list({"status": "all", "limit": 100})
     while True:
-        # Stripe read the state after our question and before its answer.
+        # Stripe read the state between our request and its answer.
         response: Any = page.last_response
         answered = parsedate_to_datetime(response.headers["Date"]).timestamp()
         at = int(answered - math.ceil(time.monotonic() - asked))
@@ -87,4 +88,4 @@ def _described(row: DictRow | None) -> str:
         return "unknown"
     end = row["current_period_end"]
     until = f" until {end}" if end else ""
-    return f"{row['status']}{until}, {row['user_id'] or 'of nobody known'}"
+    return f"{row['status']}{until}, {row['user_id'] or 'of no known learner'}"

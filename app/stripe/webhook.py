@@ -34,7 +34,7 @@ NOT_A_UUID = "the user id is not a UUID"
 
 @blueprint.post("/api/stripe/webhook")
 def webhook() -> Response:
-    """Take one event: 200 if it is stored, and if it is of no use here."""
+    """Store one event. The answer is 200 also for an event that the service does not use."""
     service = current_service()
     call = current_call()
     request.max_content_length = MAX_EVENT_BYTES + 1
@@ -44,7 +44,7 @@ def webhook() -> Response:
         store = _read_event(payload, service.settings)
     except (MalformedError, ValueError, RecursionError) as error:
         # Not a 4xx: Stripe would repeat such an event for days, and then slow down all later ones.
-        call.error = f"an event that is not as Stripe describes it: {error}"
+        call.error = f"the event does not have the form that Stripe describes: {error}"
         outcome = "malformed"
     else:
         # Outside of the try: an error of the service itself must be a 500, so that Stripe repeats the event.
@@ -68,29 +68,29 @@ def _verify(payload: bytes, secrets: tuple[str, ...]) -> None:
 
 
 def _read_event(payload: bytes, settings: Settings) -> Callable[[Connection], str] | None:
-    """Read and check an event. Return the work that stores it, for a transaction, or None if it is of no use here.
+    """Read and check an event. Return the work that stores it in a transaction, or None if the event is not used.
 
-    Raises MalformedError, ValueError or RecursionError. The work that is returned has nothing left to check.
+    Raises MalformedError, ValueError or RecursionError. The returned work has nothing left to check.
     """
     event = json.loads(payload)
     kind = text(event, "type")
-    told = current_call().stripe
-    told |= {"event": text(event, "id"), "type": kind}
+    logged = current_call().stripe
+    logged |= {"event": text(event, "id"), "type": kind}
     if kind.startswith(THIN_PREFIX) and kind.removeprefix(THIN_PREFIX) in (*SUBSCRIPTION_EVENTS, CHECKOUT_EVENT):
-        told["reason"] = "a thin event: choose the payload style Snapshot for this endpoint at Stripe"
-        raise MalformedError(told["reason"])
+        logged["reason"] = "a thin event: choose the payload style Snapshot for this endpoint at Stripe"
+        raise MalformedError(logged["reason"])
     terms = access_terms(settings)
     if kind in SUBSCRIPTION_EVENTS:
         state = read_subscription(event, settings.stripe_user_id_metadata)
         if state.claimed_user_id is None and named_user_id(state.object, settings.stripe_user_id_metadata):
-            told["reason"] = NOT_A_UUID
+            logged["reason"] = NOT_A_UUID
         return lambda connection: store_event(connection, state, terms)
     if kind == CHECKOUT_EVENT:
         checkout = read_checkout(event)
         if checkout is None:
             return None
         if checkout.claimed_user_id is None:
-            told["reason"] = NOT_A_UUID
+            logged["reason"] = NOT_A_UUID
             return lambda _: "unattached"
         return lambda connection: store_checkout(connection, checkout, terms)
     return None
