@@ -36,7 +36,7 @@ test-deep: install-dev  ## run the proofs with many more examples, different one
 test-system: install-system  ## run the tests that need more than Python; as root on Debian, install what they need
 	@$(RUN) tests.system
 
-mutate: install-system  ## change the SQL and the pure modules in one place at a time; a test must fail each time [FILE=...]
+mutate: install-system  ## change the SQL and the pure modules in one place at a time; print what no test notices [FILE=...]
 	@$(RUN) tests.mutation
 
 audit: install-system  ## write the licence of every package, and ask for known vulnerabilities
