@@ -82,7 +82,7 @@ def test_a_start_on_a_database_that_never_answers_is_refused_in_one_line(checkou
         command = [sys.executable, "-m", *program]
         began = time.monotonic()
         ended = subprocess.run(command, cwd=checkout, env=settings, capture_output=True, text=True, timeout=60)
-        assert time.monotonic() - began < CHECK_SECONDS + 5
+        assert time.monotonic() - began < CHECK_SECONDS + 20
     assert ended.returncode not in (0, None)
     assert (ended.stdout, ended.stderr.count("\n")) == ("", 1)
     # The connection's own timeout, or the check's.
