@@ -2,6 +2,7 @@
 
 import pytest
 
+from tests.conftest import both_plans
 from tests.world import (
     FREE_LEARNER,
     LEARNER,
@@ -22,6 +23,7 @@ from tests.world import (
     uuid4,
 )
 
+plan_mode = both_plans()
 READS = ("summary", f"modules/{uuid4(1)}", "lessons", "modules", "outline", "next")
 PAID_DONE, FREE_DONE, PAID = 2, 3, 4
 

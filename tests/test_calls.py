@@ -2,6 +2,7 @@
 
 import pytest
 
+from tests.conftest import both_plans, one_plan
 from tests.world import (
     FREE_LEARNER,
     LEARNER,
@@ -23,6 +24,7 @@ from tests.world import (
     uuid4,
 )
 
+plan_mode = both_plans()
 NONE = {"percent": 0, "completedCount": 0, "totalCount": 0}
 READS = ("summary", f"modules/{uuid4(0xA)}", "lessons", "modules", "outline", "next")
 
@@ -252,6 +254,7 @@ def test_times_are_utc_with_milliseconds_cut_not_rounded(api, db, stored, shown)
 @pytest.mark.parametrize(
     "title", ['"quoted" \\ and\nbroken', "</script>", "ünïcödé 🎓 \u2028", "", "%s :'user_id' $1 {}"]
 )
+@one_plan
 def test_titles_are_shown_as_they_are(api, db, title):
     add_user(db)
     add_module(db, 1)
@@ -334,6 +337,7 @@ def test_next_for_a_free_learner_is_a_free_lesson(api, db):
 MIXED = "aBcDeF01-2345-4678-9aBc-DeF012345678"
 
 
+@one_plan
 def test_ids_in_the_path_may_be_in_any_case_and_come_out_lower(api, db):
     add_user(db)
     db.execute("insert into modules (id, title, position) values (%s, '', 1)", [MIXED])
@@ -348,6 +352,7 @@ def test_ids_in_the_path_may_be_in_any_case_and_come_out_lower(api, db):
 
 
 @pytest.mark.parametrize("path", READS)
+@one_plan
 def test_head_is_as_get(api, world, path):
     headers = bearer() | {"X-Request-Id": "1"}
     answer = api.get(f"/api/progress/{path}", headers=headers)
@@ -356,6 +361,7 @@ def test_head_is_as_get(api, world, path):
     assert dict(head.headers) == dict(answer.headers)
 
 
+@one_plan
 def test_head_answers_errors_as_get_does(api, db):
     add_user(db, access=None)
     for path in ("/api/progress/summary", "/api/progress/modules/x", "/nowhere"):
@@ -368,6 +374,7 @@ def test_head_answers_errors_as_get_does(api, db):
 
 
 @pytest.mark.parametrize("path", READS)
+@one_plan
 def test_every_read_has_an_etag_that_changes_with_the_answer(api, world, path):
     tags = [api.get(f"/api/progress/{path}", headers=bearer()).headers["ETag"] for _ in range(2)]
     mark(api, 0xA2)
@@ -391,6 +398,7 @@ def test_every_read_has_an_etag_that_changes_with_the_answer(api, world, path):
         ("{} and more", 200),
     ],
 )
+@one_plan
 def test_a_matching_if_none_match_is_answered_304(api, world, path, condition, status):
     answer = api.get(f"/api/progress/{path}", headers=bearer())
     condition = condition.format(answer.headers["ETag"])
@@ -404,6 +412,7 @@ def test_a_matching_if_none_match_is_answered_304(api, world, path, condition, s
             assert not {"Content-Type", "Content-Length"} & set(again.headers.keys())
 
 
+@one_plan
 def test_after_a_write_the_old_etag_no_longer_matches(api, world):
     tag = api.get("/api/progress/summary", headers=bearer()).headers["ETag"]
     condition = bearer() | {"If-None-Match": tag}
@@ -424,11 +433,13 @@ def test_after_a_write_the_old_etag_no_longer_matches(api, world):
         {"If-Range": '"x"', "Range": "bytes=0-3"},
     ],
 )
+@one_plan
 def test_other_conditions_make_no_difference(api, world, headers):
     assert ok(api.get("/api/progress/summary", headers=bearer() | headers)) == get(api, "summary")
     assert ok(mark(api, 0xA1, headers=headers))["completed"] is True
 
 
+@one_plan
 def test_a_write_has_no_etag_and_takes_no_notice_of_a_condition(api, world):
     for write in (mark, unmark):
         answer = write(api, 0xA2, headers={"If-None-Match": "*"})
@@ -436,6 +447,7 @@ def test_a_write_has_no_etag_and_takes_no_notice_of_a_condition(api, world):
         assert "ETag" not in answer.headers
 
 
+@one_plan
 def test_a_condition_does_not_come_before_an_error(api, world):
     condition = {"If-None-Match": "*"}
     assert_problem(api.get("/api/progress/summary", headers=condition), "unauthenticated")
@@ -444,10 +456,12 @@ def test_a_condition_does_not_come_before_an_error(api, world):
 
 
 @pytest.mark.parametrize("query", ["?user_id=x", "?sub=" + uuid4(7), "?completedAt=x&a=%ff", "?"])
+@one_plan
 def test_the_query_makes_no_difference(api, world, query):
     assert get(api, "/api/progress/summary" + query) == get(api, "summary")
 
 
+@one_plan
 def test_the_user_is_the_sessions_whatever_the_request_says(api, world):
     add_user(world, FREE_LEARNER)
     headers = {"Authorization": f"Bearer {token(FREE_LEARNER)}", "X-User-Id": LEARNER, "Cookie": f"user_id={LEARNER}"}

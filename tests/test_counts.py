@@ -4,6 +4,7 @@ import itertools
 
 import pytest
 
+from tests.conftest import both_plans
 from tests.world import (
     FREE_LEARNER,
     LEARNER,
@@ -21,6 +22,8 @@ from tests.world import (
     unmark,
     uuid4,
 )
+
+plan_mode = both_plans()
 
 
 def counts(completed, total, percent):

@@ -129,25 +129,25 @@ def start() -> Iterator[Callable[..., Run]]:
 
 
 AWKWARD = {
-    "a space and umlauts": "mein Kurs/Fortschrittsüberprüfung äöü ß",
-    "a long path": "/".join(["a-very-long-name-of-a-folder"] * 5),
-    "below a closed folder": "closed/checkout",
+    # The last but one closed to all but us: as root, PostgreSQL runs as another user.
+    "a space and umlauts below a closed folder": ("closed/mein Kurs/Fortschrittsüberprüfung äöü ß", signal.SIGINT),
+    "a long path": ("/".join(["a-very-long-name-of-a-folder"] * 5), signal.SIGHUP),
 }
 
 
-@pytest.mark.parametrize("name", AWKWARD.values(), ids=AWKWARD.keys())
-def test_it_runs_in_any_folder_and_again_with_its_data(folder, start, name):
+@pytest.mark.parametrize(("name", "number"), AWKWARD.values(), ids=AWKWARD.keys())
+def test_it_runs_in_any_folder_ends_by_a_signal_and_runs_again_with_its_data(folder, start, name, number):
     checkout = copy_of_the_checkout(folder / name)
     if name.startswith("closed"):
-        (folder / "closed").chmod(0o700)  # to all but us; as root, PostgreSQL runs as another
+        (folder / "closed").chmod(0o700)
     run = start(checkout).wait_until_ready()
     assert run.get("summary", "FULL") == (200, {"percent": 0, "completedCount": 0, "totalCount": 322})
     assert run.get("summary", "FREE")[1]["totalCount"] < 322
     assert run.get("summary", "NONE")[1]["code"] == "not_enrolled"
     assert stat.S_IMODE((checkout / ".local" / "secret").stat().st_mode) == 0o600
     assert (checkout / ".local" / "secret").read_text() not in run.output
-    # What was printed from the first token on can be pasted whole, and answers as printed; into a shell too that knows
-    # no comments, as zsh does not.
+    # Everything that it prints from the first token on can be pasted as a whole, also into a shell such as zsh, which
+    # knows no comments.
     pasted = run.output[run.output.index("FULL=") :]
     assert not [line for line in pasted.splitlines() if line[:2] == "# " and re.search("""['";&|<>()`$]""", line)]
     # What make does, in a checkout that has all of it installed.
@@ -166,12 +166,20 @@ def test_it_runs_in_any_folder_and_again_with_its_data(folder, start, name):
         headers={"Authorization": f"Bearer {token[1]}"},
     )
     urllib.request.urlopen(request, timeout=10).close()
-    run.process.send_signal(signal.SIGINT)
-    assert run.end()[0] == 0
-    wait_until_nothing_works_in(checkout)
+    assert_ends(run, number)
     again = start(checkout).wait_until_ready()
     assert "load" not in again.output
     assert again.get("summary", "FULL")[1]["completedCount"] == 1
+    assert_ends(again, signal.SIGTERM)
+
+
+def assert_ends(run: Run, number: int) -> None:
+    """A signal stops everything that runs in a checkout, and a second one does not disturb that."""
+    run.process.send_signal(number)
+    run.process.send_signal(number)
+    status, output = run.end()
+    assert (status, output.splitlines()[-1]) == (0, "stopping")
+    wait_until_nothing_works_in(run.folder)
 
 
 @pytest.fixture(scope="module")
@@ -187,21 +195,24 @@ def prepared() -> Iterator[Path]:
     shutil.rmtree(base)
 
 
+@pytest.fixture(scope="module")
+def running(prepared: Path) -> Iterator[Run]:
+    """A demo for the tests that only look at it."""
+    run = Run(copy_with_owners(prepared, prepared.with_name("running"))).wait_until_ready()
+    yield run
+    run.process.terminate()
+    run.end()
+
+
+def copy_with_owners(source: Path, target: Path) -> Path:
+    # shutil.copytree does not keep the owners.
+    subprocess.run(["cp", "-a", str(source), str(target)], check=True)
+    return target
+
+
 @pytest.fixture
 def checkout(prepared: Path, folder: Path) -> Path:
-    # cp keeps the owners, which shutil.copytree does not.
-    subprocess.run(["cp", "-a", str(prepared), str(folder / "checkout")], check=True)
-    return folder / "checkout"
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_leaves_nothing_running(checkout, start, number):
-    run = start(checkout).wait_until_ready()
-    run.process.send_signal(number)
-    run.process.send_signal(number)  # nor does a second one
-    status, output = run.end()
-    assert (status, output.splitlines()[-1]) == (0, "stopping")
-    wait_until_nothing_works_in(checkout)
+    return copy_with_owners(prepared, folder / "checkout")
 
 
 def test_a_signal_while_it_starts_leaves_nothing_running(checkout, start):
@@ -231,15 +242,14 @@ def test_a_closed_terminal_leaves_nothing_running_though_only_the_leader_of_its_
         process.wait()
 
 
-def test_a_second_one_in_the_same_checkout_says_where_the_first_is(checkout, start):
-    run = start(checkout).wait_until_ready()
-    assert start(checkout).end() == (1, f"already running at http://127.0.0.1:{run.port}\n")
-    assert run.get("summary", "FULL")[0] == 200
+def test_a_second_one_in_the_same_checkout_says_where_the_first_is(running, start):
+    assert start(running.folder).end() == (1, f"already running at http://127.0.0.1:{running.port}\n")
+    assert running.get("summary", "FULL")[0] == 200
 
 
-def test_two_checkouts_run_side_by_side(checkout, prepared, start):
-    runs = [start(checkout).wait_until_ready(), start(prepared).wait_until_ready()]
-    assert [run.get("summary", "FULL")[0] for run in runs] == [200, 200]
+def test_two_checkouts_run_side_by_side(running, checkout, start):
+    other = start(checkout).wait_until_ready()
+    assert [run.get("summary", "FULL")[0] for run in (running, other)] == [200, 200]
 
 
 def test_a_port_that_is_taken_is_one_line(checkout, start):
@@ -252,42 +262,36 @@ def test_a_port_that_is_taken_is_one_line(checkout, start):
     assert start(checkout, PORT="http").end() == (1, "PORT: 'http' is not a whole number from 1 to 65535\n")
 
 
-def test_it_starts_after_everything_was_killed(checkout, start):
+def test_it_starts_after_everything_was_killed_and_after_the_supervisor_alone_was(checkout, start):
     run = start(checkout).wait_until_ready()
-    token = run.output
     for number in working_in(checkout):
         os.kill(number, signal.SIGKILL)
     run.end()
     wait_until_nothing_works_in(checkout)
     again = start(checkout, PORT=run.port).wait_until_ready()
     assert again.get("summary", "FULL")[0] == 200
-    assert token != again.output
-
-
-def test_it_starts_after_only_the_supervisor_was_killed(checkout, start):
-    run = start(checkout).wait_until_ready()
-    run.process.kill()
-    run.process.wait()
-    # gunicorn and PostgreSQL go on; the port is another's now, the database is taken over.
-    again = start(checkout).wait_until_ready()
-    assert again.get("summary", "FULL")[0] == 200
-    again.process.terminate()
-    assert again.end()[0] == 0
-    for number in working_in(checkout):  # the first one's gunicorn
+    assert again.output != run.output
+    again.process.kill()
+    again.process.wait()
+    # gunicorn and PostgreSQL go on: the new one has another port, and takes the database over.
+    third = start(checkout).wait_until_ready()
+    assert third.get("summary", "FULL")[0] == 200
+    third.process.terminate()
+    assert third.end()[0] == 0
+    for number in working_in(checkout):  # the gunicorn of the second one
         os.kill(number, signal.SIGKILL)
 
 
 def test_it_starts_after_a_power_cut(checkout, start):
-    """Then the pid files name processes that are gone, or others that got the same numbers."""
+    """Then the pid files name processes of others, which got the same numbers meanwhile."""
     postgres = checkout / ".local" / "postgres"
-    for pid in (os.getpid(), 2**22 - 1):
-        content = f"{pid}\n{postgres / 'data'}\n1700000000\n5432\n{postgres}\n\n  5432001         0\nready   \n"
-        (postgres / "data" / "postmaster.pid").write_text(content)
-        (postgres / ".s.PGSQL.5432.lock").write_text(content)
-        run = start(checkout).wait_until_ready()
-        assert run.get("summary", "FULL")[0] == 200
-        run.process.terminate()
-        assert run.end()[0] == 0
+    content = f"{os.getpid()}\n{postgres / 'data'}\n1700000000\n5432\n{postgres}\n\n  5432001         0\nready   \n"
+    (postgres / "data" / "postmaster.pid").write_text(content)
+    (postgres / ".s.PGSQL.5432.lock").write_text(content)
+    run = start(checkout).wait_until_ready()
+    assert run.get("summary", "FULL")[0] == 200
+    run.process.terminate()
+    assert run.end()[0] == 0
 
 
 DEMO_PAGE = {
@@ -312,24 +316,23 @@ def fetch(
             return error.code, error.headers["Content-Type"], error.headers["Set-Cookie"]
 
 
-def test_the_page_and_its_sign_in_are_there(checkout, start):
-    run = start(checkout).wait_until_ready()
-    assert f"Open http://127.0.0.1:{run.port}/ in a browser" in run.output
+def test_the_page_and_its_sign_in_are_there(running):
+    assert f"Open http://127.0.0.1:{running.port}/ in a browser" in running.output
     for path, content_type in DEMO_PAGE.items():
-        assert fetch(run, path) == (200, content_type, None)
+        assert fetch(running, path) == (200, content_type, None)
     json_body = {"Content-Type": "application/json"}
-    status, _, cookie = fetch(run, "/demo/session", b'{"learner": "free"}', json_body)
+    status, _, cookie = fetch(running, "/demo/session", b'{"learner": "free"}', json_body)
     assert status == 200
     assert cookie
     assert re.fullmatch(
         r"authjs\.session-token=[\w.-]+; Expires=[^;]+; Max-Age=43200; HttpOnly; Path=/; SameSite=Lax", cookie
     )
     session = {"Cookie": cookie.partition(";")[0]}
-    assert fetch(run, "/api/progress/summary", headers=session)[0] == 200
+    assert fetch(running, "/api/progress/summary", headers=session)[0] == 200
     for body in (b"", b"[]", b'{"learner": "root"}', b'{"learner": ["full"]}', b'{"learner": "full"'):
-        assert fetch(run, "/demo/session", body, json_body) == (400, "application/problem+json", None)
+        assert fetch(running, "/demo/session", body, json_body) == (400, "application/problem+json", None)
     foreign = json_body | {"Origin": "https://elsewhere.example"}
-    assert fetch(run, "/demo/session", b'{"learner": "full"}', foreign) == (403, "application/problem+json", None)
+    assert fetch(running, "/demo/session", b'{"learner": "full"}', foreign) == (403, "application/problem+json", None)
 
 
 def test_with_database_url_it_serves_that_database_as_it_is(folder, start, environ, db):

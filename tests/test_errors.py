@@ -55,12 +55,6 @@ def world(db):
     return db
 
 
-@pytest.fixture
-def once(apps, world):
-    """A client under one plan mode, for what is decided before any statement."""
-    return apps["force_custom_plan"].test_client(use_cookies=False)
-
-
 # Each fault that a mark may have, in the order of the table; each leaves the others as they were.
 FAULTS: dict[str, dict[str, Any]] = {
     "unauthenticated": {"session": None},
@@ -226,11 +220,11 @@ BAD_IDS = [
 
 
 @pytest.mark.parametrize("bad", BAD_IDS)
-def test_an_id_in_the_path_must_be_a_uuid_of_version_4(once, world, bad):
+def test_an_id_in_the_path_must_be_a_uuid_of_version_4(api, world, bad):
     for method in ("POST", "DELETE"):
-        answer = once.open(f"/api/progress/lessons/{bad}", method=method, headers=bearer())
+        answer = api.open(f"/api/progress/lessons/{bad}", method=method, headers=bearer())
         assert_problem(answer, "invalid_lesson_id")
-    assert_problem(once.get(f"/api/progress/modules/{bad}", headers=bearer()), "invalid_module_id")
+    assert_problem(api.get(f"/api/progress/modules/{bad}", headers=bearer()), "invalid_module_id")
 
 
 UNKNOWN = [
@@ -258,12 +252,12 @@ METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", 
 
 
 @pytest.mark.parametrize("path", UNKNOWN + DOUBLE)
-def test_an_unknown_path_is_not_found_before_any_session(once, world, path):
+def test_an_unknown_path_is_not_found_before_any_session(api, world, path):
     for method in METHODS:
         for headers in ({}, bearer() | {"Idempotency-Key": "the-key"}, {"Authorization": "Bearer bad"}):
             # Given as it arrives at the service: the client would take // for the beginning of a host.
             inside = {"PATH_INFO": path} if path in DOUBLE else {}
-            answer = once.open("/x" if inside else path, method=method, headers=headers, environ_overrides=inside)
+            answer = api.open("/x" if inside else path, method=method, headers=headers, environ_overrides=inside)
             if method == "HEAD":
                 assert (answer.status_code, answer.data) == (404, b"")
             else:
@@ -281,9 +275,9 @@ def test_an_unknown_path_is_not_found_before_any_session(once, world, path):
         ("lessons/bad", {"POST", "DELETE"}),
     ],
 )
-def test_another_method_is_not_allowed_before_any_session(once, world, path, allowed, method):
+def test_another_method_is_not_allowed_before_any_session(api, world, path, allowed, method):
     for headers in ({}, bearer(), {"Authorization": "Bearer bad"}):
-        answer = once.open(f"/api/progress/{path}", method=method, headers=headers)
+        answer = api.open(f"/api/progress/{path}", method=method, headers=headers)
         if method in allowed:
             assert answer.status_code == (
                 401 if not headers or "bad" in headers["Authorization"] else answer.status_code
@@ -300,11 +294,11 @@ def test_another_method_is_not_allowed_before_any_session(once, world, path, all
 
 @pytest.mark.parametrize("method", ["GET", "POST", "DELETE", "PUT"])
 @pytest.mark.parametrize("path", ["/api/progress/summary", lesson_path(2), "/healthz"])
-def test_a_request_for_a_websocket_is_not_found(apps, world, method, path):
-    # By a client of its own: the OpenAPI document has no such request.
-    api = FlaskClient(apps["force_custom_plan"], Response)
+def test_a_request_for_a_websocket_is_not_found(api, world, method, path):
+    # The tests' client would look for such a request in the OpenAPI document, which has none.
+    plain = FlaskClient(api.application, Response)
     headers = bearer() | {"Connection": "keep-alive, Upgrade", "Upgrade": "websocket"}
-    assert_problem(api.open(path, method=method, headers=headers), "not_found")
+    assert_problem(plain.open(path, method=method, headers=headers), "not_found")
     assert completions(world) == []
 
 
@@ -344,8 +338,8 @@ def test_a_chunked_body_is_read(api, world):
     assert ok(chunked(api, "POST", lesson_path(3), b""))["completed"] is True
 
 
-def test_a_body_that_ends_early_is_invalid(once, world):
-    answer = once.post(
+def test_a_body_that_ends_early_is_invalid(api, world):
+    answer = api.post(
         lesson_path(2),
         headers=bearer(),
         content_type="application/json",
@@ -377,9 +371,9 @@ def test_a_body_that_cannot_be_read_is_invalid_and_no_affair_of_unmark(api, worl
         *("application/json5", "application/x-json-stream", "application/x-www-form-urlencoded", "multipart/form-data"),
     ],
 )
-def test_a_body_that_is_not_json_by_its_content_type_is_unsupported(once, world, content_type):
+def test_a_body_that_is_not_json_by_its_content_type_is_unsupported(api, world, content_type):
     for body in (b"{}", b"[]", b"not JSON", b" "):
-        answer = mark(once, 2, data=body, content_type=content_type)
+        answer = mark(api, 2, data=body, content_type=content_type)
         assert_problem(answer, "unsupported_media_type")
 
 
@@ -402,16 +396,16 @@ HOSTILE = [
 
 
 @pytest.mark.parametrize("body", HOSTILE)
-def test_a_body_that_is_no_json_object_is_invalid(once, world, body):
-    assert_problem(mark(once, 2, data=body, content_type="application/json"), "invalid_body", errors={})
+def test_a_body_that_is_no_json_object_is_invalid(api, world, body):
+    assert_problem(mark(api, 2, data=body, content_type="application/json"), "invalid_body", errors={})
     assert completions(world) == []
 
 
 NO_STRING = ["Must be a string."]
 
 
-def test_a_body_nested_deeply_is_invalid_whether_python_can_read_it_or_not(once, world):
-    answer = mark(once, 2, data=b'{"completedAt": ' + b"[" * 8000 + b"]" * 8000 + b"}", content_type="application/json")
+def test_a_body_nested_deeply_is_invalid_whether_python_can_read_it_or_not(api, world):
+    answer = mark(api, 2, data=b'{"completedAt": ' + b"[" * 8000 + b"]" * 8000 + b"}", content_type="application/json")
     errors = answer.get_json()["errors"]
     assert errors in ({}, {"completedAt": NO_STRING})  # before Python 3.12, and since
     assert_problem(answer, "invalid_body", errors=errors)
@@ -441,8 +435,8 @@ UNKNOWN_FIELD = ["Unknown field."]
         ('{"ünïcödé": null}'.encode(), {"ünïcödé": UNKNOWN_FIELD}),
     ],
 )
-def test_the_errors_of_a_body_name_each_field(once, world, body, errors):
-    assert_problem(mark(once, 2, data=body, content_type="application/json"), "invalid_body", errors=errors)
+def test_the_errors_of_a_body_name_each_field(api, world, body, errors):
+    assert_problem(mark(api, 2, data=body, content_type="application/json"), "invalid_body", errors=errors)
     assert completions(world) == []
 
 

@@ -19,7 +19,7 @@ from app.database import readiness
 from app.demo.postgres import bindir, owner
 from app.service import service_of
 from app.settings import from_environ
-from tests.conftest import ROOT, Postgresql, as_service, grant, running_gunicorn
+from tests.conftest import ROOT, Postgresql, as_service, grant, migrate, running_gunicorn
 from tests.load import Answer, Load, fill, in_table
 from tests.world import SECRET, assert_problem, bearer, lesson_path, uuid4
 
@@ -76,9 +76,7 @@ class Pair(NamedTuple):
 @pytest.fixture
 def pair(tmp_path: Path) -> Iterator[Pair]:
     with Server() as primary:
-        environ = os.environ | {"DATABASE_URL": primary.url()}
-        migrate = [sys.executable, "-m", "app.cli", "migrate"]
-        subprocess.run(migrate, cwd=ROOT, env=environ, check=True, stdout=subprocess.DEVNULL)
+        migrate(primary.url())
         grant(primary.url())
         with closing(psycopg.connect(primary.url(), autocommit=True)) as db:
             fill(db)

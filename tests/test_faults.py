@@ -5,8 +5,6 @@ import json
 import os
 import select
 import signal
-import subprocess
-import sys
 import threading
 import time
 import urllib.error
@@ -25,12 +23,13 @@ from app.database import statements
 from app.database.connection import Connection
 from app.service import service_of
 from tests.conftest import (
-    ROOT,
     SERVICE,
     Gunicorn,
     Postgresql,
     as_service,
+    emptying,
     grant,
+    migrate,
     running_gunicorn,
 )
 from tests.load import Answer, Load, fill, in_table
@@ -55,10 +54,7 @@ from tests.world import (
 def own_postgres() -> Iterator[Postgresql]:
     """A server that may be killed, migrated."""
     with Postgresql() as server:
-        environ = os.environ | {"DATABASE_URL": server.url()}
-        subprocess.run(
-            [sys.executable, "-m", "app.cli", "migrate"], cwd=ROOT, env=environ, check=True, stdout=subprocess.DEVNULL
-        )
+        migrate(server.url())
         grant(server.url())
         yield server
 
@@ -66,7 +62,7 @@ def own_postgres() -> Iterator[Postgresql]:
 @pytest.fixture
 def own_db(own_postgres: Postgresql) -> Iterator[Postgresql]:
     with closing(psycopg.connect(own_postgres.url(), autocommit=True)) as db:
-        db.execute("delete from progress; delete from users; delete from lessons; delete from modules")
+        db.execute(emptying(db).encode())
         fill(db)
     return own_postgres
 
@@ -108,7 +104,7 @@ def test_postgresql_is_stopped_at_once_and_started_again(service, own_db):
         own_db.start()
         back = time.monotonic()
         load.wait_for_more(1)
-        assert time.monotonic() - back < 2
+        assert time.monotonic() - back < 10
         load.wait_for(lambda answers: len(answers) > 100 and {answer.status for answer in answers[-50:]} == {200})
     assert_answered_or_unavailable(load.answers)
     assert_nothing_lost(load, own_db)
@@ -198,7 +194,7 @@ def test_what_is_running_is_answered_whatever_the_service_is_told(own_db, told, 
         with urllib.request.urlopen(request, timeout=20) as response:
             answers.append(json.load(response)["overall"]["completedCount"])
 
-    with running_gunicorn(environ | {"WEB_CONCURRENCY": "1"}) as running:
+    with running_gunicorn(environ | {"WEB_CONCURRENCY": "1", "DATABASE_TIMEOUT": "20"}) as running:
         with (
             psycopg.connect(own_db.url()) as other,
             closing(psycopg.connect(own_db.url(), autocommit=True)) as db,
@@ -223,7 +219,7 @@ def test_what_is_running_is_answered_whatever_the_service_is_told(own_db, told, 
 def test_a_reload_that_could_not_be_a_start_is_refused_and_the_service_goes_on(tmp_path, own_db, capfd):
     checkout = copy_of_the_checkout(tmp_path / "checkout")
     environ = {"DATABASE_URL": as_service(own_db.url()), "AUTH_JWT_SECRET": SECRET, "WEB_CONCURRENCY": "1"}
-    with running_gunicorn(environ | {"DATABASE_TIMEOUT": "0.5", "RATE_LIMIT_WRITES": ""}, checkout) as service:
+    with running_gunicorn(environ | {"RATE_LIMIT_WRITES": ""}, checkout) as service:
         workers = service.workers()
         (checkout / "migrations" / "0099_next.sql").write_text("select 1;\n")
         with Load(service.url) as load:
@@ -302,7 +298,7 @@ def test_a_server_that_is_frozen_costs_the_timeout_and_no_more(make_api, own_db,
         started = time.monotonic()
         path = f"/api/progress/lessons/{uuid4(0x1000)}" if method == "DELETE" else "/api/progress/summary"
         assert_problem(api.open(path, method=method, headers=headers), "unavailable")
-        assert time.monotonic() - started < 2
+        assert time.monotonic() - started < 10  # a frozen server never answers
         # On a connection of its own: the other is given up.
         assert api.delete(f"/api/progress/lessons/{uuid4(0x1000)}", headers=headers).status_code == 200
     finally:
@@ -311,19 +307,19 @@ def test_a_server_that_is_frozen_costs_the_timeout_and_no_more(make_api, own_db,
 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "DELETE", "webhook"])
-@pytest.mark.parametrize("idle_session_timeout", [0, 100])
-def test_a_connection_that_was_ended_while_it_was_idle_costs_no_call(
-    make_api, db, environ, idle_session_timeout, method
-):
+@pytest.mark.parametrize("end", ["terminated", "timed out"])
+def test_a_connection_that_was_ended_while_it_was_idle_costs_no_call(make_api, db, end, method):
     add_user(db)
     add_module(db, 1, 2)
-    url = f"{environ['DATABASE_URL']}&options=-c%20idle_session_timeout%3D{idle_session_timeout}"
     settings = {"WEB_THREADS": "3", "RATE_LIMIT_WRITES": "10 per minute", "STRIPE_WEBHOOK_SECRET": WEBHOOK_SECRET}
-    api = make_api(DATABASE_URL=url, **settings)
+    api = make_api(**settings)
     pool = service_of(api.application).pool
     with ExitStack() as stack:  # three connections, of which each would cost a call
         idle = [stack.enter_context(pool.connection()) for _ in range(3)]
-    if not idle_session_timeout:
+        if end == "timed out":
+            for connection in idle:
+                connection.execute("set idle_session_timeout = 100")  # milliseconds
+    if end == "terminated":
         pids = [connection.info.backend_pid for connection in idle]
         db.execute("select pg_terminate_backend(pid) from unnest(%s::int[]) as pid", [pids])
     for connection in idle:
@@ -406,7 +402,7 @@ def test_a_lock_that_somebody_else_holds_costs_the_timeout_and_not_the_connectio
         started = time.monotonic()
         answer = mark(api, 2)
         assert_problem(answer, "unavailable")
-        assert time.monotonic() - started < 2
+        assert time.monotonic() - started < 10  # the row is held for as long as nobody gives up
     with pool.connection() as connection:
         assert connection.info.backend_pid == before
     assert ok(mark(api, 2))["completed"] is True
@@ -560,12 +556,13 @@ def test_a_commit_that_takes_too_long_is_no_success_even_if_it_is_done_then(make
     add_user(db)
     add_module(db, 1, 2)
     api = make_api(DATABASE_TIMEOUT="0.3")
-    at_commit("perform pg_sleep(0.6)")
-    started = time.monotonic()
-    assert_problem(mark(api, 2), "unavailable")
-    assert time.monotonic() - started < 0.6
+    at_commit("perform set_config(''lock_timeout'', ''0'', true); perform pg_advisory_xact_lock(1)")
+    with db.transaction():
+        db.execute("select pg_advisory_xact_lock(1)")
+        assert_problem(mark(api, 2), "unavailable")
+    released = time.monotonic()
     while not completions(db):
-        assert time.monotonic() - started < 5
+        assert time.monotonic() - released < 10
     assert ok(mark(api, 2))["completed"] is True
 
 
@@ -580,9 +577,10 @@ def test_out_of_connections_is_unavailable_at_once_and_over_when_there_are_some(
         started = time.monotonic()
         answers = [api.get("/api/progress/summary", headers=bearer(LEARNER)) for _ in range(3)]
         assert [answer.status_code for answer in answers] == [503, 503, 503]
-        assert time.monotonic() - started < 3  # of 15
+        assert time.monotonic() - started < 10  # each of them waits for 5 seconds if nobody notices
     finally:
         db.execute(f"alter role {SERVICE} connection limit -1")
     back = time.monotonic()
     while api.get("/api/progress/summary", headers=bearer(LEARNER)).status_code != 200:
-        assert time.monotonic() - back < 2
+        assert time.monotonic() - back < 10
+        time.sleep(0.01)

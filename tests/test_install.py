@@ -11,6 +11,7 @@ import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -18,8 +19,8 @@ from tests.conftest import ROOT, in_memory
 from tests.test_locks import LOCKS
 
 
-@pytest.fixture
-def checkout() -> Iterator[Path]:
+@contextmanager
+def new_checkout() -> Iterator[Path]:
     """A folder with install.py and with locks that pin nothing: to install real packages is pip's part."""
     with tempfile.TemporaryDirectory(dir=in_memory()) as folder:
         shutil.copy(ROOT / "install.py", folder)
@@ -27,6 +28,12 @@ def checkout() -> Iterator[Path]:
             if lock != "requirements.txt":
                 Path(folder, lock).write_text("# nothing\n")
         yield Path(folder)
+
+
+@pytest.fixture
+def checkout() -> Iterator[Path]:
+    with new_checkout() as folder:
+        yield folder
 
 
 def install(checkout: Path, *arguments: str, before: str = "", **environ: str) -> tuple[int, str]:
@@ -74,31 +81,66 @@ def test_a_c_library_without_wheels_is_named(checkout, libc, shown):
     assert output.strip().endswith(f"this machine has {shown}")
 
 
-def test_two_at_once_install_once_and_then_there_is_nothing_to_do(checkout):
-    first = subprocess.Popen(
-        [sys.executable, "install.py", "install", "run"], cwd=checkout, stdout=subprocess.PIPE, text=True
-    )
-    assert first.stdout
-    assert first.stdout.readline().startswith("install: creating .venv with Python")
-    assert install(checkout) == (0, "install: waiting for another make that installs into this folder\n")
-    first.communicate()
-    assert first.returncode == 0
-    assert (checkout / ".venv" / "bin" / "python").exists()
-    # The next run starts no pip at all.
-    assert install(checkout, before="import subprocess; subprocess.Popen = None") == (0, "")
+class Installed(NamedTuple):
+    checkout: Path
+    first: tuple[int, str]
+    second: tuple[int, str]
 
 
-def test_what_was_killed_is_installed_again_and_what_pip_cannot_install_is_one_line(checkout):
-    (checkout / ".venv" / "bin").mkdir(parents=True)
-    for name in ("bin/python", "pyvenv.cfg", "made-by-make"):
-        (checkout / ".venv" / name).touch()
-    (checkout / "requirements-demo.txt").write_text(f"nothing-of-this-name==1 --hash=sha256:{'0' * 64}\n")
-    status, output = install(checkout, PIP_NO_INDEX="1")
-    lines = output.splitlines()
-    assert status == 1
-    assert lines[0].startswith("install: creating .venv with Python")
-    assert lines[-1] == "install: No matching distribution found for nothing-of-this-name==1; is there a network?"
-    assert not list((checkout / ".venv").glob("installed-*"))
+@pytest.fixture(scope="module")
+def installed_by_two() -> Iterator[Installed]:
+    """A checkout into which two installed at once. To make .venv takes seconds, so other tests begin with a copy."""
+    with new_checkout() as folder:
+        first = subprocess.Popen(
+            [sys.executable, "install.py", "install", "run"], cwd=folder, stdout=subprocess.PIPE, text=True
+        )
+        assert first.stdout
+        said = first.stdout.readline()
+        second = install(folder)
+        said += first.communicate()[0]
+        yield Installed(folder, (first.returncode, said), second)
+
+
+@pytest.fixture
+def installed(installed_by_two: Installed, checkout: Path) -> Path:
+    """A checkout in which `make run` has installed what it needs; in .venv is a file that a new one would not have."""
+    shutil.copytree(installed_by_two.checkout / ".venv", checkout / ".venv", symlinks=True)
+    (checkout / ".venv" / "kept").touch()
+    return checkout
+
+
+def is_kept(checkout: Path) -> bool:
+    return (checkout / ".venv" / "kept").exists()
+
+
+def locks_of(checkout: Path) -> list[str]:
+    """The locks that are installed in a checkout."""
+    return sorted(stamp.name.removeprefix("installed-requirements-") for stamp in checkout.glob(".venv/installed-*"))
+
+
+OUT_OF_DATE = r"install: \.venv is out of date, but {} still runs from it; stop it first\n"
+# With this, an installation that starts any program fails.
+NO_PIP = "import subprocess; subprocess.Popen = None"
+
+
+def test_two_at_once_install_once_and_then_there_is_nothing_to_do(installed_by_two):
+    version = ".".join(map(str, sys.version_info[:3]))
+    assert installed_by_two.first == (0, f"install: creating .venv with Python {version}\n")
+    assert installed_by_two.second == (0, "install: waiting for another make that installs into this folder\n")
+    assert (installed_by_two.checkout / ".venv" / "bin" / "python").exists()
+    assert install(installed_by_two.checkout, before=NO_PIP) == (0, "")
+
+
+def test_what_pip_cannot_install_is_one_line_and_is_tried_again(installed):
+    lock = installed / "requirements-dev.txt"
+    lock.write_text(f"nothing-of-this-name==1 --hash=sha256:{'0' * 64}\n")
+    fault = "install: No matching distribution found for nothing-of-this-name==1; is there a network?\n"
+    for _ in range(2):
+        assert install(installed, "install-dev", "test", PIP_NO_INDEX="1") == (1, fault)
+        assert locks_of(installed) == ["demo"]
+    lock.write_text("# nothing\n")
+    assert install(installed, "install-dev", "test") == (0, "")
+    assert locks_of(installed) == ["demo", "dev"]
 
 
 def test_an_environment_that_somebody_else_made_is_left_alone(checkout):
@@ -136,71 +178,61 @@ def process(checkout: Path, python: str) -> Iterator[None]:
         running.communicate(b"\n")
 
 
-def test_a_changed_lock_takes_nothing_from_under_what_runs(checkout):
-    assert install(checkout)[0] == 0
-    kept = checkout / ".venv" / "kept"
-    kept.touch()
-    link = checkout / "link"
-    link.symlink_to(checkout)
+def test_a_changed_lock_takes_nothing_from_under_what_runs(installed):
+    link = installed / "link"
+    link.symlink_to(installed)
     users = [
-        (make_run(checkout), "`make run` at http://127.0.0.1:8000"),
-        (process(checkout, ".venv/bin/python"), r"process \d+"),
-        (process(checkout, str(checkout / ".venv/bin/python")), r"process \d+"),
+        (make_run(installed), "`make run` at http://127.0.0.1:8000"),
+        (process(installed, ".venv/bin/python"), r"process \d+"),
+        (process(installed, str(installed / ".venv/bin/python")), r"process \d+"),
         (process(Path("/"), str(link / ".venv/bin/python")), r"process \d+"),
     ]
     for number, (using, who) in enumerate(users):
         with using:
             # A .venv that is up to date may be in use.
             if number == 0:
-                assert install(checkout) == (0, "")
-                (checkout / "requirements-demo.txt").write_text("# changed\n")
-            status, output = install(checkout)
+                assert install(installed) == (0, "")
+                (installed / "requirements-demo.txt").write_text("# changed\n")
+            status, output = install(installed)
         assert status == 1
-        refused = rf"install: \.venv is out of date, but {who} still runs from it; stop it first\n"
-        assert re.fullmatch(refused, output)
-        assert kept.exists()
-    assert install(checkout)[0] == 0
-    assert not kept.exists()
+        assert re.fullmatch(OUT_OF_DATE.format(who), output)
+        assert is_kept(installed)
+    assert install(installed)[0] == 0
+    assert not is_kept(installed)
+    assert locks_of(installed) == ["demo"]
 
 
-def installed(checkout: Path) -> list[str]:
-    return sorted(stamp.name.removeprefix("installed-requirements-") for stamp in checkout.glob(".venv/installed-*"))
+def test_a_larger_lock_is_installed_on_top_and_only_where_it_is_asked_for(installed):
+    assert locks_of(installed) == ["demo"]
+    # What runs may go on: the larger lock has the same packages, and others.
+    with make_run(installed):
+        assert install(installed, "install-dev", "test") == (0, "")
+        assert locks_of(installed) == ["demo", "dev"]
+        assert install(installed, "install-system", "test-system") == (0, "")
+    assert locks_of(installed) == ["demo", "dev", "system"]
+    # The next `make run` leaves all of it there.
+    assert install(installed, "install", "run", before=NO_PIP) == (0, "")
+    assert is_kept(installed)
 
 
-def test_a_larger_lock_is_installed_on_top_and_only_where_it_is_asked_for(checkout):
-    assert install(checkout, "install", "run")[0] == 0
-    assert installed(checkout) == ["demo"]
-    kept = checkout / ".venv" / "kept"
-    kept.touch()
-    assert install(checkout, "install-dev", "test") == (0, "")
-    assert installed(checkout) == ["demo", "dev"]
-    assert install(checkout, "install-system", "test-system") == (0, "")
-    assert installed(checkout) == ["demo", "dev", "system"]
-    # The next `make run` leaves all of it there, and starts no pip.
-    assert install(checkout, "install", "run", before="import subprocess; subprocess.Popen = None") == (0, "")
-    assert kept.exists()
+def test_a_lock_that_was_installed_and_has_changed_needs_a_new_environment(installed):
+    """pip would leave the packages that the lock no longer names."""
+    assert install(installed, "install-dev", "test") == (0, "")
+    (installed / "requirements-dev.txt").write_text("# changed\n")
+    assert install(installed, "install", "run", before=NO_PIP) == (0, "")
+    with make_run(installed):
+        status, output = install(installed, "install-dev", "test")
+    assert status == 1
+    assert re.fullmatch(OUT_OF_DATE.format(".*"), output)
 
 
-def test_a_changed_lock_makes_a_new_environment_without_what_it_no_longer_names(checkout):
-    assert install(checkout, "install-dev", "test")[0] == 0
-    (checkout / ".venv" / "kept").touch()
-    (checkout / "requirements-dev.txt").write_text("# changed\n")
-    # The demo's packages are as they were.
-    assert install(checkout, "install", "run") == (0, "")
-    assert (checkout / ".venv" / "kept").exists()
-    assert install(checkout, "install-dev", "test")[0] == 0
-    assert not (checkout / ".venv" / "kept").exists()
-    assert installed(checkout) == ["demo", "dev"]
-
-
-def test_an_environment_that_an_earlier_version_installed_is_made_anew(checkout):
-    """An earlier version of the project had no lock of the demo, and installed everything for each task."""
-    assert install(checkout, "install-dev", "test")[0] == 0
-    (checkout / ".venv" / "installed-requirements-demo").unlink()
-    (checkout / ".venv" / "kept").touch()
-    assert install(checkout, "install", "run")[0] == 0
-    assert installed(checkout) == ["demo"]
-    assert not (checkout / ".venv" / "kept").exists()
+def test_an_environment_of_a_version_without_the_smallest_lock_is_made_anew(installed):
+    """An earlier version of the project installed one large lock for every task."""
+    (installed / ".venv" / "installed-requirements-demo").rename(installed / ".venv" / "installed-requirements-dev")
+    with make_run(installed):
+        status, output = install(installed, "install", "run")
+    assert status == 1
+    assert re.fullmatch(OUT_OF_DATE.format(".*"), output)
 
 
 # Every program of a recipe, and the lock that brings it.
@@ -218,9 +250,9 @@ def test_every_task_installs_what_its_programs_need_and_no_more():
     makefile = (ROOT / "Makefile").read_text()
     for task, needed, recipe in re.findall(r"^([a-z-]+): ([a-z-]+) .*\n((?:\t.*\n)+)", makefile, re.M):
         programs = re.findall(r"(?:\$\(RUN\) |\.venv/bin/)([\w.]+)", recipe)
-        assert programs
-        largest = max(list(PROGRAMS).index(lock) for p in programs for lock, names in PROGRAMS.items() if p in names)
-        assert needed == list(PROGRAMS)[largest], task
+        locks = [number for p in programs for number, names in enumerate(PROGRAMS.values()) if p in names]
+        assert len(locks) == len(programs) > 0, f"PROGRAMS does not say what {task} needs"
+        assert needed == list(PROGRAMS)[max(locks)], task
 
 
 def test_make_says_what_to_install_and_every_task_that_is_asked_for():

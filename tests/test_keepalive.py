@@ -49,7 +49,7 @@ def test_idle_connections_hold_up_neither_others_nor_the_end(environ, db, told):
         began = time.monotonic()
         for _ in range(20):
             assert call(connect(), "POST", lesson_path(2))[0] == 200
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 20
         workers = service.workers()
         began = time.monotonic()
         service.process.send_signal(told)
@@ -57,4 +57,4 @@ def test_idle_connections_hold_up_neither_others_nor_the_end(environ, db, told):
             assert service.process.wait(60) == 0
         while service.process.poll() is None and service.workers() & workers:
             time.sleep(0.02)
-        assert time.monotonic() - began < 10  # gunicorn lets them go after two seconds; keep-alive has 75
+        assert time.monotonic() - began < 30  # gunicorn lets them go after two seconds; keep-alive has 75

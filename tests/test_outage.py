@@ -236,7 +236,7 @@ def test_a_connection_that_never_comes_about_is_an_outage_too(make_api, relay):
     relay.silent = False
     back = time.monotonic()
     while api.get("/api/progress/summary", headers=bearer(uuid4(0xC0))).status_code != 200:
-        assert time.monotonic() - back < 3
+        assert time.monotonic() - back < 10
         time.sleep(0.01)
 
 
@@ -258,5 +258,5 @@ def test_a_proxy_that_lets_in_while_its_server_is_away_does_not_end_an_outage(ma
     relay.silent = False
     back = time.monotonic()
     while api.get(path, headers=bearer(uuid4(0xC0))).status_code != 200:
-        assert time.monotonic() - back < 3
+        assert time.monotonic() - back < 10
         time.sleep(0.01)

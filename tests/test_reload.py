@@ -199,4 +199,4 @@ def test_a_reload_that_is_refused_leaves_the_master_free(serve, checkout, fault)
     began = time.monotonic()
     service.process.terminate()
     assert service.process.wait(60) == 0
-    assert time.monotonic() - began < 5  # it has nothing to answer
+    assert time.monotonic() - began < 20  # it has nothing to answer; graceful_timeout is 30 seconds

@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -19,7 +18,7 @@ from app.database import readiness, statements
 from app.demo.postgres import bindir
 from app.service import service_of
 from app.settings import from_environ
-from tests.conftest import ROOT, SERVICE, Postgresql, as_service, grant
+from tests.conftest import ROOT, SERVICE, Postgresql, as_service, grant, migrate
 from tests.pages import block
 from tests.world import FREE_LEARNER, LEARNER, add_module, add_user, bearer, lesson_path, module_path
 
@@ -159,8 +158,7 @@ def test_an_owner_who_may_not_alter_roles_gives_the_rights_all_the_same(postgres
         superuser.execute("create role plain login; create role bare login")
         superuser.execute("create database plain owner plain")
         url = postgres.url("plain").replace("postgres@", "plain@")
-        migrate = [sys.executable, "-m", "app.cli", "migrate"]
-        subprocess.run(migrate, cwd=ROOT, env=os.environ | {"DATABASE_URL": url}, check=True, stdout=subprocess.DEVNULL)
+        migrate(url)
         grant(url)  # the timeouts of this role are set already
         for role, told, missing in (
             (

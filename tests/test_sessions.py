@@ -33,12 +33,6 @@ PLAIN = 'Bearer realm="progress"'
 
 
 @pytest.fixture
-def api(apps, db):
-    """A client under one plan mode: what is tested here is decided before any statement."""
-    return apps["force_custom_plan"].test_client(use_cookies=False)
-
-
-@pytest.fixture
 def world(db):
     """The learner has completed the only lesson, the stranger has not."""
     add_user(db)

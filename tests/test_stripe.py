@@ -1,6 +1,7 @@
 """Stripe's webhook and its mirror: in whatever order the events come, the right people can learn."""
 
 import copy
+import http.client
 import http.server
 import itertools
 import json
@@ -13,6 +14,8 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from datetime import UTC, datetime
 from typing import Any, ClassVar
 from urllib.parse import parse_qs, quote, urlsplit
@@ -26,10 +29,13 @@ from hypothesis import strategies as st
 from psycopg.rows import dict_row
 
 from app.database import statements
+from app.database.connection import connect_options
 from app.service import service_of
+from app.settings import from_environ
 from app.stripe import mirror
 from app.stripe.events import SUBSCRIPTION_EVENTS, read_subscription
-from tests.conftest import ROOT, SERVICE, grant, running_gunicorn
+from tests.conftest import ROOT, SERVICE, Gunicorn, grant, running_gunicorn
+from tests.test_cli import run as cli
 from tests.world import (
     FREE_LEARNER,
     LEARNER,
@@ -607,7 +613,11 @@ def start(environ: dict[str, str], **settings: str) -> subprocess.CompletedProce
 
 
 def started(environ: dict[str, str], **settings: str) -> None:
-    assert start(environ, **settings).returncode == 0
+    """Apply the settings to what the mirror wrote as a start does, but in this process."""
+    configured = from_environ(environ | {"STRIPE_WEBHOOK_SECRET": SECRET} | settings)
+    options = connect_options(configured)
+    with psycopg.Connection.connect(configured.database_url, **options) as connection:
+        mirror.apply_terms(connection, mirror.access_terms(configured))
 
 
 def test_a_changed_grace_holds_from_the_next_start_on(api, environ, learner, db):
@@ -651,19 +661,6 @@ def test_what_was_written_by_hand_stays_at_a_start(api, environ, db):
         assert [copied(db, user_id) for user_id in hands] == before
 
 
-def test_the_check_before_a_reload_judges_nothing(api, environ, learner, db):
-    deliver(api, event("updated", subscription()))
-    with running_gunicorn(environ | {"STRIPE_WEBHOOK_SECRET": SECRET, "SUBSCRIPTION_GRACE": "1 day"}) as service:
-        assert copied(db) == (NEW, "active", T0 + 31 * DAY)
-        db.execute("update subscriptions set current_period_end = '2031-01-01', mirrored_period_end = '2031-01-01'")
-        before = copied(db)
-        old = service.workers()
-        service.process.send_signal(signal.SIGHUP)
-        while service.workers() & old:
-            time.sleep(0.05)
-        assert copied(db) == before
-
-
 def test_a_start_without_a_change_writes_nothing(api, environ, learner, db):
     deliver(api, event("updated", subscription()))
     rows = "select xmin, ctid, * from subscriptions"
@@ -695,12 +692,26 @@ def test_an_event_that_comes_while_a_start_judges_is_not_overwritten(api, learne
     assert copied(db) == (NEW, "past_due", T0 + 60 * DAY)
 
 
-def test_the_log_says_once_at_the_start_that_every_subscription_counts(environ, db, capfd):
-    settings = {"STRIPE_WEBHOOK_SECRET": SECRET, "WEB_CONCURRENCY": "2"}
-    with running_gunicorn(environ | settings):
-        assert capfd.readouterr().err.count("STRIPE_PRICES is empty: ") == 1
-    for none in ({"STRIPE_PRICES": "price_1"}, {"LOG_LEVEL": "error"}, {"STRIPE_WEBHOOK_SECRET": ""}):
-        assert start(environ, **none).stderr == ""
+def test_a_start_judges_and_says_once_that_every_subscription_counts_and_a_reload_does_neither(
+    api, environ, learner, db, capfd
+):
+    deliver(api, event("updated", subscription()))
+    settings = {"STRIPE_WEBHOOK_SECRET": SECRET, "SUBSCRIPTION_GRACE": "1 day", "WEB_CONCURRENCY": "2"}
+    with running_gunicorn(environ | settings) as service:
+        assert copied(db) == (NEW, "active", T0 + 31 * DAY)
+        db.execute("update subscriptions set current_period_end = '2031-01-01', mirrored_period_end = '2031-01-01'")
+        before = copied(db)
+        old = service.workers()
+        service.process.send_signal(signal.SIGHUP)
+        while service.workers() & old:
+            time.sleep(0.05)
+        assert copied(db) == before
+    assert capfd.readouterr().err.count("STRIPE_PRICES is empty: ") == 1
+
+
+@pytest.mark.parametrize("none", [{"STRIPE_PRICES": "price_1"}, {"LOG_LEVEL": "error"}, {"STRIPE_WEBHOOK_SECRET": ""}])
+def test_a_start_says_nothing_of_it_where_there_is_nothing_to_say(environ, db, none):
+    assert start(environ, **none).stderr == ""
 
 
 def test_a_start_that_cannot_judge_in_time_goes_on_and_says_so(api, environ, learner, db, database_url):
@@ -747,44 +758,41 @@ def six_events(version: str, number: int) -> list[dict[str, Any]]:
     ]
 
 
-def test_all_orders_of_six_events_with_a_duplicate_each_end_in_the_same_right_state(environ, db):
+def test_all_orders_of_six_events_with_a_duplicate_each_end_in_the_same_right_state(service, environ, db):
     learners = 6  # each goes through its share of the orders, all at the same time
     for number in range(learners):
         add_user(db, uuid4(0xC0 + number), access=None)
-    wrong: list[Any] = []
-    done: list[int] = []
 
-    def go_through(number: int, url: str) -> None:
+    def go_through(number: int) -> list[Any]:
+        """Return the orders that end otherwise."""
         # Half of them in each shape: what is read of an event depends on its version, the order does not.
-        shapes = [six_events(version, number) for version in SHAPES]
-        with psycopg.connect(environ["DATABASE_URL"].replace(SERVICE, "postgres"), autocommit=True) as own:
-            for at, places in enumerate(itertools.permutations(range(6))):
-                if at % learners != number:
-                    continue
+        shapes = [[signed_payload(one) for one in six_events(version, number)] for version in SHAPES]
+        wrong = []
+        with (
+            closing(http.client.HTTPConnection(urlsplit(service.url).netloc, timeout=20)) as client,
+            psycopg.connect(environ["DATABASE_URL"].replace(SERVICE, "postgres"), autocommit=True) as own,
+        ):
+            for at, places in list(enumerate(itertools.permutations(range(6))))[number::learners]:
                 order = [shapes[at // learners % len(shapes)][place] for place in places]
                 own.execute("delete from stripe_subscriptions where customer_id = %s", [f"cus_{number}"])
                 own.execute("delete from subscriptions where user_id = %s", [uuid4(0xC0 + number)])
                 # The duplicate of another one, each time at another place.
                 delivered = list(order)
                 delivered.insert(at % 7, order[at // 7 % 6])
-                for document in delivered:
-                    payload = json.dumps(document)
-                    request = urllib.request.Request(url + WEBHOOK, payload.encode(), signed(payload))
-                    with urllib.request.urlopen(request) as response:
-                        assert json.load(response)["outcome"] in ("applied", "stale")
+                for payload, headers in delivered:
+                    client.request("POST", WEBHOOK, payload, headers)
+                    assert json.load(client.getresponse())["outcome"] in ("applied", "stale")
                 if copied(own, uuid4(0xC0 + number)) != (f"{NEW}{number}", "active", T0 + 30 * DAY):
                     wrong.append(delivered)
-                done.append(at)
+        return wrong
 
-    settings = {"STRIPE_WEBHOOK_SECRET": SECRET, "SUBSCRIPTION_GRACE": "0", "WEB_CONCURRENCY": "2"}
-    with running_gunicorn(environ | settings) as service:
-        threads = [threading.Thread(target=go_through, args=(number, service.url)) for number in range(learners)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-    assert sorted(done) == list(range(720))
-    assert wrong == []
+    with ThreadPoolExecutor(learners) as pool:
+        assert list(pool.map(go_through, range(learners))) == [[]] * learners
+
+
+def signed_payload(document: dict[str, Any]) -> tuple[str, dict[str, str]]:
+    payload = json.dumps(document)
+    return payload, signed(payload)
 
 
 def ends(document: dict[str, Any]) -> list[dict[str, Any]]:
@@ -928,8 +936,10 @@ def test_metadata_comes_before_the_checkout(api, learner, db):
 
 def forget(db: psycopg.Connection) -> None:
     """As if Stripe had never said anything."""
-    for table in ("stripe_subscriptions", "stripe_checkouts", "stripe_customers", "subscriptions"):
-        db.execute(f"delete from {table}")
+    db.execute(
+        "delete from stripe_subscriptions; delete from stripe_checkouts; delete from stripe_customers;"
+        " delete from subscriptions"
+    )
 
 
 def test_a_checkout_of_another_mode_says_nothing_of_a_subscription(api, learner, db):
@@ -1225,34 +1235,34 @@ def test_a_learner_who_is_deleted_at_the_moment_is_nobody(api, learner, db, data
     assert answers == ["unattached"]
 
 
-@pytest.fixture
-def post(environ, db) -> Iterator[Callable[..., Any]]:
-    """A running service of two workers; send it events at once, and learn what came of each."""
+@pytest.fixture(scope="module")
+def service(environ) -> Iterator[Gunicorn]:
+    """A running service of two workers, for all tests that send events at once."""
     settings = {"STRIPE_WEBHOOK_SECRET": SECRET, "SUBSCRIPTION_GRACE": "0", "WEB_CONCURRENCY": "2"}
     with running_gunicorn(environ | settings) as service:
+        yield service
 
-        def post(*documents: dict[str, Any]) -> list[str]:
-            def one(document: dict[str, Any]) -> None:
-                payload = json.dumps(document)
-                request = urllib.request.Request(service.url + WEBHOOK, payload.encode(), signed(payload))
-                try:
-                    with urllib.request.urlopen(request, timeout=20) as response:
-                        outcomes.append(json.load(response)["outcome"])
-                except OSError as error:
-                    if isinstance(error, urllib.error.HTTPError):
-                        error.close()
-                    outcomes.append(type(error).__name__)
 
-            outcomes: list[str] = []
-            threads = [threading.Thread(target=one, args=[document]) for document in documents]
-            for thread in threads:
-                thread.start()
-            for thread in threads:
-                thread.join()
-            return outcomes
+@pytest.fixture
+def post(service: Gunicorn) -> Callable[..., list[str]]:
+    """Send events at once, and learn what came of each."""
 
-        post.service = service  # type: ignore[attr-defined]
-        yield post
+    def post(*documents: dict[str, Any]) -> list[str]:
+        def one(document: dict[str, Any]) -> str:
+            payload, headers = signed_payload(document)
+            request = urllib.request.Request(service.url + WEBHOOK, payload.encode(), headers)
+            try:
+                with urllib.request.urlopen(request, timeout=20) as response:
+                    return str(json.load(response)["outcome"])
+            except OSError as error:
+                if isinstance(error, urllib.error.HTTPError):
+                    error.close()
+                return type(error).__name__
+
+        with ThreadPoolExecutor(len(documents)) as pool:
+            return list(pool.map(one, documents))
+
+    return post
 
 
 def test_two_deliveries_at_one_moment_leave_the_right_state(post, learner, db):
@@ -1284,7 +1294,7 @@ def test_two_subscriptions_of_one_learner_at_one_moment_wait_for_each_other(post
     assert copied(db) == (NEW, "active", T0 + 30 * DAY)
 
 
-def test_a_kill_between_leaves_the_right_state_after_redelivery(post, learner, db, database_url):
+def test_a_kill_between_leaves_the_right_state_after_redelivery(service, post, learner, db, database_url):
     events = [event("created", subscription("incomplete"), T0), event("updated", subscription("active"), T0 + 1)]
     with psycopg.connect(database_url) as other:
         # Both stand before the learner's row, what they were told of is in their transactions, and then they die.
@@ -1295,7 +1305,7 @@ def test_a_kill_between_leaves_the_right_state_after_redelivery(post, learner, d
         waiting = "select count(*) from pg_stat_activity where wait_event_type = 'Lock'"
         while db.execute(waiting).fetchone() != (2,):
             assert any(thread.is_alive() for thread in threads)
-        for worker in post.service.workers():
+        for worker in service.workers():
             os.kill(worker, signal.SIGKILL)
         for thread in threads:
             thread.join()
@@ -1369,14 +1379,8 @@ def sync(database_url) -> Iterator[Callable[..., tuple[int, list[str]]]]:
                 "STRIPE_API_BASE": f"http://127.0.0.1:{server.server_port}",
                 "SUBSCRIPTION_GRACE": "0",
             }
-            done = subprocess.run(
-                [sys.executable, "-m", "app.cli", "stripe-sync"],
-                cwd=ROOT,
-                env={"PATH": os.environ["PATH"]} | given | environ,
-                capture_output=True,
-                text=True,
-            )
-            return done.returncode, (done.stdout + done.stderr).splitlines()
+            code, out, err = cli(None, "stripe-sync", **given | environ)
+            return code, (out + err).splitlines()
 
         yield run
         server.shutdown()
@@ -1492,14 +1496,8 @@ def test_a_sync_that_fails_is_one_line(db, sync, environ, status, line):
 
 
 def told(database_url: str, **settings: str) -> list[str]:
-    done = subprocess.run(
-        [sys.executable, "-m", "app.cli", "access", LEARNER],
-        cwd=ROOT,
-        env={"PATH": os.environ["PATH"], "DATABASE_URL": database_url} | settings,
-        capture_output=True,
-        text=True,
-    )
-    return (done.stdout + done.stderr).splitlines()
+    _, out, err = cli(database_url, "access", LEARNER, **settings)
+    return (out + err).splitlines()
 
 
 def test_access_tells_what_stripe_says_of_every_subscription(api, learner, db, database_url):

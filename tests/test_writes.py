@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from tests.conftest import both_plans, one_plan
 from tests.world import (
     LEARNER,
     STRANGER,
@@ -25,6 +26,8 @@ from tests.world import (
     unmark,
     uuid4,
 )
+
+plan_mode = both_plans()
 
 
 @pytest.fixture
@@ -118,6 +121,7 @@ def test_every_mark_changes_updated_at(api, world):
     assert rows[0][2] < rows[1][2] < rows[2][2]
 
 
+@one_plan
 def test_a_second_mark_with_a_wrong_body_is_refused_all_the_same(api, world):
     complete(world, 2)
     before = row(world)
@@ -219,6 +223,7 @@ def test_the_answer_counts_the_lessons_own_module_and_all_of_them(api, world):
         ("1970-01-01T01:00:00+01:00", "1970-01-01T00:00:00.000Z"),
     ],
 )
+@one_plan
 def test_completed_at_is_converted_to_utc_and_cut_to_the_millisecond(api, world, text, stored):
     assert ok(mark(api, 2, json={"completedAt": text}))["completedAt"] == stored
     assert shown(row(world)[0]) == stored
@@ -313,6 +318,7 @@ LATE = "Must not be more than five minutes in the future."
         *((value, "Must be a string.") for value in NO_STRINGS),
     ],
 )
+@one_plan
 def test_any_other_completed_at_is_refused(api, world, value, message):
     assert_problem(mark(api, 2, json={"completedAt": value}), "invalid_body", errors={"completedAt": [message]})
     assert completions(world) == []
@@ -327,12 +333,14 @@ def test_within_five_minutes_of_the_future_it_is_stored_as_now(api, world, ahead
 
 
 @pytest.mark.parametrize("ahead", [timedelta(minutes=5, seconds=5), timedelta(hours=1), timedelta(days=365)])
+@one_plan
 def test_more_than_five_minutes_in_the_future_is_refused(api, world, ahead):
     body = {"completedAt": (datetime.now(UTC) + ahead).isoformat()}
     assert_problem(mark(api, 2, json=body), "invalid_body", errors={"completedAt": [LATE]})
     assert completions(world) == []
 
 
+@one_plan
 def test_the_offset_is_part_of_what_lies_in_the_future(api, world):
     local = datetime.now(UTC).replace(tzinfo=None).isoformat(timespec="seconds")
     assert_problem(mark(api, 2, json={"completedAt": f"{local}-00:06"}), "invalid_body", errors={"completedAt": [LATE]})
@@ -348,6 +356,7 @@ def test_the_offset_is_part_of_what_lies_in_the_future(api, world):
         {"data": "x" * 16384, "content_type": "text/plain"},
     ],
 )
+@one_plan
 def test_unmark_takes_no_notice_of_a_body(api, world, body):
     complete(world, 2)
     assert ok(unmark(api, 2, **body)) == written(2, None, 0, 2, 0)
@@ -359,6 +368,7 @@ NO_KEYS = ["", " ", "a b", "a" * 256, "a\tb", "\x7f", "é", "\x80", " a", "a ", 
 
 @pytest.mark.parametrize("key", KEYS)
 @pytest.mark.parametrize("write", [mark, unmark])
+@one_plan
 def test_the_idempotency_key_is_echoed(api, world, write, key):
     answer = write(api, 2, headers={"Idempotency-Key": key})
     assert ok(answer)["lessonId"] == uuid4(2)
@@ -366,12 +376,14 @@ def test_the_idempotency_key_is_echoed(api, world, write, key):
 
 
 @pytest.mark.parametrize("write", [mark, unmark])
+@one_plan
 def test_without_a_key_none_is_echoed(api, world, write):
     assert "Idempotency-Key" not in write(api, 2).headers
 
 
 @pytest.mark.parametrize("key", NO_KEYS)
 @pytest.mark.parametrize("write", [mark, unmark])
+@one_plan
 def test_a_wrong_key_is_refused_and_not_echoed(api, world, write, key):
     complete(world, 3)
     before = completions(world)
@@ -381,6 +393,7 @@ def test_a_wrong_key_is_refused_and_not_echoed(api, world, write, key):
     assert completions(world) == before
 
 
+@one_plan
 def test_the_key_is_echoed_on_errors_too(api, world):
     add_lesson(world, 1, 5, published=False)
     add_user(world, STRANGER, access=None)
@@ -404,6 +417,7 @@ def test_the_key_is_echoed_on_errors_too(api, world):
     check(mark(api, 4, headers=key), "lesson_locked", prerequisites=[uuid4(3)])
 
 
+@one_plan
 def test_a_wrong_key_is_not_echoed_on_an_error_that_comes_first(api, world):
     for key in NO_KEYS:
         answer = api.post(lesson_path(2), headers={"Idempotency-Key": key})
@@ -411,6 +425,7 @@ def test_a_wrong_key_is_not_echoed_on_an_error_that_comes_first(api, world):
         assert "Idempotency-Key" not in answer.headers
 
 
+@one_plan
 def test_the_key_is_a_writes_alone(api, world):
     for path in ("summary", "modules", "lessons", "outline", "next", f"modules/{uuid4(1)}"):
         for key in ("the-key", "not a key"):
@@ -427,6 +442,7 @@ def test_the_same_key_again_is_another_write(api, world):
     assert ok(mark(api, 3, headers=key))["lessonId"] == uuid4(3)
 
 
+@one_plan
 def test_a_json_type_with_a_suffix_is_json(api, world):
     body = json.dumps({"completedAt": "2026-02-03T04:05:06Z"})
     answer = mark(api, 2, data=body, content_type="application/merge-patch+json")

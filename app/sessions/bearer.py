@@ -4,24 +4,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import jwt
-from jwt.algorithms import HMACAlgorithm
 
 from app.service import current_service
 from app.sessions.refusals import MAX_TOKEN_BYTES, InvalidSessionError
 from app.settings import Key, Settings
 
-LEEWAY = 15  # seconds, for clocks that differ
-
-
-class _HS256(HMACAlgorithm):
-    """HS256 with secrets that settings.py has seen to be secrets, and no keys.
-
-    PyJWT's own tries at each token whether the secret is a key, by parsing it as each kind: a third of a verification.
-    """
-
-    def prepare_key(self, key: str) -> bytes:  # type: ignore[override]  # ours are strings
-        return key.encode()
-
+LEEWAY_SECONDS = 15  # for clocks that differ
 
 REASONS_OF_PYJWT: dict[type[Exception], str] = {
     jwt.ExpiredSignatureError: "expired",
@@ -29,9 +17,6 @@ REASONS_OF_PYJWT: dict[type[Exception], str] = {
     jwt.InvalidAudienceError: "wrong audience",
     jwt.InvalidIssuerError: "wrong issuer",
 }
-
-jwt.unregister_algorithm("HS256")
-jwt.register_algorithm("HS256", _HS256(HMACAlgorithm.SHA256))
 
 
 class NoSecretError(Exception):
@@ -54,7 +39,7 @@ def verify(token: str, settings: Settings) -> str:
                 algorithms=[key.algorithm],
                 audience=settings.auth_jwt_audience,
                 issuer=settings.auth_jwt_issuer,
-                leeway=LEEWAY,
+                leeway=LEEWAY_SECONDS,
                 options={
                     "require": ["exp", "iat", settings.auth_user_id_claim],
                     # The user id may be in another claim; whichever it is, its type is checked below.

@@ -20,7 +20,7 @@ from joserfc.errors import JoseError
 from joserfc.jwk import OctKey
 from joserfc.registry import JWE_HEADER_REGISTRY, HeaderParameter
 
-from app.sessions.bearer import LEEWAY
+from app.sessions.bearer import LEEWAY_SECONDS
 from app.sessions.refusals import InvalidSessionError
 from app.settings import Settings
 
@@ -151,9 +151,9 @@ def _user_id(claims: Any, header: dict[str, Any], name: str) -> str:
     now = time.time()
     # A comparison with NaN is false, so the conditions say what is valid, and NaN is refused. `iat` is not compared,
     # because the libraries do not compare it either: a learner of a site whose clock is fast can still sign in.
-    if not claims["exp"] > now - LEEWAY:
+    if not claims["exp"] > now - LEEWAY_SECONDS:
         raise InvalidSessionError("expired")
-    if not claims.get("nbf", now) <= now + LEEWAY:
+    if not claims.get("nbf", now) <= now + LEEWAY_SECONDS:
         raise InvalidSessionError("not yet valid")
     if not isinstance(claims[name], str):
         raise InvalidSessionError("unusable claim", name)

@@ -1,7 +1,4 @@
-"""A summary and nothing of the contract's besides: what Flask, PyJWT, a pool and the statement cost at least.
-
-With the HS256 of app/sessions/bearer.py, which comes with the import of the statement.
-"""
+"""A summary and nothing of the contract's besides: what Flask, PyJWT, a pool and the statement cost at least."""
 
 import os
 

@@ -2,7 +2,6 @@
 
 import os
 import re
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -13,8 +12,8 @@ from typing import NamedTuple
 import psycopg
 
 from app.demo import postgres
+from tests.conftest import ROOT, migrate
 
-ROOT = Path(__file__).parent.parent.parent
 STATEMENTS = Path(__file__).with_name("scale.sql")
 ROUNDS = 30
 
@@ -65,8 +64,7 @@ def database(size: str) -> Iterator[str]:
 
 def load(url: str, size: Size) -> None:
     """Migrate a database and fill it, unless it is full already; one that holds anything else is refused."""
-    migrate = [sys.executable, "-m", "app.cli", "migrate"]
-    subprocess.run(migrate, cwd=ROOT, env=os.environ | {"DATABASE_URL": url}, check=True, stdout=subprocess.DEVNULL)
+    migrate(url)
     with psycopg.connect(url, autocommit=True) as connection:
         found = connection.execute("select count(*) from lessons").fetchone()
         assert found

@@ -8,7 +8,6 @@ import contextlib
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
 from contextlib import closing
@@ -131,8 +130,7 @@ def main() -> None:
         with closing(psycopg.connect(server.url(), autocommit=True)) as connection:
             connection.execute("create database mutation")
         url = server.url("mutation")
-        migrate = [sys.executable, "-m", "app.cli", "migrate"]
-        subprocess.run(migrate, env={**os.environ, "DATABASE_URL": url}, check=True, stdout=subprocess.DEVNULL)
+        conftest.migrate(url)
         conftest.grant(url)
         for line in sys.stdin:
             request = json.loads(line)

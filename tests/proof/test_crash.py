@@ -5,7 +5,6 @@ import os
 import random
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -16,7 +15,7 @@ import psycopg
 import pytest
 
 from app.demo import postgres
-from tests.conftest import DEEP, ROOT, Gunicorn, as_service, grant, running_gunicorn
+from tests.conftest import DEEP, Gunicorn, as_service, grant, migrate, running_gunicorn
 from tests.load import Answer, Load, fill
 from tests.test_catalog import lesson, module
 from tests.test_cli import ended, run, spawn
@@ -52,9 +51,7 @@ class Cluster:
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[Cluster]:
     cluster = Cluster(tmp_path / "cluster")
-    environ = os.environ | {"DATABASE_URL": cluster.url}
-    migrate = [sys.executable, "-m", "app.cli", "migrate"]
-    subprocess.run(migrate, cwd=ROOT, env=environ, check=True, stdout=subprocess.DEVNULL)
+    migrate(cluster.url)
     grant(cluster.url)
     with connected(cluster.url) as db:
         fill(db)
@@ -231,9 +228,8 @@ def whole_catalog(db: psycopg.Connection) -> list[Any]:
     return [db.execute(f"select {names} from {table} order by 1, 2").fetchall() for table, names in columns.items()]
 
 
-def test_a_load_that_is_killed_at_any_moment_leaves_all_or_nothing(new_database, tmp_path):
-    url = new_database()
-    assert run(url, "migrate")[0] == 0
+def test_a_load_that_is_killed_at_any_moment_leaves_all_or_nothing(migrated_database, tmp_path):
+    url = migrated_database()
     paths = [tmp_path / "one.json", tmp_path / "two.json"]
     for edition, path in enumerate(paths):
         path.write_text(json.dumps(a_catalog(edition)))

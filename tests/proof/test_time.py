@@ -148,11 +148,10 @@ def test_access_may_have_ended_long_ago(api, db, end):
 OFFSETS = st.integers(-23 * 60 - 59, 23 * 60 + 59)
 
 
-def test_any_instant_in_any_offset_is_stored_in_utc_to_the_millisecond(apps, db):
+def test_any_instant_in_any_offset_is_stored_in_utc_to_the_millisecond(api, db):
     """The text is made, and what is expected, by counting; nothing of the service's is used."""
     add_user(db)
     add_module(db, 1, 2)
-    api = apps["force_custom_plan"].test_client(use_cookies=False)
 
     @settings(suppress_health_check=list(HealthCheck))
     @given(

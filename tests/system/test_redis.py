@@ -29,7 +29,7 @@ def test_eight_clients_on_two_gunicorns_get_exactly_ten_in_any_three_seconds(red
     add_user(db)
     add_module(db, 1, 0x11)
     settings = {"RATE_LIMIT_STORAGE_URI": redis[0], "RATE_LIMIT_WRITES": "10 per 3 seconds"}
-    assert_exact(hammer([gunicorn(**settings), gunicorn(**settings)], 10), 10, 3)
+    assert_exact(hammer([gunicorn(**settings), gunicorn(**settings)], 8), 10, 3)
     assert db.execute("select count(*) from rate_limits").fetchone() == (0,)
 
 
@@ -49,12 +49,12 @@ def test_a_redis_that_is_frozen_costs_less_than_the_timeout(redis, make_api, db)
     uri, process = redis
     add_user(db)
     add_module(db, 1, 0x11)
-    api = make_api(RATE_LIMIT_STORAGE_URI=uri, RATE_LIMIT_WRITES="10 per minute", DATABASE_TIMEOUT="1")
+    api = make_api(RATE_LIMIT_STORAGE_URI=uri, RATE_LIMIT_WRITES="10 per minute", DATABASE_TIMEOUT="8")
     assert unmark(api, 0x11).status_code == 200
     process.send_signal(signal.SIGSTOP)
     started = time.monotonic()
     assert_problem(unmark(api, 0x11), "unavailable")
-    assert time.monotonic() - started < 1
+    assert time.monotonic() - started < 8
     process.send_signal(signal.SIGCONT)
     assert unmark(api, 0x11).status_code == 200
 
