@@ -234,7 +234,7 @@ curl -X DELETE -H "Authorization: Bearer $FULL" {url}/api/progress/lessons/97bf8
 curl -H "Authorization: Bearer $FREE" {url}/api/progress/outline
 curl -H "Authorization: Bearer $NONE" {url}/api/progress/summary
 
-# send Stripe's events for a subscription of the third learner: it begins, and then it ends
+# sell the third learner a subscription, with an event as Stripe sends it, and end it
 make stripe-event FILE=app/demo/stripe/active.json
 curl -H "Authorization: Bearer $NONE" {url}/api/progress/summary
 make stripe-event FILE=app/demo/stripe/deleted.json
