@@ -53,6 +53,12 @@ def next_lesson() -> Response:
     return answer(_read("next"))
 
 
+@blueprint.get("/access")
+def access() -> Response:
+    """What access the learner has, and until when. Learners who are not enrolled get an answer too."""
+    return answer(_read("access", enrolled_only=False))
+
+
 @blueprint.post("/lessons/<lesson_id>")
 def mark(lesson_id: str) -> Response:
     """Mark a lesson as completed."""
@@ -70,9 +76,9 @@ def unmark(lesson_id: str) -> Response:
     return _write("unmark", lesson_id=lesson_id)
 
 
-def _read(name: str, **parameters: str) -> Any:
+def _read(name: str, enrolled_only: bool = True, **parameters: str) -> Any:
     row = one(current_service().pool.read(name, user_id=current_call().user_id, **parameters))
-    if not row["enrolled"]:
+    if enrolled_only and not row["enrolled"]:
         raise Problem("not_enrolled")
     return row["answer"]
 

@@ -388,7 +388,7 @@ def _secrets(text: str) -> tuple[Key, ...]:
     try:
         for secret in secrets:
             HMACAlgorithm(HMACAlgorithm.SHA256).prepare_key(secret)
-    # Everybody knows a public key, so everybody could sign with it.
+    # If a public key were the secret, anybody could sign tokens.
     except jwt.InvalidKeyError:
         raise ValueError(
             "has a key in PEM or SSH form, which is not a secret; a public key belongs in AUTH_JWT_PUBLIC_KEY"

@@ -2,6 +2,7 @@
 
 import pytest
 
+from tests.calls import reads
 from tests.conftest import both_plans
 from tests.world import (
     FREE_LEARNER,
@@ -24,7 +25,7 @@ from tests.world import (
 )
 
 plan_mode = both_plans()
-READS = ("summary", f"modules/{uuid4(1)}", "lessons", "modules", "outline", "next")
+MODULE = f"modules/{uuid4(1)}"
 PAID_DONE, FREE_DONE, PAID = 2, 3, 4
 
 
@@ -62,7 +63,7 @@ def level(response, full, free):
 
 
 def levels(api):
-    """What access each of the eight calls gives the learner, unmark and mark last."""
+    """What access each call gives the learner, unmark and mark last."""
     counts = {
         "full": {"percent": 66, "completedCount": 2, "totalCount": 3},
         "free": {"percent": 100, "completedCount": 1, "totalCount": 1},
@@ -77,23 +78,23 @@ def levels(api):
         ],
         "free": [{"lessonId": uuid4(FREE_DONE), "completed": True, "completedAt": done}],
     }
-    read = {path: api.get(f"/api/progress/{path}", headers=bearer()) for path in READS}
+    read = {path: api.get(f"/api/progress/{path}", headers=bearer()) for path in reads()}
     module, names = {"moduleId": uuid4(1)}, ("full", "free")
     found = {
-        "summary": level(read[READS[0]], *(counts[name] for name in names)),
-        "module": level(read[READS[1]], *(module | counts[name] | {"lessons": lessons[name]} for name in names)),
+        "summary": level(read["summary"], *(counts[name] for name in names)),
+        MODULE: level(read[MODULE], *(module | counts[name] | {"lessons": lessons[name]} for name in names)),
         "lessons": level(
-            read[READS[2]],
+            read["lessons"],
             *(
                 {"lessons": [{"lessonId": row["lessonId"], "completedAt": done} for row in lessons[name][:2]]}
                 for name in names
             ),
         ),
         "modules": level(
-            read[READS[3]], *({"modules": [module | counts[name]], "overall": counts[name]} for name in names)
+            read["modules"], *({"modules": [module | counts[name]], "overall": counts[name]} for name in names)
         ),
         "outline": level(
-            read[READS[4]],
+            read["outline"],
             *(
                 {
                     "modules": [
@@ -119,11 +120,13 @@ def levels(api):
             ),
         ),
         "next": level(
-            read[READS[5]],
+            read["next"],
             {"lessonId": uuid4(PAID), "moduleId": uuid4(1)},
             {"lessonId": None, "moduleId": None},
         ),
     }
+    told = ok(read["access"])
+    found["access"] = "full" if told["full"] else "free" if told["free"] else None
     for name, write in (("unmark", unmark), ("mark", mark)):
         response = write(api, PAID)
         if response.status_code == 400:
@@ -139,7 +142,7 @@ def levels(api):
 
 
 def everywhere(access):
-    return dict.fromkeys(("summary", "module", "lessons", "modules", "outline", "next", "unmark", "mark"), access)
+    return dict.fromkeys((*reads(), "unmark", "mark"), access)
 
 
 @pytest.mark.parametrize("status", ["active", "trialing"])
@@ -266,3 +269,43 @@ def test_a_module_without_a_lesson_for_the_learner_is_not_found(api, world):
     assert_problem(api.get(module_path(0x11), headers=bearer()), "module_not_found")
     subscribe(world)
     assert get(api, module_path(0x11))["totalCount"] == 1
+
+
+SOON, LATER = "2998-01-01T00:00:00.123Z", "2999-01-01T00:00:00.000Z"
+
+
+@pytest.mark.parametrize(
+    ("subscription", "enrollment", "full", "free", "until"),
+    [
+        (None, None, False, False, None),
+        (f"'{SOON}'", None, True, False, SOON),
+        ("'infinity'", None, True, False, None),
+        (None, "null", False, True, None),
+        (None, f"'{SOON}'", False, True, SOON),
+        (None, "'infinity'", False, True, None),
+        (f"'{SOON}'", f"'{LATER}'", True, True, SOON),  # full access comes first, although free access lasts longer
+        (f"'{SOON}'", "null", True, True, SOON),
+        ("'infinity'", f"'{SOON}'", True, True, None),
+        ("now()", f"'{SOON}'", False, True, SOON),
+        ("null", "null", False, True, None),
+        (f"'{SOON}'", "now()", True, False, SOON),
+        ("now()", "now()", False, False, None),
+        ("'9999-12-31T23:59:59.999999Z'", None, True, False, "9999-12-31T23:59:59.999Z"),
+        ("'10000-01-01T00:00:00Z'", None, True, False, None),  # four digits cannot say it
+    ],
+)
+def test_access_says_what_the_learner_may_do_and_until_when(api, world, subscription, enrollment, full, free, until):
+    if subscription:
+        subscribe(world, end=subscription)
+    if enrollment:
+        enroll(world, enrollment)
+    add_user(world, STRANGER, access="full")
+    assert get(api, "access") == {"full": full, "free": free, "courses": [], "until": until}
+
+
+def test_access_answers_for_whoever_is_signed_in(api, world):
+    subscribe(world)
+    nothing = {"full": False, "free": False, "courses": [], "until": None}
+    assert get(api, "access", STRANGER) == nothing
+    add_user(world, STRANGER, access=None)
+    assert get(api, "access", STRANGER) == nothing

@@ -16,6 +16,7 @@ from flask.testing import FlaskClient
 
 from app.database import statements
 from app.database.statements import SQL
+from tests.calls import calls
 from tests.conftest import both_plans
 from tests.world import LEARNER, add_module, add_user, bearer, complete, require, uuid4
 
@@ -233,9 +234,11 @@ def test_the_statements_of_each_call_are_fixed_in_number(make_api, environ, db, 
         ("GET", "modules"): ["modules"],
         ("GET", "outline"): ["outline"],
         ("GET", "next"): ["next"],
+        ("GET", "access"): ["access"],
         ("POST", f"lessons/{uuid4(0x100)}"): ["lock", "mark", "lesson"],
         ("DELETE", f"lessons/{uuid4(0x100)}"): ["lock", "unmark", "lesson"],
     }
+    assert set(expected) == set(calls(lessonId=[uuid4(0x100)]))
     for (method, path), files in expected.items():
         call = path.replace(uuid4(1), "{moduleId}").replace(uuid4(0x100), "{lessonId}")
         documented = re.search(rf"^\| `{method} /api/progress/{re.escape(call)}` \|(.*)\|$", dbas, re.M)

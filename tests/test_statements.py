@@ -141,7 +141,8 @@ def test_no_statement_has_an_access_rule_of_its_own():
     for name in NAMES:
         text = re.sub("--.*\n", "", path(name).read_text())
         if "/" not in name and not name.startswith("stripe_"):
-            assert not re.search(tables, text), name
+            # It says when the access ends that the view names.
+            assert name == "access" or not re.search(tables, text), name
             assert not re.search(r"\bis_free\b|\bpublished\b|\bexpires_at is null\b|'trialing'", text), name
 
 

@@ -50,6 +50,7 @@ COOKIES = [STATEMENTS, "tests/test_cookies.py", "-k", "database"]
 
 TESTS = {
     **dict.fromkeys(("summary", "module", "lessons", "modules", "outline", "next"), READS),
+    "access": [STATEMENTS, "tests/test_access.py", *ONE_PLAN],
     **dict.fromkeys(("mark", "unmark", "lesson"), WRITES),
     "lock": LOCK,
     **dict.fromkeys(("limits/hit", "limits/window"), LIMITS),

@@ -10,6 +10,7 @@ import pytest
 from flask.testing import FlaskClient
 
 from app.logs import JsonFormatter
+from tests.calls import PREFIX, reads
 from tests.conftest import DEEP, SERVICE, running_gunicorn
 from tests.test_stripe import SECRET as STRIPE_SECRET
 from tests.test_stripe import WEBHOOK, event, signed, subscription
@@ -24,7 +25,6 @@ from tests.world import (
     cookie,
     lesson_path,
     mark,
-    module_path,
     require,
     token,
     uuid4,
@@ -257,8 +257,7 @@ def test_no_answer_and_no_line_of_the_log_depends_on_another_learners_rows(servi
     caplog.set_level("INFO")
     learners_own(world)
     another_with_everything(world, service)
-    reads = ["summary", "lessons", "modules", "outline", "next"]
-    paths = [*(f"/api/progress/{name}" for name in reads), module_path(1), module_path(6)]
+    paths = [PREFIX + path for path in reads(moduleId=[uuid4(1), uuid4(6)])]
     theirs = [service.get(path, headers=bearer(OTHER)).headers["ETag"] for path in paths]
     assert not set(theirs) & {service.get(path, headers=bearer()).headers["ETag"] for path in paths}
     tags = [service.get(paths[0], headers=bearer(user_id)).headers["Learner-Tag"] for user_id in (LEARNER, OTHER)]

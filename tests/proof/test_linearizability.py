@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 import psycopg
 import pytest
 
+from tests.calls import reads
 from tests.conftest import DEEP, running_gunicorn
 from tests.proof.histories import Call, Operation, client, serial_order
 from tests.proof.model import Catalog, Learner, Lesson, Module, Subscription
@@ -125,7 +126,7 @@ CALLS = 10  # of each process in each round
 LEARNERS = [uuid4(0xA0 + number) for number in range(3)]
 MODULES = {uuid4(1): [uuid4(0x10 + n) for n in range(4)], uuid4(2): [uuid4(0x20 + n) for n in range(4)]}
 EVERY_LESSON = [lesson for lessons in MODULES.values() for lesson in lessons]
-PATHS = ["summary", "lessons", "modules", "outline", "next", *(f"modules/{module}" for module in MODULES)]
+PATHS = reads(moduleId=list(MODULES))
 INSTANTS = [datetime(2026, 1, day, tzinfo=UTC) for day in (1, 2, 3)]
 
 
@@ -171,6 +172,7 @@ def test_whatever_comes_at_once_some_serial_order_explains_every_answer(environ,
     known = catalog(db)
     for user_id in LEARNERS:
         add_user(db, user_id)
+    db.execute("update subscriptions set current_period_end = %s", [NEXT_YEAR])
     headers = {user_id: bearer(user_id) for user_id in LEARNERS}
     deadlocks = "select deadlocks from pg_stat_database where datname = current_database()"
     before, others = db.execute(deadlocks).fetchone(), backends(db)

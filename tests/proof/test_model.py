@@ -20,6 +20,7 @@ from hypothesis.stateful import (
 )
 from werkzeug.test import TestResponse
 
+from tests.calls import reads
 from tests.conftest import DEEP, MODES
 from tests.proof.model import Catalog, Learner, Lesson, Module, Subscription
 from tests.world import assert_problem, ok, token, uuid4
@@ -245,9 +246,8 @@ class World(RuleBasedStateMachine):
 
     @invariant()
     def every_answer_is_the_models(self):
-        modules = [f"modules/{module}" for module in MODULES]
         (other,) = set(LEARNERS) - {self.acting}
-        paths = ["summary", "lessons", "modules", "outline", "next", *modules]
+        paths = reads(moduleId=list(MODULES))
         # Of the other learner, the answer that has everything in it.
         for user_id, path in [(self.acting, path) for path in paths] + [(other, "outline")]:
             answer = seen(self.api.get(f"/api/progress/{path}", headers=HEADERS[user_id]))

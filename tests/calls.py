@@ -1,0 +1,38 @@
+"""The learner's calls, taken from app/openapi.yaml: a new call is part of every test that is about all of them."""
+
+from tests.contract import DOCUMENT
+from tests.world import uuid4
+
+PREFIX = "/api/progress/"
+# What stands for each parameter of a path, unless a test gives something else.
+IDS = {"moduleId": [uuid4(1)], "lessonId": [uuid4(2)]}
+
+
+def calls(**ids: list[str]) -> list[tuple[str, str]]:
+    """Return the method and the path below PREFIX of each call, once for each id: `moduleId=[…]`, `lessonId=[…]`."""
+    return [
+        (method.upper(), path)
+        for template, item in DOCUMENT["paths"].items()
+        if template.startswith(PREFIX)
+        for path in _filled_in(template.removeprefix(PREFIX), IDS | ids)
+        for method in item
+        if method in ("get", "post", "delete")
+    ]
+
+
+def _filled_in(template: str, ids: dict[str, list[str]]) -> list[str]:
+    paths = [template]
+    for name, values in ids.items():
+        if f"{{{name}}}" in template:
+            paths = [path.replace(f"{{{name}}}", value) for path in paths for value in values]
+    return paths
+
+
+def reads(**ids: list[str]) -> list[str]:
+    """Return the path of each call that reads."""
+    return [path for method, path in calls(**ids) if method == "GET"]
+
+
+def writes(**ids: list[str]) -> list[tuple[str, str]]:
+    """Return the method and the path of each call that writes."""
+    return [call for call in calls(**ids) if call[0] != "GET"]
