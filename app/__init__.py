@@ -47,11 +47,11 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.extensions["progress"] = service
     if service.key_set:
         service.key_set.start()
-    # First: Flask calls the hooks after a request in reverse, so this one sees the answer as it goes out.
+    # This comes first, because Flask calls after_request hooks in reverse order. So the log sees the final answer.
     logs.init_app(app)
     if settings.metrics:
-        # Late: at its import, the library of Prometheus reads from the environment where to count. gunicorn.conf.py has
-        # set that by now.
+        # Imported here, because the library of Prometheus reads at its import from the environment where to count.
+        # gunicorn.conf.py has set that by now.
         from app import metrics
 
         metrics.init_app(app)
@@ -60,7 +60,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     answers.init_app(app)
     app.register_blueprint(progress.blueprint)
     if settings.stripe_webhook_secrets:
-        # Late: the import of Stripe's library takes longer than all others together.
+        # Imported here, because the import of Stripe's library takes longer than all others together.
         from app.stripe import webhook
 
         app.register_blueprint(webhook.blueprint)

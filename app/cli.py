@@ -200,8 +200,8 @@ def access(user_id: str) -> None:
 @cli.command()
 @click.option("--api-base", envvar="STRIPE_API_BASE", hidden=True)
 def stripe_sync(api_base: str | None) -> None:
-    """Fetch every subscription from Stripe, and mend what differs."""
-    # Late: no other task needs Stripe's library, which takes longer to import than everything else.
+    """Fetch every subscription from Stripe, and correct what differs."""
+    # Imported here, because no other task needs Stripe's library, which takes longer to import than everything else.
     from app.tasks import subscriptions
 
     api_key = _setting("STRIPE_API_KEY", str)

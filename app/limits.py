@@ -56,7 +56,7 @@ class DatabaseStorage(Storage, MovingWindowSupport):
     def _not_used(self, *_: Any, **__: Any) -> NoReturn:
         raise NotImplementedError
 
-    # limits requires these. A moving window uses none of them.
+    # The library limits requires these methods. A moving window uses none of them.
     incr = get = get_expiry = check = reset = clear = _not_used
 
 
@@ -81,7 +81,7 @@ def init_app(app: Flask) -> None:
         key_prefix="progress",
     )
     limiter.init_app(app)
-    # Flask-Limiter looks for limits before every request. This is its way to tell it that most requests have none.
+    # Flask-Limiter looks for limits before every request. This filter tells it that most requests have none.
     limiter.request_filter(lambda: request.endpoint not in WRITE_ENDPOINTS)
     limit: Any = limiter.shared_limit(str(settings.rate_limit_writes), scope="writes")
     for endpoint in WRITE_ENDPOINTS:

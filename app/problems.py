@@ -52,7 +52,7 @@ RETRY_AFTER = "2"
 UNAVAILABLE = (
     psycopg.OperationalError,
     psycopg.InterfaceError,
-    # The database is set to read only. (A standby is a StandbyError.)
+    # The database is set to read only. (If the server is a standby, the error is StandbyError.)
     psycopg.errors.ReadOnlySqlTransaction,
     # A worker was frozen in the middle of a transaction, and the server has ended the transaction.
     psycopg.errors.IdleInTransactionSessionTimeout,

@@ -253,7 +253,7 @@ def duration(text: str) -> int:
 
 
 def stripe_ids(text: str) -> tuple[str, ...]:
-    """Return the comma-separated ids of prices and products. Raise ValueError for a text that Stripe gives to none."""
+    """Return the comma-separated ids of prices and products. Raise ValueError for a text that cannot be one."""
     ids = _list(text)
     for each in ids:
         if not STRIPE_ID.fullmatch(each):
@@ -351,8 +351,8 @@ def _table(text: str) -> str | None:
     part = r'"(?:[^"\x00]|"")+"|[A-Za-z_][A-Za-z0-9_$]*'
     if not re.fullmatch(rf"(?:{part})(?:\.(?:{part}))?", text):
         raise ValueError(f'{text!r} is not the name of a table, such as sessions, "Session" or auth.sessions')
-    # PostgreSQL reads a name without quotation marks in lower case. After the same change here, every name can have
-    # quotation marks.
+    # PostgreSQL reads a name without quotation marks in lower case. The same change here allows quotation marks around
+    # every name.
     return ".".join(name if name[0] == '"' else f'"{name.lower()}"' for name in re.findall(part, text))
 
 

@@ -1,7 +1,8 @@
--- Learners. A site that already has a users table keeps it, in whatever schema of the search_path it is: it is checked
--- and left alone.
+-- Learners. If the site already has a users table in any schema of the search_path, this migration checks the table and
+-- does not change it.
 
--- The names of all migrations: a fresh run that one of them would stop stops here, before it has created anything.
+-- These are the names in all migrations. If a later migration would stop because one is taken, a fresh run stops here,
+-- before it has created anything.
 do $$
 declare
     taken text;
@@ -40,7 +41,7 @@ begin
             name text,
             created_at timestamptz not null default now()
         );
-        -- The rollback drops the table only where this comment says that it is ours.
+        -- The rollback drops the table only if it has this comment.
         comment on table users is 'learners (created by progress-tracking)';
     elsif not exists (
         select from pg_constraint

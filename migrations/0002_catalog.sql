@@ -1,6 +1,6 @@
 -- What can be learned: modules, their lessons, and which lessons must be completed before which.
 
--- "if not exists" must pass over tables of an earlier, killed run of this migration, and over no others.
+-- "if not exists" may skip what an earlier run of this migration created before it was killed, and nothing else.
 do $$
 declare
     taken text;

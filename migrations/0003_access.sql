@@ -1,6 +1,6 @@
--- Who may learn: by a paid subscription, or by the free path.
+-- Who has access: by a paid subscription, or by an enrollment in the free lessons.
 
--- "if not exists" must pass over tables of an earlier, killed run of this migration, and over no others.
+-- "if not exists" may skip what an earlier run of this migration created before it was killed, and nothing else.
 do $$
 declare
     taken text;

@@ -1,6 +1,6 @@
--- One row: this user has completed this lesson. Nothing derived from it is stored anywhere.
+-- A row means that this learner has completed this lesson. Counts are never stored: they are made from these rows.
 
--- "if not exists" must pass over tables of an earlier, killed run of this migration, and over no others.
+-- "if not exists" may skip what an earlier run of this migration created before it was killed, and nothing else.
 do $$
 declare
     taken text;
@@ -25,20 +25,21 @@ $$;
 create table if not exists progress (
     user_id uuid not null references users (id) on delete cascade,
     lesson_id uuid not null references lessons (id),
-    -- The range that the API can show: four-digit years, no infinity.
+    -- The API can show these times: years of four digits, and no infinity.
     completed_at timestamptz not null
     check (completed_at >= '1970-01-01 00:00:00+00' and completed_at < '10000-01-01 00:00:00+00'),
     created_at timestamptz not null default now(),
     updated_at timestamptz not null default now(),
-    -- With the time of completion: what is asked of a learner's own rows is answered from the index, where they lie
-    -- together; in the table they lie as they came, each on a page of its own. It makes the index a quarter larger.
+    -- The index includes the time of completion, so the index alone answers for a learner. In the index, the rows of
+    -- one learner are next to each other. In the table, each may be on another page. The index is a quarter larger.
     primary key (user_id, lesson_id) include (completed_at)
 ) with (
-    -- Rows come, some go, and hardly one is changed: a second mark changes updated_at, which is in no index, and finds
-    -- room on its page (HOT) while that is being filled. So no room is kept.
+    -- Rows are inserted, some are deleted, and few are updated. A second mark updates updated_at, which no index has.
+    -- A page that is not full yet has room for that update (HOT). So no room is kept free.
     fillfactor = 100,
-    -- An index answers alone only for pages that a vacuum has seen since. By the number of new rows, and not by their
-    -- share: of three million rows, the default would leave the latest 600,000 out, which are asked for most.
+    -- The index alone can answer only for pages that were vacuumed after their last change. So vacuum after a number of
+    -- new rows, and not after a share of them. With the default and three million rows, the newest 600,000 rows would
+    -- wait for a vacuum, and these are read most.
     autovacuum_vacuum_insert_threshold = 10000,
     autovacuum_vacuum_insert_scale_factor = 0,
     autovacuum_vacuum_scale_factor = 0.02,

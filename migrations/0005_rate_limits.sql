@@ -1,8 +1,8 @@
--- The write limit: when each learner last wrote. Unlogged: a crash of the database may forget a window, and a hit costs
--- no wait for the disk. Room in each page keeps an update on its page, so that the index is left alone (HOT); rows that
--- come and go are swept up by their number, not by their share.
+-- The write limit: when each learner last wrote. The table is unlogged, so a hit does not wait for the disk, and a
+-- crash of the database may forget a window. Each page has free room, so an update stays on its page and changes no
+-- index (HOT). Autovacuum starts after a number of dead rows, and not after a share of the table.
 
--- "if not exists" must pass over tables of an earlier, killed run of this migration, and over no others.
+-- "if not exists" may skip what an earlier run of this migration created before it was killed, and nothing else.
 do $$
 declare
     taken text;
@@ -26,9 +26,9 @@ $$;
 
 create unlogged table if not exists rate_limits (
     key text primary key,
-    -- The latest, oldest first; as many as the limit allows in a window.
+    -- The latest writes, oldest first: at most as many as the limit allows in a window.
     hits timestamptz array not null,
-    -- When the last of them leaves the window: after that, the row is of no use.
+    -- When the last of these writes leaves the window. After that, the row is not needed.
     expires_at timestamptz not null
 ) with (fillfactor = 70, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_scale_factor = 0);
 

@@ -1,7 +1,7 @@
--- What Stripe says of its subscriptions: a row for each, since a learner may have two, and what Stripe says last of the
--- old one must not close the new one. The best of a learner's is copied into subscriptions.
+-- What Stripe says about each subscription, one row for each. A learner may have two, and a late event about the old
+-- one must not end the access that the new one gives. The best subscription of a learner is copied into subscriptions.
 
--- "if not exists" must pass over tables of an earlier, killed run of this migration, and over no others.
+-- "if not exists" may skip what an earlier run of this migration created before it was killed, and nothing else.
 do $$
 declare
     taken text;
@@ -26,11 +26,11 @@ begin
 end
 $$;
 
--- Which learner a customer of Stripe's is, as a checkout said. The learner need not be in users yet.
+-- The learner of each customer at Stripe, as a Checkout Session named them. The learner need not be in users yet.
 create table if not exists stripe_customers (
     customer_id text primary key,
     claimed_user_id uuid not null,
-    -- The same, once they are in users; with them it goes.
+    -- The same learner, as soon as users has a row for them. Deleting that row deletes this one.
     user_id uuid references users (id) on delete cascade,
     event_created timestamptz not null,
     created_at timestamptz not null default now()
@@ -45,11 +45,11 @@ create table if not exists stripe_subscriptions (
     customer_id text not null,
     -- The learner that the subscription itself names, in its metadata.
     claimed_user_id uuid,
-    -- Whose it is: who is claimed, or else the customer's, once they are in users.
+    -- The owner: the learner in claimed_user_id, or else the learner of the customer, as soon as they are in users.
     user_id uuid references users (id) on delete cascade,
     status text not null,
     current_period_end timestamptz,
-    -- Of the event that said so. The last two tell which of two events of one second came after the other.
+    -- From the event that is stored here. The last two columns tell which of two events of one second came later.
     event_id text not null,
     event_type text not null,
     event_created timestamptz not null,

@@ -1,6 +1,6 @@
--- Comments on the tables that earlier versions created without one: a rollback drops only what has such a comment. A
--- table counts as this service's if its columns and its primary key are exactly those of the migrations before.
--- A site's own table, which an earlier version took for its own because of the name, stops the migration.
+-- Adds comments to tables that earlier versions created without one, because a rollback drops only tables with such a
+-- comment. A table counts as this service's if its columns and its primary key are those of the earlier migrations. An
+-- earlier version may have used a site's own table of the same name. Such a table stops the migration.
 do $$
 declare
     ours record;

@@ -1,5 +1,5 @@
--- Two learners may have one e-mail address: an account that was deleted and made again, or a soft delete. Only in a
--- users table that this service created; a site's own is left alone.
+-- Two learners may have the same e-mail address, for instance if somebody deleted an account and created another one.
+-- So email is no longer unique. This changes only a users table that this service created, and not a site's own table.
 do $$
 declare
     learners regclass := to_regclass(quote_ident(current_schema()) || '.users');

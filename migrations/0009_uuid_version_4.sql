@@ -1,6 +1,6 @@
--- The API takes UUIDs of version 4 (RFC 9562) alone, as UUID4 in app/checks.py says. A lesson with another id would
--- count, and nobody could mark it. Both tables are this service's and in the first schema of the search_path: 0007 has
--- seen to that. They are as small as a catalog, so checking every row holds nobody up.
+-- The API accepts only UUIDs of version 4 (RFC 9562), by UUID4 in app/checks.py. A lesson with another id would count,
+-- but nobody could mark it. 0007 has checked that both tables are this service's, in the first schema of the
+-- search_path. They are as small as a catalog, so checking every row takes a moment only.
 do $$
 declare
     version_4 constant text := '^[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$';

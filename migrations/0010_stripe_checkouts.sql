@@ -1,8 +1,8 @@
--- A customer of Stripe's may pay for several learners, so a Checkout Session says whose its own subscription is, and a
--- customer's first one whose the subscriptions are that no session names. SUBSCRIPTION_GRACE and STRIPE_PRICES may
--- change, so the copy in subscriptions can be made again.
+-- One customer at Stripe may pay for several learners. So a Checkout Session names the learner of its own subscription.
+-- For subscriptions that no session names, the customer's first session names the learner. SUBSCRIPTION_GRACE and
+-- STRIPE_PRICES may change, so this migration adds what is needed to copy into subscriptions again.
 
--- "if not exists" must pass over tables of an earlier, killed run of this migration, and over no others.
+-- "if not exists" may skip what an earlier run of this migration created before it was killed, and nothing else.
 do $$
 declare
     taken text;
@@ -33,7 +33,7 @@ create table if not exists stripe_checkouts (
     customer_id text not null,
     stripe_subscription_id text not null,
     claimed_user_id uuid not null,
-    -- The same, once they are in users; with them it goes.
+    -- The same learner, as soon as users has a row for them. Deleting that row deletes this one.
     user_id uuid references users (id) on delete cascade,
     session_created timestamptz not null,
     created_at timestamptz not null default now()
@@ -47,26 +47,26 @@ create index if not exists stripe_checkouts_customer_id_idx on stripe_checkouts 
 
 create index if not exists stripe_checkouts_user_id_idx on stripe_checkouts (user_id);
 
--- Which Checkout Session said who a customer is. Both are null in the rows of earlier versions: those rows stay as they
--- are. event_created is for the earlier version, which still runs while this one starts.
+-- The Checkout Session that named the learner of the customer. Both columns are null in rows of earlier versions, and
+-- those rows stay as they are. An earlier version, which still runs while this one starts, needs event_created.
 alter table stripe_customers
 add column if not exists checkout_session_id text,
 add column if not exists session_created timestamptz;
 
--- What other events of the same second said, so that the order in which they come does not matter.
+-- Other events of the same second, which make the result independent of the order in which the events arrive.
 alter table stripe_subscriptions add column if not exists rivals json not null default '[]';
 
--- When the period of each price and product of a subscription ends, in seconds since 1970, and the event that said so.
--- It is made of object, which PostgreSQL cannot always read: JSON may hold characters that its text cannot.
+-- When the period of each price and product of a subscription ends, in seconds since 1970, and the event that says so.
+-- The service makes it from object. PostgreSQL cannot always do that: JSON may hold characters that its text cannot.
 alter table stripe_subscriptions add column if not exists items json;
 
--- current_period_end as the mirror wrote it, -infinity for null. Where the two differ, or this is null, somebody wrote
--- the row by hand.
+-- current_period_end as the mirror wrote it, with -infinity for null. If the two columns differ, or this one is null,
+-- somebody wrote the row by hand.
 alter table subscriptions add column if not exists mirrored_period_end timestamptz;
 
--- Earlier versions did not keep what they wrote. They wrote a period's end and, where there is access, the grace of the
--- time, which is 1 hour by default and a year at most. The most frequent difference is that grace, if more than one row
--- has it. Any other difference may be a gift of the operator's, and stays.
+-- Earlier versions did not keep a copy of what they wrote. They wrote the end of the period and, if the status gives
+-- access, added the grace of that time: 1 hour by default, at most a year. The most frequent difference is that grace,
+-- if more than one row has it. Any other difference may be extra time that an operator gave, and stays.
 with copied as (
     select
         subscription.user_id,
@@ -79,7 +79,7 @@ with copied as (
             subscription.stripe_subscription_id = said.stripe_subscription_id
             and subscription.user_id = said.user_id
             and subscription.status = said.status
-    -- Which the earlier versions never wrote, and which cannot be subtracted.
+    -- Earlier versions never wrote infinity, and infinity cannot be subtracted.
     where isfinite(subscription.current_period_end)
 ),
 

@@ -1,7 +1,7 @@
--- The key of the header Learner-Tag, where no setting holds a secret that sessions are made with. It is random, and the
--- same for all hosts.
+-- The key of the header Learner-Tag, for a site whose settings hold no secret of the sessions. The key is random, and
+-- the same for all hosts.
 
--- "if not exists" must pass over tables of an earlier, killed run of this migration, and over no others.
+-- "if not exists" may skip what an earlier run of this migration created before it was killed, and nothing else.
 do $$
 declare
     taken text;

@@ -2,7 +2,7 @@
 -- these views. PostgreSQL replaces a view by its query before it plans, so a view costs no more than the same lines
 -- would cost in each statement.
 
--- "if not exists" must pass over tables of an earlier, killed run of this migration, and over no others.
+-- "if not exists" may skip what an earlier run of this migration created before it was killed, and nothing else.
 do $$
 declare
     taken text;
@@ -32,7 +32,7 @@ $$;
 -- security_invoker: PostgreSQL checks the rights and the row level security of the role that asks, and not of the owner
 -- of the view. So a view lets nobody read more than the tables do.
 
--- A row for each learner who has access of any kind: who has no row is not enrolled.
+-- A row for each learner with access of any kind. A learner without a row is not enrolled.
 --
 -- It does not read users, because every row of these two tables refers to a row there. So a role from which row level
 -- security hides users still sees who has access: a write then fails at its lock, and no read says "not enrolled".

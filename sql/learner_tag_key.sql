@@ -1,5 +1,5 @@
--- The key from which the header Learner-Tag is made, where no setting holds a secret of the sessions. Each process of
--- the service reads it once.
+-- The key from which the header Learner-Tag is made, for a site whose settings hold no secret of the sessions. Each
+-- process of the service reads it once.
 --
 -- Parameters: none
 -- Returns: one row

@@ -11,5 +11,5 @@ select "userId"::text as user_id
 from :session_table -- noqa: PRS
 where
     "sessionToken" = :'session_token'::text
-    -- For a column without time zone, PostgreSQL takes its time for UTC here. The adapters of Auth.js store UTC.
+    -- If the column has no time zone, PostgreSQL reads its time as UTC here. The adapters of Auth.js store UTC.
     and extract(epoch from "expires") > extract(epoch from now());

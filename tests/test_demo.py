@@ -257,7 +257,7 @@ def test_a_port_that_is_taken_is_one_line(checkout, start):
         port = taken.getsockname()[1]
         assert start(checkout, PORT=str(port)).end() == (
             1,
-            f"PORT: 127.0.0.1:{port} cannot be had: Address already in use; choose another: make run PORT=8001\n",
+            f"PORT: 127.0.0.1:{port} cannot be used: Address already in use; choose another: make run PORT=8001\n",
         )
     assert start(checkout, PORT="http").end() == (1, "PORT: 'http' is not a whole number from 1 to 65535\n")
 

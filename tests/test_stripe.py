@@ -1523,7 +1523,7 @@ def test_access_tells_of_a_subscription_that_waits_for_its_learner(api, db, data
     deliver(api, event("created", subscription(name=OLD, customer="cus_2", metadata={})))
     deliver(api, event("created", subscription(name="sub_others", customer="cus_3", metadata={"userId": STRANGER})))
     add_user(db, access=None)
-    waits = "; theirs with its next event or make stripe-sync"
+    waits = "; counts after its next event or make stripe-sync"
     assert told(database_url)[3:] == [
         f"Stripe said last, at {stamp(T0)}: {name} is active, period ends {stamp(T0 + 30 * DAY)}{waits}"
         for name in (NEW, OLD)

@@ -31,8 +31,8 @@ T = TypeVar("T")
 
 _log = logging.getLogger("progress.database")
 
-# The errors by which the server rolls one transaction back because of another one. A foreign key is among them: a
-# statement writes one only after it has seen the row, so another transaction has deleted that row since.
+# The errors with which the server rolls a transaction back because of another transaction. ForeignKeyViolation is one
+# of them: a statement refers to a row only after it has seen the row, so another transaction has deleted it since.
 CONFLICTS = (SerializationFailure, DeadlockDetected, ForeignKeyViolation)
 MAX_RETRIES_AFTER_CONFLICTS = 3
 # How a standby refuses a write, an unlogged table and a lock. A primary gives each of these errors for other reasons.
@@ -68,7 +68,7 @@ class Pool(ConnectionPool[Connection]):
         self.down = False
         self.outage_began = 0.0  # in seconds of the monotonic clock, as is next_attempt
         self.next_attempt = 0.0
-        self.attempting = False  # to connect
+        self.attempting = False  # whether an attempt to connect is running
         self._outage_lock = threading.Lock()
         self._settings = settings
         self._connect_options = connect_options(settings)
@@ -79,8 +79,8 @@ class Pool(ConnectionPool[Connection]):
             configure=self._take_in,
             min_size=1,
             max_size=settings.web_threads,
-            # No attempts of the pool's own. The pool would wait longer after each one, and would notice minutes too
-            # late that the database is back. During an outage _recover asks it for a connection again and again.
+            # The pool must not repeat attempts by itself. It would wait longer after each one, and would notice minutes
+            # too late that the database is back. During an outage, _recover asks it for a connection again and again.
             reconnect_timeout=0,
             # More than one thread would make more than one attempt at a time.
             num_workers=1,
@@ -105,11 +105,11 @@ class Pool(ConnectionPool[Connection]):
         if self.down:
             self._prove(connection)
         self.attempting = False
-        # The statements of a write that follow its lock must see what the lock waited for. The database may have
-        # another default.
+        # The statements after the lock of a write must see what other transactions wrote while the lock waited. The
+        # default of the database may be another level.
         connection.isolation_level = IsolationLevel.READ_COMMITTED
-        # PostgreSQL makes the JSON of an answer, and the service passes it on as it is. To parse and dump it here would
-        # cost ten times the Python.
+        # PostgreSQL makes the JSON of an answer, and the service sends it unchanged. To parse and write it again would
+        # take ten times the Python time.
         connection.adapters.register_loader("json", TextLoader)
 
     def reconnect_failed(self) -> None:
@@ -187,7 +187,8 @@ class Pool(ConnectionPool[Connection]):
         def work(connection: Connection) -> list[DictRow | None]:
             cursors: list[Cursor[Any]] = []
             try:
-                # connection.transaction() would wait at its begin and at its end: a fifth of the Python of a write.
+                # connection.transaction() would wait for the server at its begin and at its end. That costs a fifth of
+                # the Python time of a write.
                 with connection.pipeline():
                     connection.execute(b"begin isolation level read committed", prepare=False)
                     for name, parameters in calls:
@@ -251,7 +252,7 @@ class Pool(ConnectionPool[Connection]):
                 if standby:
                     connection.close()
                 if standby or connection.broken:
-                    # The other connections are most likely as bad as this one. Those that are not are replaced too.
+                    # The other connections are most likely as bad as this one. Good ones are replaced, too.
                     self.drain()
                     if again:
                         again = False
@@ -288,7 +289,7 @@ class Pool(ConnectionPool[Connection]):
             except PoolTimeout:
                 now = monotonic()
                 if now >= call.deadline:
-                    # Otherwise there are connections, and all of them are in use.
+                    # If no attempt to connect is running, all connections are in use, which is no outage.
                     if self.attempting and not call.is_probe:
                         self.begin_outage(asked)
                     call.retry_after = self._retry_after()

@@ -31,7 +31,8 @@ def check(settings: Settings) -> None:
     """Raise NotReadyError unless the database answers, is fit, has every migration, and takes every statement."""
     try:
         with psycopg.Connection.connect(settings.database_url, **connect_options(settings)) as connection:
-            # First, since this error names the setting. readiness.sql looks at the site's table too, and names none.
+            # This comes first, because its error names the setting. readiness.sql also reads the site's table, but its
+            # error names no setting.
             if settings.auth_session_table:
                 _check_session_table(connection, settings.auth_session_table)
             reason = unfit(connection, settings)
@@ -42,7 +43,8 @@ def check(settings: Settings) -> None:
             if pending:
                 raise NotReadyError(f"pending migrations: {', '.join(pending)}; apply them with: make migrate")
             _check_statements(connection)
-            # Preparing a statement asks for no right. These need those that the newest migrations brought.
+            # PostgreSQL checks no right when it prepares a statement. So run two statements that need the rights which
+            # the newest migrations added.
             for name, values in (("summary", {"user_id": NOBODY}), ("learner_tag_key", {})):
                 statements.run(connection, name, **values)
     except InsufficientPrivilege as error:

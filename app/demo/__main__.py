@@ -1,4 +1,4 @@
-"""`make run`: the service and everything that it needs, on this machine, until Ctrl-C."""
+"""`make run`: runs the service and all that it needs on this machine, until Ctrl-C."""
 
 import contextlib
 import fcntl
@@ -30,11 +30,11 @@ CATALOGS = Path(__file__).parent / "catalogs"
 
 
 def main() -> None:
-    """Start it all, print how to try it, and stop it all when told to, or when gunicorn ends."""
+    """Start everything, print how to try it, and stop everything on a signal or when gunicorn ends."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
     demo = not os.environ.get("DATABASE_URL", "").strip()
-    # The demo's tokens open the demo's database: both stay on this machine.
+    # Everybody who can reach the demo can sign in to it, so it listens on this machine only.
     host = "127.0.0.1" if demo else os.environ.get("HOST", "").strip() or "127.0.0.1"
     port = os.environ.get("PORT", "").strip() or "8000"
     url = f"http://{host}:{port}"
@@ -66,7 +66,7 @@ def main() -> None:
 
 
 def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
-    # Once is enough: another signal must not end the stopping.
+    # A second signal must not interrupt the shutdown.
     _ignore_signals()
     raise KeyboardInterrupt
 
@@ -77,12 +77,12 @@ def _ignore_signals() -> None:
 
 
 def _say(line: str) -> None:
-    with contextlib.suppress(OSError):  # the terminal was closed; what is running must still be stopped
+    with contextlib.suppress(OSError):  # the terminal may be closed, but the shutdown must go on
         print(line, flush=True)
 
 
 def _only_one(url: str) -> IO[str]:
-    """Hold the checkout's lock, which says who holds it; the kernel lets go of it however this process ends."""
+    """Lock the file that holds the URL of the running demo. The kernel frees the lock however this process ends."""
     lock = (LOCAL / "run.lock").open("a+")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -103,11 +103,11 @@ def _check_port(host: str, port: str) -> None:
         try:
             probe.bind((host, int(port)))
         except OSError as error:
-            sys.exit(f"PORT: {host}:{port} cannot be had: {error.strerror}; choose another: make run PORT=8001")
+            sys.exit(f"PORT: {host}:{port} cannot be used: {error.strerror}; choose another: make run PORT=8001")
 
 
 def _secret() -> str:
-    """The checkout's own secret, made at the first start, in a file that only its owner reads."""
+    """Return the secret of this checkout. The first start creates it, in a file that only the owner can read."""
     path = LOCAL / "secret"
     if not path.exists():
         unfinished = LOCAL / "secret.unfinished"
@@ -119,7 +119,7 @@ def _secret() -> str:
 
 
 def _fill(environ: dict[str, str]) -> None:
-    """Migrate the demo's database, load the two curricula if it has none, and see that the three learners are there."""
+    """Migrate the demo's database, load the two curricula if there are no modules, and add the three learners."""
     _task(environ, "migrate")
     with psycopg.connect(environ["DATABASE_URL"], autocommit=True) as connection:
         if not connection.execute("select 1 from modules limit 1").fetchone():
@@ -137,14 +137,14 @@ def _fill(environ: dict[str, str]) -> None:
             " on conflict (user_id) do update set current_period_end = excluded.current_period_end",
             [FULL],
         )
-        # Who has no access has none at each start, whatever Stripe was made to say before.
+        # At each start this learner has no access, also after make stripe-event has sold it.
         connection.execute("delete from stripe_subscriptions where claimed_user_id = %s", [NONE])
         connection.execute("delete from subscriptions where user_id = %s", [NONE])
         connection.execute("insert into enrollments (user_id) values (%s) on conflict do nothing", [FREE])
 
 
 def _task(environ: dict[str, str], *command: str) -> None:
-    # In a session of its own, so that Ctrl-C does not end it halfway with a traceback.
+    # In a session of its own, because otherwise Ctrl-C would end the task halfway, with a traceback.
     done = subprocess.run(
         [sys.executable, "-m", "app.cli", *command], cwd=ROOT, env=environ, start_new_session=True, check=False
     )
@@ -153,7 +153,7 @@ def _task(environ: dict[str, str], *command: str) -> None:
 
 
 def _serve(environ: dict[str, str], url: str, demo: bool) -> int:
-    """Run gunicorn until it ends or a signal comes; return the exit status."""
+    """Run gunicorn until it ends or a signal arrives. Return the exit status for this program."""
     command = [
         sys.executable,
         "-m",
@@ -174,7 +174,8 @@ def _serve(environ: dict[str, str], url: str, demo: bool) -> int:
         while gunicorn.poll() is None:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 gunicorn.wait(1)
-            # A terminal that is closed tells the leader of its session alone. Where that is make, nobody tells us.
+            # If the terminal is closed, the kernel signals only the leader of the session. That may be make, which does
+            # not pass the signal on.
             if terminal and not os.isatty(0):
                 raise KeyboardInterrupt
         return 1
@@ -202,7 +203,7 @@ def _how_to_try(environ: dict[str, str], url: str) -> str:
 
     psql = shlex.quote(str(postgres.bindir() / "psql"))
     return f"""
-Open {url}/ in a browser to see it (Ctrl-C stops it).
+Open {url}/ in a browser to try it (Ctrl-C stops it).
 
 The service answers at {url}/api/progress. Three learners,
 with tokens that are valid until {datetime.fromtimestamp(expires, UTC):%Y-%m-%d %H:%M} UTC.
@@ -216,14 +217,14 @@ FREE={token(FREE)}
 NONE={token(NONE)}
 
 # and then, one after the other
-# how far the learner is, and the lesson to go on with
+# how far the learner is, and which lesson comes next
 curl -H "Authorization: Bearer $FULL" {url}/api/progress/summary
 curl -H "Authorization: Bearer $FULL" {url}/api/progress/next
 
-# 409 lesson_locked: the first lesson of the JavaScript curriculum comes before this one
+# 409 lesson_locked: this lesson needs the first lesson of the JavaScript curriculum
 curl -X POST -H "Authorization: Bearer $FULL" {url}/api/progress/lessons/5acafcbb-20a0-45b9-b276-3d167e0de313
 
-# mark that first lesson: the answer has the new counts, and the lessons that it unlocks are in the totals
+# mark that first lesson: the answer has the new counts, and the totals include the lessons that are now unlocked
 curl -X POST -H "Authorization: Bearer $FULL" {url}/api/progress/lessons/97bf898a-36fc-47fc-b870-01fc0c7fe554
 
 # take it back
@@ -233,7 +234,7 @@ curl -X DELETE -H "Authorization: Bearer $FULL" {url}/api/progress/lessons/97bf8
 curl -H "Authorization: Bearer $FREE" {url}/api/progress/outline
 curl -H "Authorization: Bearer $NONE" {url}/api/progress/summary
 
-# sell the third learner full access, as Stripe would say it, and take it back
+# sell the third learner a subscription, with an event as Stripe sends it, and end it
 make stripe-event FILE=app/demo/stripe/active.json
 curl -H "Authorization: Bearer $NONE" {url}/api/progress/summary
 make stripe-event FILE=app/demo/stripe/deleted.json
@@ -251,4 +252,4 @@ if __name__ == "__main__":
     try:
         main()
     except PermissionError as error:
-        sys.exit(f"{error.filename} is another user's: run as that user, or remove .local")
+        sys.exit(f"{error.filename} belongs to another user: run as that user, or remove .local")

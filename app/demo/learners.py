@@ -1,4 +1,4 @@
-"""The demo's learners, and the session that Auth.js would give them."""
+"""The learners of the demo, and the session cookies that Auth.js would give them."""
 
 import json
 
@@ -15,7 +15,7 @@ HOURS = 12
 
 
 def session_cookie(settings: Settings, user_id: str, issued_at: int) -> tuple[str, str]:
-    """A learner's session for the next HOURS, name and value of the cookie, as Auth.js v5 would set it."""
+    """Return the name and the value of the cookie that Auth.js v5 would set for a session of the next HOURS."""
     name = settings.auth_cookie_name or "authjs.session-token"
     key, kid = cookies.derive(settings.auth_secrets[0], name, 64)
     header = {"alg": "dir", "enc": "A256CBC-HS512", "kid": kid}

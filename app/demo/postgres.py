@@ -1,4 +1,4 @@
-"""A PostgreSQL in a folder of the checkout, from the programs of a wheel, as root too: for `make run` and the tests."""
+"""Runs PostgreSQL for `make run` and the tests: in a folder of the checkout, from a wheel's programs, also as root."""
 
 import contextlib
 import hashlib
@@ -15,15 +15,15 @@ from urllib.parse import quote
 
 import psycopg
 
-LONGEST_SOCKET = 103  # bytes, of a socket's whole path, on every system that we know
+MAX_SOCKET_PATH_BYTES = 103  # the smallest limit of the systems that we know
 
 
 class StartError(Exception):
-    """PostgreSQL cannot be started. Its text says why."""
+    """PostgreSQL cannot be started. The text says why."""
 
 
 def bindir() -> Path:
-    """The folder of PostgreSQL's programs: PG_BINDIR, or the wheel's. The wheel's Python layer is never imported."""
+    """Return the folder of PostgreSQL's programs: PG_BINDIR, or the wheel's. The wheel's Python code is never run."""
     chosen = os.environ.get("PG_BINDIR")
     if chosen:
         if not (Path(chosen) / "initdb").exists():
@@ -36,7 +36,10 @@ def bindir() -> Path:
 
 
 def owner(folder: Path) -> tuple[int, int] | None:
-    """As root, the user and group that PostgreSQL runs as: who called sudo, who owns `folder`, postgres or nobody."""
+    """Return the user and group ids that PostgreSQL runs as, None unless this process is root.
+
+    The first of these: the user who called sudo, the owner of `folder`, postgres, nobody.
+    """
     if os.getuid() != 0:
         return None
     for uid in (int(os.environ.get("SUDO_UID", "0")), folder.stat().st_uid):
@@ -51,9 +54,10 @@ def owner(folder: Path) -> tuple[int, int] | None:
 
 
 def unprivileged(folder: Path) -> list[str]:
-    """The words to put before a program of PostgreSQL's that works in `folder`; none unless root.
+    """Return the words that go before a command of PostgreSQL's in `folder`: none unless this process is root.
 
-    Of root's powers only dac_override is kept: without it nobody else could reach a checkout below a closed folder.
+    The program keeps one capability of root, dac_override. Without it, the other user could not reach a checkout that
+    is below a folder of mode 700.
     """
     user = owner(folder)
     if user is None:
@@ -72,9 +76,10 @@ def unprivileged(folder: Path) -> list[str]:
 
 
 def start(folder: Path) -> tuple[subprocess.Popen[bytes], str]:
-    """Start the server whose data is in `folder`, made at the first start; return its process and its database's URL.
+    """Start the server whose data is in `folder`. Return its process and the URL of its database.
 
-    Raises StartError. It listens on a socket alone, and in a session of its own: Ctrl-C in a terminal is not for it.
+    The first start creates the data. The server listens on a Unix socket only. It has a session of its own, so that
+    Ctrl-C in the terminal does not reach it. Raises StartError.
     """
     data = folder / "data"
     if not data.exists():
@@ -101,7 +106,7 @@ def start(folder: Path) -> tuple[subprocess.Popen[bytes], str]:
 
 
 def stop(process: subprocess.Popen[bytes], folder: Path) -> None:
-    """Shut the server down; its clients are disconnected."""
+    """Shut the server down. It disconnects its clients."""
     process.send_signal(signal.SIGINT)
     process.wait()
     socket = _socket_folder(folder)
@@ -110,7 +115,7 @@ def stop(process: subprocess.Popen[bytes], folder: Path) -> None:
 
 
 def _initialize(folder: Path, data: Path) -> None:
-    # Renamed when it is whole: one that was killed is made again.
+    # The folder gets its name when it is complete. So a run that was killed halfway starts again.
     unfinished = folder / "data.unfinished"
     shutil.rmtree(unfinished, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -128,9 +133,10 @@ def _initialize(folder: Path, data: Path) -> None:
 
 
 def _stop_orphan(data: Path) -> None:
-    """Stop a server of this folder whose supervisor was killed.
+    """Stop a server of this folder that still runs, because the process that started it was killed.
 
-    Its pid file may name any process by now, after a power cut: only one that works in the data folder is meant.
+    After a power cut, the pid in postmaster.pid may be the pid of any process. So only a process whose working folder
+    is the data folder is stopped.
     """
     with contextlib.suppress(OSError, ValueError):
         pid = int((data / "postmaster.pid").read_text().splitlines()[0])
@@ -151,7 +157,7 @@ def _works_in(process: Path, data: Path) -> bool:
 
 
 def _socket_folder(folder: Path) -> Path:
-    if len(os.fsencode(folder / ".s.PGSQL.5432.lock")) <= LONGEST_SOCKET:
+    if len(os.fsencode(folder / ".s.PGSQL.5432.lock")) <= MAX_SOCKET_PATH_BYTES:
         return folder
     name = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:16]
     short = Path(tempfile.gettempdir()) / f"progress-{name}"
@@ -159,9 +165,9 @@ def _socket_folder(folder: Path) -> Path:
     user = owner(folder)
     if user and short.stat().st_uid == 0:
         os.chown(short, *user)
-    # The temporary directory is everybody's: another user may have made it first.
+    # Every user can write to the temporary directory, so another user may have created the folder.
     if short.is_symlink() or short.stat().st_uid not in (os.getuid(), user[0] if user else os.getuid()):
-        raise StartError(f"{short} belongs to somebody else; set TMPDIR to a folder of yours")
+        raise StartError(f"{short} belongs to another user; set TMPDIR to a folder of your own")
     short.chmod(0o700)
     return short
 

@@ -1,4 +1,4 @@
-"""`make stripe-event FILE=…`: send an event to the service of `make run`, signed as Stripe signs."""
+"""`make stripe-event FILE=…`: sends an event to the service of `make run`, with a signature like Stripe's."""
 
 import os
 import sys
@@ -12,7 +12,7 @@ from app.demo.__main__ import LOCAL
 
 
 def main() -> None:
-    """Send the file, print the service's answer, and exit with 1 unless it is 200."""
+    """Send the file and print the answer of the service. Exit with 1 unless the status is 200."""
     file = os.environ.get("FILE", "")
     if not file:
         sys.exit("FILE is not given; say which event: FILE=app/demo/stripe/active.json")

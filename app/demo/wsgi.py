@@ -1,4 +1,4 @@
-"""What gunicorn serves in `make run`: the service, with a log for people."""
+"""What gunicorn serves in `make run`: the service, with a log that people can read."""
 
 import logging
 
@@ -7,6 +7,6 @@ from app.settings import from_environ
 
 settings = from_environ()
 logs.configure(settings.log_level, logs.ReadableFormatter())
-# Nobody asks it here but make run itself, to see when the service is up.
+# Only make run itself asks /healthz, to find out when the service is up. These lines would tell nobody anything.
 logging.getLogger("progress.requests").addFilter(lambda record: record.__dict__["fields"]["route"] != "/healthz")
 app = create_app(settings)

@@ -1,4 +1,4 @@
-"""What gunicorn serves in `make run` with the demo's own database: the service, and the page at / that shows it."""
+"""What gunicorn serves in `make run` without DATABASE_URL: the service, and a page at / that shows it."""
 
 from app.demo.page import blueprint
 from app.demo.wsgi import app

@@ -132,7 +132,7 @@ def _describe_status(url: str, response: requests.Response) -> str:
 
 
 def _describe_error(error: BaseException) -> str:
-    """Describe the innermost cause in own words. The texts of the libraries have URLs, with the proxy's password."""
+    """Describe the innermost cause in our words. The texts of the libraries have URLs, with the proxy's password."""
     if isinstance(error, requests.exceptions.InvalidURL | requests.exceptions.InvalidSchema):
         return "the URL, or the URL of the proxy, is not valid"
     words = type(error).__name__

@@ -28,7 +28,7 @@ def key_of(settings: Settings) -> bytes | None:
 
 
 def check(user_id: str) -> None:
-    """Set the learner_tag of the call. Raise Problem other_learner for a write with the tag of another learner."""
+    """Set the learner_tag of the call. Raise Problem other_learner for a write that sends another tag."""
     tag = hmac.digest(_key(), user_id.encode(), "sha256")[:16].hex()
     current_call().learner_tag = tag
     if request.method not in ("GET", "HEAD") and request.headers.get("Learner-Tag", tag) != tag:

@@ -58,7 +58,7 @@ def store_event(connection: psycopg.Connection[Any], state: SubscriptionState, t
             items=json.dumps(read_items(latest.event_id, latest.object)),
             rivals=json.dumps([asdict(rival) for rival in rivals]),
         )
-    # Even if nothing was stored: the learner may have come into users since the last event.
+    # Do this also if nothing was stored: the learner may have been added to users since the last event.
     owned = attach_customer(connection, state.customer_id, terms)
     if subscription_id not in owned:
         return "unattached"
@@ -82,13 +82,14 @@ def attach_customer(connection: psycopg.Connection[Any], customer_id: str, terms
     Returns the ids of the subscriptions that have an owner.
     """
     rows = statements.run(connection, "stripe/attach", customer_id=customer_id).fetchall()
-    # Sorted: two transactions that lock the same learners do so in the same order, and cause no deadlock.
+    # Sorted, so that two transactions lock the same learners in the same order. Otherwise there may be a deadlock.
     learners = sorted({str(row[when]) for row in rows for when in ("before", "after") if row[when]})
     for learner in learners:
         # The foreign key has seen the learner. Row level security hides the row, and would take the access away.
         if not statements.run(connection, "lock", user_id=learner).fetchone():
             raise psycopg.OperationalError("lock.sql found no row of the learner")
-    if learners:  # without one, leave a row that was written by hand: it may be right
+    # If no learner is known, a row that was written by hand may be right, and stays.
+    if learners:
         if terms.prices:
             _store_items(connection, _array(learners))
         statements.run(connection, "stripe/release", customer_id=customer_id, user_ids=_array(learners))

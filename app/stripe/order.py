@@ -18,9 +18,9 @@ def latest_first(states: list[SubscriptionState]) -> list[SubscriptionState]:
     """
     last = max(map(rank, states))
     events = {state.event_id: state for state in reversed(states) if rank(state) == last}
-    # Stripe gives events of one second no order, but an event says what it changed. An event that another event came
-    # after is not the last one. If that leaves several events, or none because they contradict each other, the later
-    # end of the period decides, and then the id of the event.
+    # Stripe gives events of one second no order, but an event says what it changed. So an event is not the last one if
+    # another event came after it. If several events are left, or none because they contradict each other, the later end
+    # of the period decides, and then the id of the event.
     final = [state for state in events.values() if not any(_came_after(other, state) for other in events.values())]
     latest = max(final or events.values(), key=lambda state: (state.current_period_end or 0, state.event_id))
     return [latest, *(events[id] for id in sorted(events) if id != latest.event_id)]

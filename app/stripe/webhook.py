@@ -43,11 +43,11 @@ def webhook() -> Response:
     try:
         store = _read_event(payload, service.settings)
     except (MalformedError, ValueError, RecursionError) as error:
-        # Not a 4xx: Stripe would repeat such an event for days, and then slow down all later ones.
+        # The answer is not a 4xx: after a 4xx, Stripe repeats the event for days, and then slows down all later ones.
         call.error = f"the event does not have the form that Stripe describes: {error}"
         outcome = "malformed"
     else:
-        # Outside of the try: an error of the service itself must be a 500, so that Stripe repeats the event.
+        # Outside of the try, because an error of the service itself must be a 500. Then Stripe repeats the event.
         outcome = service.pool.transact("stripe", store) if store else "ignored"
     call.stripe["outcome"] = outcome
     return Response(json.dumps({"outcome": outcome}) + "\n", mimetype="application/json")

@@ -1,6 +1,6 @@
-"""What the make targets do with data, a file for each subject. app/cli.py is the command that runs them.
+"""The tasks that make targets run on data, with a file for each subject. app/cli.py is the command that runs them.
 
-A task takes values that are checked already, and a connection if it needs one. It returns the lines to print.
+A task takes checked values, and a connection if it needs one. It returns the lines to print.
 """
 
 

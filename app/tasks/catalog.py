@@ -1,4 +1,4 @@
-"""The catalog file (contract §7): what may stand in it, and how it becomes modules, lessons and prerequisites."""
+"""Reads and checks the catalog file (contract §7), and loads it as modules, lessons and prerequisites."""
 
 import codecs
 import json
@@ -24,7 +24,7 @@ Catalog = dict[str, list[dict[str, Any]]]
 
 
 class CatalogError(TaskError):
-    """A file that is no catalog. Its text is a line for each fault, `place: fault`, and how many more there are."""
+    """The file is not a valid catalog. The text has a line for each fault, `place: fault`, up to MAX_LINES."""
 
     def __init__(self, faults: list[str]) -> None:
         more = [f"and {len(faults) - MAX_LINES} more"] if len(faults) > MAX_LINES else []
@@ -78,10 +78,10 @@ class _Catalog(Schema):
 
 
 def read_file(path: Path) -> Catalog:
-    """Read a catalog file; return its `modules`, `lessons` and `prerequisites` as rows for sql/admin/catalog_*.sql.
+    """Read a catalog file. Return its `modules`, `lessons` and `prerequisites` as rows for sql/admin/catalog_*.sql.
 
-    Raises CatalogError with every fault of the first kind that the file has: unreadable, not JSON, wrong in its form,
-    wrong in its ids and prerequisites.
+    There are four checks: the file can be read, it is JSON, it has the right form, its ids and prerequisites are right.
+    Raises CatalogError with every fault that the first failed check finds.
     """
     try:
         with path.open("rb") as file:
@@ -121,7 +121,7 @@ def _parse(data: bytes) -> Any:
         raise CatalogError([f"line {error.lineno}, column {error.colno}: not JSON: {error.msg}"]) from None
     except RecursionError:
         raise CatalogError(["not a catalog: nested too deeply"]) from None
-    except ValueError:  # Python's own limit on the digits of a number
+    except ValueError:  # Python limits the number of digits
         raise CatalogError(["not a catalog: holds a number of thousands of digits"]) from None
 
 
@@ -132,7 +132,7 @@ def _flatten(messages: Any, place: str = "") -> Iterator[str]:
             if key == "_schema":
                 yield from _flatten(inner, place)
             else:
-                # A key of the file's own can be anything, a line break or the half of a surrogate pair among it.
+                # A key can hold any text, for instance a line break or half of a surrogate pair.
                 name = key if isinstance(key, int) or re.fullmatch(r"\w+", key, re.ASCII) else _short(key)
                 step = f"[{name}]" if isinstance(key, int) else f".{name}" if place else name
                 yield from _flatten(inner, place + step)
@@ -142,7 +142,7 @@ def _flatten(messages: Any, place: str = "") -> Iterator[str]:
             yield f"{place or 'the file'}: {text}"
 
 
-# marshmallow's own words for what it checks itself, in ours.
+# marshmallow's messages for what it checks itself, and ours instead.
 _WORDS = {
     "Missing data for required field.": "is missing",
     "Unknown field.": "is not a key of the catalog file",
@@ -155,7 +155,7 @@ _WORDS = {
 
 
 def _check_ids(modules: list[dict[str, Any]]) -> None:
-    """Raise CatalogError for ids that stand twice, and for prerequisites unknown, repeated or the lesson itself."""
+    """Raise CatalogError for a repeated id, and for a prerequisite that is unknown, repeated or the lesson itself."""
     faults = []
     places: dict[str, str] = {}
     lessons = {lesson["id"] for module in modules for lesson in module["lessons"]}
@@ -181,7 +181,7 @@ def _check_ids(modules: list[dict[str, Any]]) -> None:
 
 
 def _rows(modules: list[dict[str, Any]]) -> Catalog:
-    """Flatten modules into rows; positions count from 1."""
+    """Return the modules as rows. Positions begin with 1."""
     catalog: Catalog = {"modules": [], "lessons": [], "prerequisites": []}
     for m, module in enumerate(modules, 1):
         catalog["modules"].append({"id": module["id"], "title": module["title"], "position": m})
@@ -200,7 +200,7 @@ def _graph(catalog: Catalog) -> dict[str, list[str]]:
 
 
 def _check_circles(catalog: Catalog) -> None:
-    """Raise CatalogError for lessons that need themselves in the end, naming every one on the way round."""
+    """Raise CatalogError if prerequisites form a circle. The text names the lessons of each circle."""
     graph = _graph(catalog)
     titles = {lesson["id"]: lesson["title"] for lesson in catalog["lessons"]}
     faults = []
@@ -209,7 +209,7 @@ def _check_circles(catalog: Catalog) -> None:
             TopologicalSorter(graph).prepare()
             break
         except CycleError as error:
-            # Each lesson of it comes before the next one in the list.
+            # graphlib lists a prerequisite before the lesson that needs it.
             circle = error.args[1][::-1]
             names = [f"{_quoted(titles[id])} ({id})" for id in circle]
             more = len(names) - MAX_LINES
@@ -224,9 +224,10 @@ def _check_circles(catalog: Catalog) -> None:
 
 
 def locked_for_good(catalog: Catalog) -> list[tuple[dict[str, Any], dict[str, Any]]]:
-    """List the free lessons that nobody on the free path can ever unlock, each with a prerequisite that keeps it so.
+    """Return the free lessons that nobody with free access can ever unlock, each with the prerequisite that locks it.
 
-    A prerequisite does if it is published (an unpublished one never locks) and not free, or locked for good itself.
+    Such a prerequisite is published (an unpublished one never locks), and it is either not free or locked for good
+    itself.
     """
     lessons = {lesson["id"]: lesson for lesson in catalog["lessons"]}
     graph = _graph(catalog)
@@ -243,13 +244,13 @@ def locked_for_good(catalog: Catalog) -> list[tuple[dict[str, Any], dict[str, An
 
 
 def load(connection: Connection[Any], catalog: Catalog, dry_run: bool) -> list[str]:
-    """Make the catalog what `catalog` says, in one transaction, and return a report: a line each.
+    """Make the catalog in the database what `catalog` says, in one transaction. Return the lines of a report.
 
-    Nothing is deleted but prerequisites of the catalog's own lessons. With `dry_run` the report is all there is.
+    Only prerequisites of lessons in `catalog` are deleted. With `dry_run`, nothing is written.
     """
     text = json.dumps(catalog)
     with connection.transaction():
-        # Everything after it sees what this waited for: loads come one after another.
+        # Two loads run one after the other. The statements after the lock see what the earlier load wrote.
         statements.run(connection, "admin/catalog_lock")
         changes = statements.run(connection, "admin/catalog_changes", catalog=text).fetchall()
         prerequisites = statements.one(
@@ -289,12 +290,12 @@ def _first(lines: Iterator[str]) -> Iterator[str]:
 
 
 def _quoted(title: str) -> str:
-    return json.dumps(title, ensure_ascii=False)  # on one line, whatever is in it
+    return json.dumps(title, ensure_ascii=False)  # a title with a line break stays on one line
 
 
 def _short(value: Any) -> str:
     try:
         text = json.dumps(value)
-    except RecursionError:  # what could just be read may be too deep to be written, a few calls further down
+    except RecursionError:  # here the stack is deeper than when the value was parsed
         return "a value nested too deeply"
     return text if len(text) <= 60 else f"{text[:57]}…"

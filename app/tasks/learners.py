@@ -1,4 +1,4 @@
-"""Learners by hand: make add-user, grant-free, revoke-free, access and token."""
+"""The tasks for one learner: make add-user, grant-free, revoke-free, access and token."""
 
 import math
 import re
@@ -27,7 +27,7 @@ ACCESS_IN_WORDS = {
 
 
 def add_user(connection: Connection, user_id: str, email: str | None, name: str | None) -> str:
-    """Add a learner. An e-mail address and a name are stored for a learner who is there already, too."""
+    """Add a learner, or keep the learner who is there already. Store the e-mail address and the name, if given."""
     with connection.transaction():
         added = statements.run(connection, "admin/add_user", user_id=user_id).fetchone()
         if email or name:
@@ -42,7 +42,7 @@ def add_user(connection: Connection, user_id: str, email: str | None, name: str 
 
 
 def grant_free(connection: Connection, user_id: str, until: str | None) -> None:
-    """Give a learner the free path, until a time that free_until returned or without an end."""
+    """Give a learner free access, until a time that free_until returned, or without an end."""
     try:
         statements.run(connection, "admin/grant_free", user_id=user_id, expires_at=until)
     except ForeignKeyViolation:
@@ -61,12 +61,12 @@ def free_until(text: str) -> str:
 
 
 def revoke_free(connection: Connection, user_id: str) -> bool:
-    """Take the free path from a learner. Return False if they were not on it."""
+    """Take free access from a learner. Return False if the learner had none."""
     return statements.run(connection, "admin/revoke_free", user_id=user_id).fetchone() is not None
 
 
 def access(connection: Connection, user_id: str, prices: tuple[str, ...]) -> Iterator[str]:
-    """Say in lines what access a learner has, and why. `prices` are those of STRIPE_PRICES."""
+    """Yield lines that say what access a learner has, and why. `prices` is the setting STRIPE_PRICES."""
     row: dict[str, Any] | None = statements.run(connection, "admin/access", user_id=user_id).fetchone()
     subscriptions = statements.run(connection, "admin/stripe_subscriptions", user_id=user_id).fetchall()
     if row is None:
@@ -83,16 +83,16 @@ def access(connection: Connection, user_id: str, prices: tuple[str, ...]) -> Ite
     for subscription in subscriptions:
         line = f"{subscription['stripe_subscription_id']} is {subscription['status']}"
         line += f", period ends {subscription['current_period_end'] or 'at no known time'}"
-        # Only with STRIPE_PRICES, for the reader to compare the two.
+        # With STRIPE_PRICES, the reader can compare these prices with the setting.
         line += f", for {subscription['prices'] or 'no price'}" if prices else ""
-        line += "" if subscription["attached"] else "; theirs with its next event or make stripe-sync"
+        line += "" if subscription["attached"] else "; counts after its next event or make stripe-sync"
         yield f"Stripe said last, at {subscription['said_at']}: {line}"
     if prices and subscriptions:
         yield f"access is given by: {', '.join(prices)} (STRIPE_PRICES)"
 
 
 def token(user_id: str, hours: str, settings: Settings) -> tuple[str, datetime]:
-    """Sign a token for a learner. Return it with the time when it expires."""
+    """Sign a token for a learner. Return the token and the time when it expires."""
     try:
         seconds = float(hours) * 3600
     except ValueError:

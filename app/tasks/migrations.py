@@ -1,4 +1,4 @@
-"""The migrations of migrations/, applied and taken back by yoyo-migrations."""
+"""Applies the migrations in migrations/ and takes them back, with yoyo-migrations."""
 
 import os
 import re
@@ -22,7 +22,8 @@ from app.database.connection import read_write
 from app.tasks import TaskError
 
 FOLDER = readiness.MIGRATIONS
-# A migration that waits for a table's lock holds up everybody who comes after it: better that it fails, to be repeated.
+# While a migration waits for the lock of a table, all later statements on that table wait behind it. So the migration
+# fails soon, and can be repeated.
 TIMEOUTS = "select set_config('lock_timeout', '5s', true), set_config('statement_timeout', '0', true)"
 # The first schema of a search_path.
 FIRST_SCHEMA = re.compile(r'\s*(?:"((?:[^"]|"")+)"|([^\s,"]+))')
@@ -33,18 +34,18 @@ class LockedError(TaskError):
 
 
 class DataLossError(TaskError):
-    """A rollback would drop data. Its text says what."""
+    """A rollback would drop data. The text says which data."""
 
 
 class SchemaError(TaskError):
-    """The schema that the URL's search_path names cannot be used. Its text says why, and what to do."""
+    """The schema that the URL's search_path names cannot be used. The text says why, and what to do."""
 
 
 class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
-    """yoyo's backend for any connection, one through a PgBouncer in transaction mode too.
+    """yoyo's backend, which also works through a PgBouncer in transaction mode.
 
-    Such a PgBouncer takes no options at startup. What is set for a session, and what is prepared, stays on the server's
-    connection, which the next transaction may not get, and another client may.
+    Such a PgBouncer takes no options at the start of a connection. It may give each transaction another server
+    connection, and a setting or a prepared statement of a session stays on the old one, where other clients get it.
     """
 
     def init_connection(self, connection: Connection[Any]) -> None:
@@ -53,15 +54,15 @@ class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
         connection.prepare_threshold = None
 
     def begin(self) -> None:
-        """Begin a transaction, with the timeouts of migrations in place of the connection's."""
+        """Begin a transaction with the timeouts for migrations, which replace those of the connection."""
         super().begin()
         self.execute(TIMEOUTS)
 
 
 @contextmanager
 def _locked(database_url: str, wait: float, create: bool = False) -> Iterator[Any]:
-    """Connect, and hold yoyo's lock: one at a time works on its tables, and creates them."""
-    # getpass.getuser(), which yoyo logs, fails for a user id that /etc/passwd does not have.
+    """Connect, and hold yoyo's lock, so that only one run at a time works on yoyo's tables and creates them."""
+    # yoyo calls getpass.getuser(), which fails for a user id that is not in /etc/passwd unless LOGNAME is set.
     os.environ.setdefault("LOGNAME", str(os.getuid()))
     try:
         with _backend(database_url, create) as backend, backend.lock(timeout=wait):
@@ -75,11 +76,12 @@ def _locked(database_url: str, wait: float, create: bool = False) -> Iterator[An
 
 
 def _backend(database_url: str, create: bool) -> Any:
-    """Connect as yoyo does. It takes any error of its lock for another run's, and waits: here they are raised.
+    """Connect as yoyo does, and create its table of locks in our own schema.
 
-    yoyo's tables are those of our own schema: a site that uses yoyo too has tables of the same names.
+    yoyo takes any error of its lock for the lock of another run, and waits. So errors are raised here, before that. A
+    site that uses yoyo, too, may have tables of the same names in another schema.
     """
-    # Without slashes: they would name an empty database, over PGDATABASE and over a service file's.
+    # The URL has no slashes: with them it would name an empty database, in place of PGDATABASE or a service file.
     uri = parse_uri("postgresql+psycopg:?" + urlencode(read_write(database_url)))
     backend = Backend(uri, default_migration_table)
     try:
@@ -101,14 +103,14 @@ def _backend(database_url: str, create: bool) -> Any:
 
 
 def named_schema(connection: Connection[Any], database_url: str) -> str | None:
-    """Return the schema that the search_path of the URL names first, None for none and for the role's own (`$user`).
+    """Return the schema that the search_path of the URL names first. Return None if it names none, or `$user`.
 
-    Raises SchemaError where the URL's options did not reach the database.
+    Raises SchemaError if the options of the URL did not reach the database.
     """
     cursor = Cursor(connection, row_factory=tuple_row)
     cursor.execute("select setting, source from pg_settings where name = 'search_path'")
     search_path, source = cursor.fetchone() or ("", "")
-    if source != "client":  # not what this connection brought, but the role's, the database's or the server's
+    if source != "client":  # the setting is from the role, the database or the server, and not from the URL
         if "search_path" in str(conninfo_to_dict(database_url).get("options")):
             raise SchemaError(
                 "DATABASE_URL: its search_path does not reach the database; a PgBouncer ignores options. Leave it out,"
@@ -127,18 +129,22 @@ def _exists(connection: Connection[Any], schema: str) -> bool:
 
 
 def _create_schema(connection: Connection[Any], schema: str | None) -> None:
-    """Create the schema that the URL names, unless the tables of this service are in another one of the search_path."""
+    """Create the schema that the URL names. Refuse if another schema of the search_path has this service's tables."""
     own = """
         select coalesce(to_regclass(schema || '._yoyo_migration'), to_regclass(schema || '.progress'))
         from (select quote_ident(coalesce(%s, current_schema()))) as own (schema)
     """
     if connection.execute(own, [schema]).fetchone() == (None,):
-        # Started anew in an empty schema, the service would seem to have lost everything.
+        # In a new, empty schema, the service would seem to have lost all its data.
         try:
             elsewhere = connection.execute(
                 "select from _yoyo_migration where migration_id in ('0002_catalog', '0004_progress')"
             ).rowcount
-        except (UndefinedTable, UndefinedColumn, InsufficientPrivilege):  # none at all, or the site's own
+        except (
+            UndefinedTable,
+            UndefinedColumn,
+            InsufficientPrivilege,
+        ):  # there is no such table, or it is the site's own
             elsewhere = 0
         if elsewhere == 2:
             raise SchemaError(
@@ -146,15 +152,15 @@ def _create_schema(connection: Connection[Any], schema: str | None) -> None:
                 ' or move them (docs/operating.md, "A schema of its own")'
             )
     if schema and not _exists(connection, schema):
-        with suppress(DuplicateSchema, UniqueViolation):  # another run was faster
+        with suppress(DuplicateSchema, UniqueViolation):  # another run has created it meanwhile
             connection.execute(sql.SQL("create schema {}").format(sql.Identifier(schema)))
 
 
 def migrate(database_url: str, wait: float) -> Iterator[str]:
-    """Apply every pending migration, each in a transaction; yield the name of each one that was.
+    """Apply every pending migration, each in a transaction. Yield the name of each one after it is applied.
 
-    The schema that the URL's search_path names first is created if it is not there. Waits `wait` seconds for another
-    run to end, then raises LockedError.
+    Creates the schema that the URL's search_path names first, if it does not exist. Waits up to `wait` seconds for
+    another run to end, then raises LockedError.
     """
     with _locked(database_url, wait, create=True) as backend:
         for migration in backend.to_apply(yoyo.read_migrations(str(FOLDER))):
@@ -163,9 +169,9 @@ def migrate(database_url: str, wait: float) -> Iterator[str]:
 
 
 def rollback(database_url: str, wait: float, confirmed: bool) -> str | None:
-    """Take back the newest migration and return its name, None if there is none.
+    """Take back the newest migration. Return its name, or None if there is none.
 
-    Raises DataLossError, and does nothing, where that drops data and is not confirmed.
+    Raises DataLossError, and changes nothing, if the rollback would drop data and is not `confirmed`.
     """
     with _locked(database_url, wait) as backend:
         applied = backend.to_rollback(yoyo.read_migrations(str(FOLDER)))
@@ -180,7 +186,7 @@ def rollback(database_url: str, wait: float, confirmed: bool) -> str | None:
 
 
 def status(database_url: str) -> list[tuple[str, str]]:
-    """List each migration with `applied <UTC time>` or `pending`; changes nothing."""
+    """Return each migration with `applied <UTC time>` or `pending`. This changes nothing."""
     with closing(
         Connection.connect(database_url, autocommit=True, cursor_factory=RawCursor, row_factory=dict_row)
     ) as connection:
@@ -194,6 +200,6 @@ def status(database_url: str) -> list[tuple[str, str]]:
 
 
 def unlock(database_url: str) -> None:
-    """Remove the lock that a killed run left behind."""
+    """Remove the lock of a run that was killed."""
     with _backend(database_url, create=False) as backend:
         backend.break_lock()

@@ -1,4 +1,4 @@
-"""make stripe-sync. Stripe's library, which this imports, takes longer to import than everything else."""
+"""The task make stripe-sync. It is in a file of its own, because the import of Stripe's library is slow."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -14,7 +14,7 @@ from app.tasks import TaskError
 def stripe_sync(
     connection: psycopg.Connection[Any], api_key: str, user_id_key: str, terms: AccessTerms, api_base: str | None
 ) -> Iterator[str]:
-    """Fetch every subscription from Stripe, and say in lines what this changed."""
+    """Fetch every subscription from Stripe. Yield lines that say what this changed."""
     try:
         yield from sync(connection, api_key, user_id_key, terms, api_base)
     except stripe.AuthenticationError:

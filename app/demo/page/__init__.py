@@ -1,4 +1,4 @@
-"""The page that `make run` opens on, and its sign-in. Nothing but the demo registers it: elsewhere all of it is 404."""
+"""The page of `make run` at /, and its sign-in. Only the demo registers it. In any other service it is a 404."""
 
 import json
 import time
@@ -17,7 +17,7 @@ blueprint = Blueprint("demo", __name__)
 
 FOLDER = Path(__file__).parent
 CATALOGS = FOLDER.parent / "catalogs"
-# No inline script or style, and no text that becomes HTML: what the components keep to on a site with a strict policy.
+# No inline script, no inline style, and no HTML made from text: the components must work on a site with this policy.
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; base-uri 'none';"
     " form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
@@ -56,7 +56,7 @@ for path, (name, _) in FILES.items():
 
 @blueprint.get("/demo/session")
 def session() -> Response:
-    """Whose session the browser has, `full`, `free`, `none` or null; and the modules of each curriculum."""
+    """Answer which learner is signed in (`full`, `free`, `none` or null), with the modules of each curriculum."""
     settings = current_service().settings
     learner = None
     cookie = cookies.find(request.headers.get("Cookie", ""), settings)
@@ -65,13 +65,13 @@ def session() -> Response:
             user_id = cookies.decrypt(*cookie, settings)
             learner = next((name for name, known in LEARNERS.items() if known == user_id), None)
         except InvalidSessionError:
-            pass  # of an earlier day, or of another site on this machine
+            pass  # the session has expired, or belongs to another site on this machine
     return answers.answer(json.dumps({"learner": learner, "curricula": CURRICULA}))
 
 
 @blueprint.post("/demo/session")
 def sign_in() -> Response:
-    """Sign a learner in, `{"learner": "full"}`, with the cookie that Auth.js would set; another site's page may not."""
+    """Sign a learner in (`{"learner": "full"}`) with the cookie that Auth.js would set. Refuse pages of other sites."""
     origins.check()
     settings = current_service().settings
     body = request.get_json(silent=True)
@@ -80,6 +80,6 @@ def sign_in() -> Response:
         raise Problem("invalid_body", f"Send one of these learners: {', '.join(LEARNERS)}.")
     name, value = session_cookie(settings, LEARNERS[learner], int(time.time()))
     response = answers.answer(json.dumps({"learner": learner, "curricula": CURRICULA}))
-    # Lax and out of reach of scripts, as Auth.js sets it.
+    # SameSite=Lax and HttpOnly, like the cookie of Auth.js.
     response.set_cookie(name, value, max_age=HOURS * 3600, httponly=True, samesite="Lax", secure=name.startswith("__"))
     return response
