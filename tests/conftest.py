@@ -1,6 +1,5 @@
 """One PostgreSQL for the session, migrated by the real migrations; every table emptied before each test."""
 
-import itertools
 import json
 import os
 import shutil
@@ -10,8 +9,10 @@ import sys
 import tempfile
 import time
 import urllib.request
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
@@ -23,6 +24,7 @@ import testing.postgresql
 from click.testing import CliRunner
 from flask import Flask
 from flask.testing import FlaskClient
+from psycopg.conninfo import conninfo_to_dict
 
 from app import create_app
 from app.cli import cli
@@ -103,31 +105,30 @@ def postgres() -> Iterator[Postgresql]:
         yield server
 
 
+def create_database(server: Postgresql, template: str = "template1") -> str:
+    """Make a fresh database, empty or a copy of a template; returns its URL."""
+    name = f"test_{uuid.uuid4().hex}"
+    with closing(psycopg.connect(server.url(), autocommit=True)) as connection:
+        connection.execute(f"create database {name} template {template}")
+    return server.url(name)
+
+
 @pytest.fixture(scope="session")
 def new_database(postgres: Postgresql) -> Callable[..., str]:
-    """Make a fresh database, empty or a copy of a template; returns its URL."""
-    numbers = itertools.count(1)
-
-    def create(template: str = "template1") -> str:
-        name = f"test_{next(numbers)}"
-        with closing(psycopg.connect(postgres.url(), autocommit=True)) as connection:
-            connection.execute(f"create database {name} template {template}")
-        return postgres.url(name)
-
-    return create
+    """See create_database."""
+    return partial(create_database, postgres)
 
 
 @pytest.fixture(scope="session")
-def migrated_database(postgres: Postgresql, new_database: Callable[..., str]) -> Callable[[], str]:
+def migrated_database(new_database: Callable[..., str]) -> Callable[[], str]:
     """Make a fresh database with every migration and the rights of the service's role; returns its URL.
 
     A copy of a template takes a tenth of the time of the migrations.
     """
-    with closing(psycopg.connect(postgres.url(), autocommit=True)) as connection:
-        connection.execute("create database migrated")
-    migrate(postgres.url("migrated"))
-    grant(postgres.url("migrated"))
-    return lambda: new_database("migrated")
+    template = new_database()
+    migrate(template)
+    grant(template)
+    return partial(new_database, str(conninfo_to_dict(template)["dbname"]))
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,7 @@ import signal
 import sys
 import time
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -128,10 +129,13 @@ def main() -> None:
     hypothesis.settings.load_profile("mutation")
     with conftest.Postgresql() as server:
         with closing(psycopg.connect(server.url(), autocommit=True)) as connection:
-            connection.execute("create database mutation")
+            connection.execute("create database migrated")
+            conftest.migrate(server.url("migrated"))
+            conftest.grant(server.url("migrated"))
+            connection.execute("create database mutation template migrated")
         url = server.url("mutation")
-        conftest.migrate(url)
-        conftest.grant(url)
+        given = {"postgres": server, "database_url": url}
+        copied = given | {"migrated_database": partial(conftest.create_database, server, "migrated")}
         for line in sys.stdin:
             request = json.loads(line)
             file = Path(request["file"])
@@ -141,7 +145,7 @@ def main() -> None:
                 if file.suffix == ".sql" and not prepares(url, file):
                     answer = {"outcome": "invalid", "by": "", "seconds": 0.0}
                 else:
-                    answer = tried(file, request["tests"], Given(postgres=server, database_url=url))
+                    answer = tried(file, request["tests"], Given(**given if file.parts[0] == "migrations" else copied))
             finally:
                 file.write_text(original)
                 if file.parts[0] == "migrations":
