@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 import psycopg
 import pytest
 
-from tests.world import SECRET, add_module, add_user, assert_problem, cookie, lesson_path
+from tests.world import SECRET, add_module, add_user, assert_problem, bearer, cookie, lesson_path
 
 PAGE = "https://www.example.org"
 WRITE = lesson_path(2)
@@ -142,3 +142,14 @@ def test_forged_headers_make_no_own_origin_through_a_running_gunicorn(gunicorn, 
     # An underscore makes another header, which only gunicorn's `header_map` could turn into this one.
     underscore = [("X_Forwarded_Host" if name == "X-Forwarded-Host" else name, value) for name, value in sent]
     assert call(proxy, "POST", WRITE, *underscore)[0] == 403
+
+
+def test_no_header_of_a_client_behind_a_proxy_changes_the_path(gunicorn, world):
+    """A proxy that hides /metrics sees /api/progress/metrics, and may pass SCRIPT_NAME on."""
+    url = gunicorn(WEB_CONCURRENCY="1", METRICS="on")
+    host = ("Host", "www.example.org")
+    for name in ("SCRIPT_NAME", "Script-Name", "PATH_INFO"):
+        status, kind, body = call(url, "GET", "/api/progress/metrics", host, (name, "/api/progress"))
+        assert (status, kind) == (404, "application/problem+json"), body
+        session = ("Authorization", bearer()["Authorization"])
+        assert call(url, "GET", "/api/progress/summary", host, session, (name, "/other"))[0] == 200
