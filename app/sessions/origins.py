@@ -56,7 +56,7 @@ def _is_from_trusted_proxy() -> bool:
     if request.remote_addr == "":  # a unix socket: the rights of its file say who may connect
         return True
     try:
-        peer = ip_address(request.remote_addr or "")
+        peer = ip_address(str(request.remote_addr))
     except ValueError:
         return False
     return any(peer in network for network in current_service().settings.forwarded_allow_ips)
