@@ -62,7 +62,7 @@ def main() -> None:
         "bind": f"{host}:{settings.port}",
         "workers": settings.web_concurrency,
         "threads": settings.web_threads,
-        "forwarded_allow_ips": settings.forwarded_allow_ips,
+        "forwarded_allow_ips": ",".join(map(str, settings.forwarded_allow_ips)),
         # gunicorn's debug lines have the paths of requests, which may hold ids and tokens.
         "loglevel": "info" if settings.log_level == "debug" else settings.log_level,
         # Requests that run when the service is told to stop are still answered. DATABASE_TIMEOUT limits their time.

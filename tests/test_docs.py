@@ -53,6 +53,8 @@ def test_the_settings_table_is_what_the_code_reads_and_assumes():
         elif name == "SUBSCRIPTION_GRACE":
             assert value == settings.duration(settings.DEFAULT_GRACE)
             value = settings.DEFAULT_GRACE
+        elif name == "FORWARDED_ALLOW_IPS":
+            value = assumed.forwarded_allow_ips[0].network_address  # the second is the same in the form of IPv6
         elif name == "WEB_CONCURRENCY":
             assert value == cpus.usable()
             value = None
