@@ -43,8 +43,8 @@ worker_class = "gthread"
 keepalive = 75
 # A session cookie in three chunks is longer than the default of 8190 bytes.
 limit_request_field_size = 65536
-# Trust no proxy with SCRIPT_NAME. Most proxies pass on a client's header of this name, and it would cut the beginning off
-# a path: /api/progress/metrics would become /metrics.
+# Trust no proxy with SCRIPT_NAME. Most proxies pass on a client's header of this name, and it would cut off the
+# beginning of a path: /api/progress/metrics would become /metrics.
 forwarder_headers = ""
 # Open no socket for gunicorn's control program.
 control_socket_disable = True

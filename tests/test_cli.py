@@ -220,19 +220,20 @@ def test_a_learner_who_is_not_there_is_an_error(db, database_url, command, out):
     assert run(database_url, command, USER=STRANGER) == (1, out, NOBODY)
 
 
-COMMANDS = ["add-user", "grant-free", "revoke-free", "access", "token"]
+COMMANDS = ["add-user", "grant-free", "revoke-free", "access", "token", "learner-id"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_user_must_be_given_and_a_uuid(database_url, command):
-    missing = (1, "", "Error: USER is not given; say which learner: USER=<uuid>\n")
+    missing = (1, "", "Error: USER is not given; say which learner: USER=<id>\n")
     assert run(database_url, command) == run(database_url, command, USER="") == missing
     for wrong in ("root", LEARNER.replace("-", ""), f"{{{LEARNER}}}", f"{LEARNER} ", f"'{LEARNER}'"):
-        refused = (1, "", f"Error: USER={wrong} is not a UUID, as 8-4-4-4-12 hexadecimal digits\n")
-        assert run(database_url, command, USER=wrong) == refused
+        text = f"Error: USER={wrong} is not a UUID, as 8-4-4-4-12 hexadecimal digits;"
+        text += " for other ids set AUTH_USER_ID_NAMESPACE, as the service has it\n"
+        assert run(database_url, command, USER=wrong) == (1, "", text)
 
 
-@pytest.mark.parametrize("command", [command for command in COMMANDS if command != "token"])
+@pytest.mark.parametrize("command", COMMANDS[:4])
 def test_a_database_without_the_tables_is_told_of_in_one_line(new_database, command):
     lacking = "Error: the database lacks tables; apply the migrations with: make migrate\n"
     assert run(new_database(), command, USER=LEARNER) == (1, "", lacking)
@@ -343,7 +344,7 @@ def test_a_database_url_that_does_not_connect_is_named_in_one_line_without_its_p
 
 
 def test_by_make_user_is_what_is_given_to_make_and_never_the_login_environments(db, database_url):
-    missing = "Error: USER is not given; say which learner: USER=<uuid>\n"
+    missing = "Error: USER is not given; say which learner: USER=<id>\n"
     for name in (LEARNER, "root"):
         code, out, err = make(database_url, "add-user", USER=name, EMAIL="login@example.org", NAME="Login")
         assert (code, out, err.startswith(missing)) == (2, "", True)
@@ -359,7 +360,7 @@ def test_by_make_no_shell_reads_a_value(db, database_url, tmp_path):
     assert users(db) == [(LEARNER, None, name)]
     code, out, err = make(database_url, "access", f"USER=`{touch}`'; {touch}")
     assert (code, out) == (2, "")
-    assert err.startswith(f"Error: USER=`{touch}`'; {touch} is not a UUID, as 8-4-4-4-12 hexadecimal digits\n")
+    assert err.startswith(f"Error: USER=`{touch}`'; {touch} is not a UUID, as 8-4-4-4-12 hexadecimal digits;")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -11,7 +11,7 @@ from tests.conftest import ROOT
 ORDER = [
     *("demo", "cli", "tasks", "start", "app", "sessions", "limits"),
     *("progress", "stripe", "health", "metrics", "openapi", "progress_ui"),
-    *("checks", "service", "database", "keys", "answers", "problems", "logs", "call", "settings", "cpus"),
+    *("checks", "service", "database", "keys", "answers", "problems", "logs", "call", "settings", "cpus", "user_ids"),
 ]
 
 

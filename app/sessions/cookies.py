@@ -77,7 +77,7 @@ def _unquoted(value: str) -> str:
     return unquote(value.rstrip().removeprefix('"').removesuffix('"'))
 
 
-def decrypt(name: str, token: str, settings: Settings) -> str:
+def decrypt(name: str, token: str, settings: Settings) -> str | int:
     """Return the user id claim of the encrypted session in the cookie `name`, or raise InvalidSessionError."""
     try:
         header = _header(token)
@@ -138,7 +138,7 @@ def _base64url(raw: bytes) -> str:
     return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
 
 
-def _user_id(claims: Any, header: dict[str, Any], name: str) -> str:
+def _user_id(claims: Any, header: dict[str, Any], name: str) -> str | int:
     # A claim that the header repeats must have the same value there (RFC 7519 §5.3).
     if not isinstance(claims, dict) or any(header[m] != claims.get(m) for m in ("iss", "sub", "aud") if m in header):
         raise InvalidSessionError("malformed")
@@ -155,6 +155,8 @@ def _user_id(claims: Any, header: dict[str, Any], name: str) -> str:
         raise InvalidSessionError("expired")
     if not claims.get("nbf", now) <= now + LEEWAY_SECONDS:
         raise InvalidSessionError("not yet valid")
-    if not isinstance(claims[name], str):
+    user_id: str | int = claims[name]
+    # Not isinstance(): in Python, true and false are integers too.
+    if type(user_id) not in (str, int):
         raise InvalidSessionError("unusable claim", name)
-    return str(claims[name])
+    return user_id

@@ -158,5 +158,5 @@ def _copy_best(connection: psycopg.Connection[Any], user_ids: str, terms: Access
 
 
 def _array(values: Iterable[str]) -> str:
-    # The values have no quotation mark and no backslash: settings.py and USER_ID refuse both.
+    # The values have no quotation mark and no backslash: settings.py refuses both, and the others are UUIDs.
     return "{" + ",".join(f'"{value}"' for value in values) + "}"
