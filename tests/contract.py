@@ -136,5 +136,6 @@ def _resolved(thing: Any) -> Any:
     """Return a copy of a part of the document in which what is referred to stands in the place of each reference."""
     thing = _followed(thing)
     if isinstance(thing, dict):
-        return {key: _resolved(value) for key, value in thing.items()}
+        # A discriminator names schemas of the document, and only tells a client which one of them to look at first.
+        return {key: _resolved(value) for key, value in thing.items() if key != "discriminator"}
     return [_resolved(value) for value in thing] if isinstance(thing, list) else thing

@@ -3,6 +3,7 @@
 import json
 import keyword
 import re
+from collections.abc import Iterator
 from contextlib import nullcontext
 from typing import Any
 
@@ -22,6 +23,7 @@ from tests import contract
 from tests.conftest import ROOT
 from tests.world import SECRET, add_user, bearer, cookie
 
+SCHEMAS: dict[str, Any] = contract.DOCUMENT["components"]["schemas"]
 OPERATIONS = {
     operation["operationId"]: (path, method, operation)
     for path, item in contract.DOCUMENT["paths"].items()
@@ -97,14 +99,83 @@ def test_every_route_is_documented_and_every_documented_call_is_a_route(make_api
 
 
 def test_every_code_is_documented_and_no_other():
-    schema = contract.DOCUMENT["components"]["schemas"]["Problem"]["properties"]["code"]["enum"]
     examples = [
         name
         for response in contract.DOCUMENT["components"]["responses"].values()
         for name in response.get("content", {}).get("application/problem+json", {}).get("examples", {})
     ]
-    assert schema == list(CODES)
+    assert codes_of("Problem") == list(CODES)
     assert set(examples) == set(CODES)
+
+
+def schema(reference: dict[str, str]) -> Any:
+    return SCHEMAS[reference["$ref"].removeprefix("#/components/schemas/")]
+
+
+def codes_of(name: str) -> list[str]:
+    """The codes of the problems that a schema allows."""
+    union = SCHEMAS[name]
+    problems = [schema(one) for one in union["oneOf"]] if "oneOf" in union else [union]
+    codes = [code for problem in problems for code in problem["properties"]["code"]["enum"]]
+    if "oneOf" in union:
+        assert union["discriminator"] == {
+            "propertyName": "code",
+            "mapping": {code: one["$ref"] for code, one in zip(codes, union["oneOf"], strict=True)},
+        }
+    return codes
+
+
+def test_each_code_has_a_schema_of_its_own_which_says_its_status_and_its_members():
+    """So that a typed client knows, after a look at `code`, which members are there."""
+    members = {"invalid_body": {"errors"}, "lesson_locked": {"prerequisites"}}
+    for one, (code, (status, _)) in zip(SCHEMAS["Problem"]["oneOf"], CODES.items(), strict=True):
+        problem = schema(one)
+        assert problem["properties"]["code"] == {"type": "string", "enum": [code]}
+        assert problem["properties"]["status"] == {"type": "integer", "enum": [status]}
+        named = {"type", "title", "status", "detail", "code"} | members.get(code, set())
+        assert set(problem["properties"]) == set(problem["required"]) == named
+        assert problem["additionalProperties"] is False
+
+
+def test_a_response_has_an_example_of_each_problem_that_its_schema_allows():
+    for name, response in contract.DOCUMENT["components"]["responses"].items():
+        if content := response.get("content"):
+            [media_type] = content.values()
+            reference = media_type["schema"]["$ref"].removeprefix("#/components/schemas/")
+            assert codes_of(reference) == list(media_type["examples"]), name
+
+
+def parts(part: Any, place: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], dict[str, Any]]]:
+    """Each mapping of the document, with its place. Examples are answers and no descriptions."""
+    if isinstance(part, dict):
+        yield place, part
+        for key, value in part.items():
+            if key not in ("example", "examples") or place[-1:] == ("properties",):
+                yield from parts(value, (*place, str(key)))
+    elif isinstance(part, list):
+        for index, value in enumerate(part):
+            yield from parts(value, (*place, str(index)))
+
+
+def test_every_object_is_a_schema_with_a_name():
+    """A generator names a type by its schema, and makes up a name for an object that is described where it is used."""
+    for place, part in parts(contract.DOCUMENT):
+        if part.get("type") == "object" or ("properties" in part and place[-1:] != ("properties",)):
+            assert place[:-1] == ("components", "schemas"), "/".join(place)
+            assert part["type"] == "object"
+
+
+def test_every_enum_and_every_const_says_its_type():
+    found = [(place, part) for place, part in parts(contract.DOCUMENT) if "enum" in part or "const" in part]
+    assert len(found) > len(CODES)
+    for place, part in found:
+        expected = {"string": str, "integer": int}[part["type"]]
+        assert all(type(value) is expected for value in part.get("enum", [part.get("const")])), "/".join(place)
+
+
+def test_every_schema_is_used():
+    used = set(re.findall(r"#/components/schemas/(\w+)", contract.PATH.read_text("utf-8")))
+    assert used | {"Problem"} == set(SCHEMAS)
 
 
 @pytest.fixture
