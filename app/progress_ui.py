@@ -1,4 +1,4 @@
-"""GET /progress-ui/…, which needs no session: the two web components, for pages of any site."""
+"""The two web components and their types, for pages of any site: GET /progress-ui/…, without a session."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +9,13 @@ from app.answers import tag
 
 blueprint = Blueprint("progress_ui", __name__)
 
-FILES = {path.name: path.read_bytes() for path in sorted(Path(__file__).with_name("static").glob("*.js"))}
+# Types are served as text, because browsers show text, and nothing runs it.
+MEDIA_TYPES = {".js": "text/javascript", ".ts": "text/plain"}
+FILES = {
+    path.name: path.read_bytes()
+    for path in sorted(Path(__file__).with_name("static").iterdir())
+    if path.suffix in MEDIA_TYPES
+}
 HEADERS = {
     # A browser asks for each file again, and most answers are a 304. The files import each other by plain names. So
     # after a deploy, a browser must not load old files from its cache together with new ones.
@@ -21,10 +27,10 @@ HEADERS = {
 }
 
 
-def _view(content: bytes) -> Callable[[], Response]:
+def _view(content: bytes, mimetype: str) -> Callable[[], Response]:
     # A function and not a partial: Flask-Limiter reads the __name__ of every view, and a partial has none.
     def file() -> Response:
-        response = Response(content, mimetype="text/javascript", headers=HEADERS)
+        response = Response(content, mimetype=mimetype, headers=HEADERS)
         tag(response, content)
         return response
 
@@ -33,4 +39,5 @@ def _view(content: bytes) -> Callable[[], Response]:
 
 # Each file has a rule of its own, so the answer to an unknown file is the 404 of every unknown path.
 for name, content in FILES.items():
-    blueprint.add_url_rule(f"/progress-ui/{name}", name.removesuffix(".js"), _view(content))
+    view = _view(content, MEDIA_TYPES[Path(name).suffix])
+    blueprint.add_url_rule(f"/progress-ui/{name}", name.removesuffix(".js").replace(".", "-"), view)

@@ -265,7 +265,7 @@ def test_the_words_of_the_components_are_documented():
     for name in re.findall(r'\bmeter\("(\w+)"\)', text):
         parts |= {name, f"{name}-percent"}
     assert style == parts | set(re.findall(r"var\((--progress-[\w-]+)", text))
-    assert f"all {len(files)} files" in page
+    assert f"all {len(files)} scripts" in page
     observed = re.findall(r"observedAttributes = \[(.*?)\]", text)
     for attribute in re.findall(r'"([\w-]+)"', " ".join(observed)):
         assert f'| `{attribute}="' in page, attribute
