@@ -73,6 +73,13 @@ def _prices() -> tuple[str, ...]:
     return _setting("STRIPE_PRICES", settings.stripe_ids)
 
 
+def _terms() -> AccessTerms:
+    new_learners = _setting("NEW_LEARNERS", settings.new_learners, "refuse")
+    return AccessTerms(
+        _setting("SUBSCRIPTION_GRACE", settings.duration, settings.DEFAULT_GRACE), _prices(), new_learners != "refuse"
+    )
+
+
 def _namespace() -> UUID | None:
     return _setting("AUTH_USER_ID_NAMESPACE", settings.user_id_namespace)
 
@@ -193,8 +200,9 @@ def load_catalog(file: Path | None, dry_run: bool) -> None:
 @click.option("--name", envvar="NAME")
 def add_user(user_id: str, email: str | None, name: str | None) -> None:
     """Add a learner, or give a learner who is there already an e-mail address or a name."""
+    terms = _terms()
     with _connect() as connection:
-        click.echo(learners.add_user(connection, user_id, email, name))
+        click.echo(learners.add_user(connection, user_id, email, name, terms))
 
 
 @cli.command()
@@ -236,7 +244,7 @@ def stripe_sync(api_base: str | None) -> None:
     api_key = _setting("STRIPE_API_KEY", str)
     if not api_key:
         raise click.ClickException("STRIPE_API_KEY: is not set; it lets this read the subscriptions at Stripe")
-    terms = AccessTerms(_setting("SUBSCRIPTION_GRACE", settings.duration, settings.DEFAULT_GRACE), _prices())
+    terms = _terms()
     user_id_key = _setting("STRIPE_USER_ID_METADATA", str, settings.DEFAULT_USER_ID_METADATA)
     with _connect() as connection:
         _print(subscriptions.stripe_sync(connection, api_key, user_id_key, _namespace(), terms, api_base))

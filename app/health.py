@@ -32,7 +32,11 @@ def readyz() -> Response:
     call.deadline = monotonic() + min(MAX_READYZ_SECONDS, service.settings.database_timeout)
     try:
         unfit = service.pool.use(
-            "readiness", lambda connection: readiness.unfit(connection, service.settings), again=True
+            "readiness",
+            lambda connection: (
+                readiness.unfit(connection, service.settings) or readiness.unable_to_add(connection, service.settings)
+            ),
+            again=True,
         )
         applied = service.pool.use("applied_migrations", readiness.applied_migrations, again=True)
     except psycopg.Error as error:  # after any error, for instance a missing right, no request can be served

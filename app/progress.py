@@ -8,6 +8,7 @@ from app import checks
 from app.answers import answer
 from app.call import current_call
 from app.database.statements import one
+from app.new_learners import add_learner
 from app.problems import RETRY_AFTER, Problem
 from app.service import current_service
 
@@ -77,7 +78,10 @@ def unmark(lesson_id: str) -> Response:
 
 
 def _read(name: str, enrolled_only: bool = True, **parameters: str) -> Any:
-    row = one(current_service().pool.read(name, user_id=current_call().user_id, **parameters))
+    parameters["user_id"] = current_call().user_id
+    row = one(current_service().pool.read(name, **parameters))
+    if not row["enrolled"] and add_learner():
+        row = one(current_service().pool.read(name, **parameters))
     if enrolled_only and not row["enrolled"]:
         raise Problem("not_enrolled")
     return row["answer"]
@@ -86,11 +90,14 @@ def _read(name: str, enrolled_only: bool = True, **parameters: str) -> Any:
 def _write(name: str, lesson_id: str, **parameters: str | None) -> Response:
     learner: dict[str, str | None] = {"user_id": current_call().user_id}
     # Three statements, because a statement that waited for the lock still sees the data from before the wait.
-    lock, write, lesson = current_service().pool.transaction(
+    calls = (
         ("lock", learner),
         (name, {**learner, "lesson_id": lesson_id, **parameters}),
         ("lesson", {**learner, "lesson_id": lesson_id}),
     )
+    lock, write, lesson = current_service().pool.transaction(*calls)
+    if not one(write)["enrolled"] and add_learner():
+        lock, write, lesson = current_service().pool.transaction(*calls)
     outcome = one(write)
     if not outcome["enrolled"]:
         raise Problem("not_enrolled")

@@ -31,6 +31,7 @@ Network = IPv4Network | IPv6Network
 
 DEFAULT_GRACE = "1 hour"
 DEFAULT_USER_ID_METADATA = "userId"
+NEW_LEARNERS = ("refuse", "add", "add-free")
 ALGORITHMS = ("HS256", "RS256", "ES256", "EdDSA")
 
 
@@ -80,6 +81,7 @@ class Settings:
     auth_jwt_issuer: str | None
     auth_user_id_claim: str
     auth_user_id_namespace: UUID | None
+    new_learners: str  # one of NEW_LEARNERS
     allowed_origins: frozenset[str]
     rate_limit_writes: RateLimitItem | None
     rate_limit_storage_uri: str | None
@@ -122,6 +124,7 @@ def from_environ(environ: Mapping[str, str] = os.environ) -> Settings:
         auth_jwt_issuer=read("AUTH_JWT_ISSUER", str) or None,
         auth_user_id_claim=read("AUTH_USER_ID_CLAIM", str, "sub"),
         auth_user_id_namespace=read("AUTH_USER_ID_NAMESPACE", user_id_namespace),
+        new_learners=read("NEW_LEARNERS", new_learners, "refuse"),
         allowed_origins=read("ALLOWED_ORIGINS", _origins),
         # Here an empty value does not count as unset: it turns the limit off.
         rate_limit_writes=read("RATE_LIMIT_WRITES", _limit, "" if "RATE_LIMIT_WRITES" in environ else "10 per minute"),
@@ -252,6 +255,13 @@ def user_id_namespace(text: str) -> UUID | None:
     if not UUID_TEXT.fullmatch(text):
         raise ValueError(f"{text!r} is not a UUID, as 8-4-4-4-12 hexadecimal digits; make one with: uuidgen")
     return UUID(text)
+
+
+def new_learners(text: str) -> str:
+    """Return what happens to one who would be not enrolled; raise ValueError for a word that says nothing of it."""
+    if text not in NEW_LEARNERS:
+        raise ValueError(f"{text!r} is none of {', '.join(NEW_LEARNERS)}")
+    return text
 
 
 def duration(text: str) -> int:

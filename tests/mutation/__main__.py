@@ -59,6 +59,8 @@ def tests_for(name: str) -> list[str]:
     """The tests that matter for a statement."""
     if name in TESTS:
         return TESTS[name]
+    if name.startswith("learners/") or name == "stripe/claimed":
+        return [STATEMENTS, "tests/test_new_learners.py", "-k", "not psql_gets and not one_moment"]
     if name.startswith("stripe/"):
         return STRIPE
     return CATALOG if name.startswith("admin/catalog_") else COMMANDS
