@@ -1,10 +1,10 @@
-// React 19 sets properties and listens to the events itself, where the script has run before.
+// React 19 sets properties and listens to the events itself, if the script has run before and no HTML came from a server.
 import { useState } from "react";
-import { createRoot } from "react-dom/client";
+import { createRoot, hydrateRoot } from "react-dom/client";
 
 declare global {
   interface Window {
-    renderProperties: (token: string) => void;
+    renderProperties: (token: string, isFromServer: boolean) => void;
   }
 }
 
@@ -28,4 +28,8 @@ function Page({ token }: { token: string }) {
   );
 }
 
-window.renderProperties = (token) => createRoot(document.querySelector("#root")!).render(<Page token={token} />);
+window.renderProperties = (token, isFromServer) => {
+  const root = document.querySelector("#root")!;
+  if (isFromServer) hydrateRoot(root, <Page token={token} />);
+  else createRoot(root).render(<Page token={token} />);
+};
