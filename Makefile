@@ -11,7 +11,7 @@ $(foreach name,USER FILE DRY_RUN CONFIRM EMAIL NAME UNTIL HOURS SIZE URL SECONDS
 		$(eval unexport $(name))))
 
 .PHONY: help install install-dev install-system run test test-deep test-system mutate audit scale-data explain bench lint format migrate rollback migration-status migrate-unlock load-catalog \
-	add-user grant-free revoke-free access stripe-sync stripe-event token lock
+	learner-id add-user grant-free revoke-free access stripe-sync stripe-event token lock
 
 
 help:  ## print this list
@@ -79,16 +79,19 @@ migrate-unlock: install  ## remove the lock of a migration run that was killed
 load-catalog: install  ## make the catalog equal to FILE=...; DRY_RUN=1 shows the changes and makes none
 	@$(RUN) app.cli load-catalog
 
-add-user: install  ## add the learner USER=<uuid> [EMAIL=... NAME=...]
+learner-id: install  ## print the UUID by which the service knows the user USER=<id>
+	@$(RUN) app.cli learner-id
+
+add-user: install  ## add the learner USER=<id> [EMAIL=... NAME=...]
 	@$(RUN) app.cli add-user
 
-grant-free: install  ## give USER=<uuid> free access [UNTIL=2027-01-31]
+grant-free: install  ## give USER=<id> free access [UNTIL=2027-01-31]
 	@$(RUN) app.cli grant-free
 
-revoke-free: install  ## take free access away from USER=<uuid>
+revoke-free: install  ## take free access away from USER=<id>
 	@$(RUN) app.cli revoke-free
 
-access: install  ## show which access USER=<uuid> has, and why
+access: install  ## show which access USER=<id> has, and why
 	@$(RUN) app.cli access
 
 stripe-sync: install  ## read every subscription from Stripe with STRIPE_API_KEY, and correct what differs
@@ -97,7 +100,7 @@ stripe-sync: install  ## read every subscription from Stripe with STRIPE_API_KEY
 stripe-event: install  ## send the Stripe event in FILE=..., signed, to the service of `make run`
 	@$(RUN) app.demo.stripe_event
 
-token: install  ## sign a token for USER=<uuid> with AUTH_JWT_SECRET [HOURS=12]
+token: install  ## sign a token for USER=<id> with AUTH_JWT_SECRET [HOURS=12]
 	@$(RUN) app.cli token
 
 lock: install-dev  ## renew the locks, requirements*.txt, from the ranges in pyproject.toml

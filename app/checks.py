@@ -16,10 +16,6 @@ MAX_BODY_BYTES = 16 * 1024  # bytes
 
 UUID4 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}", re.ASCII | re.IGNORECASE)
 
-# Any version: a site's users may have UUIDs of other versions than 4. uuid.UUID would also accept braces, `urn:uuid:`
-# and a UUID without hyphens.
-USER_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII | re.IGNORECASE)
-
 # RFC 3339 §5.6; datetime.fromisoformat alone also takes basic forms, week dates, commas, bare dates, offsets with 99
 # minutes and, from Python 3.13 on, 24:00.
 DATE_TIME = re.compile(

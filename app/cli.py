@@ -7,16 +7,18 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
+from uuid import UUID
 
 import click
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import dict_row
 
-from app import checks, settings
+from app import settings
 from app.database.connection import read_write
 from app.stripe.mirror import AccessTerms
 from app.tasks import TaskError, catalog, learners, migrations
+from app.user_ids import MAX_CHARACTERS, learner_id
 
 T = TypeVar("T")
 
@@ -71,6 +73,17 @@ def _prices() -> tuple[str, ...]:
     return _setting("STRIPE_PRICES", settings.stripe_ids)
 
 
+def _terms() -> AccessTerms:
+    new_learners = _setting("NEW_LEARNERS", settings.new_learners, "refuse")
+    return AccessTerms(
+        _setting("SUBSCRIPTION_GRACE", settings.duration, settings.GRACE), _prices(), new_learners != "refuse"
+    )
+
+
+def _namespace() -> UUID | None:
+    return _setting("AUTH_USER_ID_NAMESPACE", settings.user_id_namespace)
+
+
 @contextmanager
 def _connect(writes: bool = True) -> Iterator[psycopg.Connection[Any]]:
     """Connect to DATABASE_URL. A task that only reads may be answered by a standby."""
@@ -88,17 +101,24 @@ def _print(lines: Iterable[str]) -> None:
 
 
 class UserId(click.ParamType[str]):
-    """A user id: 8-4-4-4-12 hexadecimal digits, lower-cased."""
+    """A user id: a UUID, or with AUTH_USER_ID_NAMESPACE any id, which becomes the UUID of the learner."""
 
     name = "user"
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """Return the id, or fail in one line."""
+        """Return the UUID of the learner, or fail in one line."""
         if not value:
-            raise click.ClickException("USER is not given; say which learner: USER=<uuid>")
-        if not checks.USER_ID.fullmatch(value):
-            raise click.ClickException(f"USER={value} is not a UUID, as 8-4-4-4-12 hexadecimal digits")
-        return value.lower()
+            raise click.ClickException("USER is not given; say which learner: USER=<id>")
+        namespace = _namespace()
+        learner = learner_id(value, namespace)
+        if learner is None and namespace:
+            raise click.ClickException(f"USER={value} is not a text of 1 to {MAX_CHARACTERS} characters")
+        if learner is None:
+            raise click.ClickException(
+                f"USER={value} is not a UUID, as 8-4-4-4-12 hexadecimal digits;"
+                " for other ids set AUTH_USER_ID_NAMESPACE, as the service has it"
+            )
+        return learner
 
 
 USER = click.argument("user_id", metavar="USER", type=UserId(), envvar="USER", default="")
@@ -164,8 +184,9 @@ def load_catalog(file: Path | None, dry_run: bool) -> None:
 @click.option("--name", envvar="NAME")
 def add_user(user_id: str, email: str | None, name: str | None) -> None:
     """Add a learner, or give a learner who is there already an e-mail address or a name."""
+    terms = _terms()
     with _connect() as connection:
-        click.echo(learners.add_user(connection, user_id, email, name))
+        click.echo(learners.add_user(connection, user_id, email, name, terms))
 
 
 @cli.command()
@@ -207,10 +228,17 @@ def stripe_sync(api_base: str | None) -> None:
     api_key = _setting("STRIPE_API_KEY", str)
     if not api_key:
         raise click.ClickException("STRIPE_API_KEY: is not set; it lets this read the subscriptions at Stripe")
-    terms = AccessTerms(_setting("SUBSCRIPTION_GRACE", settings.duration, settings.GRACE), _prices())
+    terms = _terms()
     user_id_key = _setting("STRIPE_USER_ID_METADATA", str, settings.USER_ID_METADATA)
     with _connect() as connection:
-        _print(subscriptions.stripe_sync(connection, api_key, user_id_key, terms, api_base))
+        _print(subscriptions.stripe_sync(connection, api_key, user_id_key, _namespace(), terms, api_base))
+
+
+@cli.command("learner-id")
+@USER
+def print_learner_id(user_id: str) -> None:
+    """Print the UUID by which the service knows a user."""
+    click.echo(user_id)
 
 
 @cli.command()

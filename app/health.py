@@ -32,7 +32,11 @@ def readyz() -> Response:
     call.deadline = monotonic() + min(READY_WITHIN, service.settings.database_timeout)
     try:
         unfit = service.pool.use(
-            "readiness", lambda connection: readiness.unfit(connection, service.settings), again=True
+            "readiness",
+            lambda connection: (
+                readiness.unfit(connection, service.settings) or readiness.unable_to_add(connection, service.settings)
+            ),
+            again=True,
         )
         applied = service.pool.use("applied_migrations", readiness.applied_migrations, again=True)
     except psycopg.Error as error:  # whatever it is, a role without rights, say, nothing can be served

@@ -1,4 +1,4 @@
-"""The eight calls of contract §3: check, statement, answer."""
+"""The learner's calls of contract §3: check, statement, answer."""
 
 from typing import Any
 
@@ -8,6 +8,7 @@ from app import checks
 from app.answers import answer
 from app.call import current_call
 from app.database.statements import one
+from app.new_learners import add_learner
 from app.problems import RETRY_AFTER, Problem
 from app.service import current_service
 
@@ -53,6 +54,12 @@ def next_lesson() -> Response:
     return answer(_read("next"))
 
 
+@blueprint.get("/access")
+def access() -> Response:
+    """What access the learner has, and until when. Learners who are not enrolled get an answer too."""
+    return answer(_read("access", enrolled_only=False))
+
+
 @blueprint.post("/lessons/<lesson_id>")
 def mark(lesson_id: str) -> Response:
     """Mark a lesson as completed."""
@@ -70,9 +77,12 @@ def unmark(lesson_id: str) -> Response:
     return _write("unmark", lesson_id=lesson_id)
 
 
-def _read(name: str, **parameters: str) -> Any:
-    row = one(current_service().pool.read(name, user_id=current_call().user_id, **parameters))
-    if not row["enrolled"]:
+def _read(name: str, enrolled_only: bool = True, **parameters: str) -> Any:
+    parameters["user_id"] = current_call().user_id
+    row = one(current_service().pool.read(name, **parameters))
+    if not row["enrolled"] and add_learner():
+        row = one(current_service().pool.read(name, **parameters))
+    if enrolled_only and not row["enrolled"]:
         raise Problem("not_enrolled")
     return row["answer"]
 
@@ -80,11 +90,14 @@ def _read(name: str, **parameters: str) -> Any:
 def _write(name: str, lesson_id: str, **parameters: str | None) -> Response:
     learner: dict[str, str | None] = {"user_id": current_call().user_id}
     # Three statements, since one that waited for the lock keeps the view of the data it had before the wait.
-    lock, write, lesson = current_service().pool.transaction(
+    calls = (
         ("lock", learner),
         (name, {**learner, "lesson_id": lesson_id, **parameters}),
         ("lesson", {**learner, "lesson_id": lesson_id}),
     )
+    lock, write, lesson = current_service().pool.transaction(*calls)
+    if not one(write)["enrolled"] and add_learner():
+        lock, write, lesson = current_service().pool.transaction(*calls)
     outcome = one(write)
     if not outcome["enrolled"]:
         raise Problem("not_enrolled")

@@ -9,6 +9,7 @@ from ipaddress import ip_network
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import urlsplit
+from uuid import UUID
 
 import jwt
 import psycopg
@@ -21,6 +22,7 @@ from limits import RateLimitItem, parse_many
 from psycopg.conninfo import conninfo_to_dict
 
 from app import cpus
+from app.user_ids import UUID_TEXT
 
 T = TypeVar("T")
 
@@ -28,6 +30,7 @@ PublicKey = RSAPublicKey | EllipticCurvePublicKey | Ed25519PublicKey
 
 GRACE = "1 hour"
 USER_ID_METADATA = "userId"
+NEW_LEARNERS = ("refuse", "add", "add-free")
 ALGORITHMS = ("HS256", "RS256", "ES256", "EdDSA")
 
 
@@ -76,6 +79,8 @@ class Settings:
     auth_jwt_audience: tuple[str, ...] | None
     auth_jwt_issuer: str | None
     auth_user_id_claim: str
+    auth_user_id_namespace: UUID | None
+    new_learners: str  # one of NEW_LEARNERS
     allowed_origins: frozenset[str]
     rate_limit_writes: RateLimitItem | None
     rate_limit_storage_uri: str | None
@@ -117,6 +122,8 @@ def from_environ(environ: Mapping[str, str] = os.environ) -> Settings:
         auth_jwt_audience=read("AUTH_JWT_AUDIENCE", _audiences),
         auth_jwt_issuer=read("AUTH_JWT_ISSUER", str) or None,
         auth_user_id_claim=read("AUTH_USER_ID_CLAIM", str, "sub"),
+        auth_user_id_namespace=read("AUTH_USER_ID_NAMESPACE", user_id_namespace),
+        new_learners=read("NEW_LEARNERS", new_learners, "refuse"),
         allowed_origins=read("ALLOWED_ORIGINS", _origins),
         # Not as if it were unset: empty turns the limit off.
         rate_limit_writes=read("RATE_LIMIT_WRITES", _limit, "" if "RATE_LIMIT_WRITES" in environ else "10 per minute"),
@@ -230,6 +237,22 @@ def _storage_uri(text: str) -> str | None:
         valid = False
     if not valid:
         raise ValueError("is not a URL like redis://host:6379/0; leave it empty to count in the database")
+    return text
+
+
+def user_id_namespace(text: str) -> UUID | None:
+    """Return the namespace of the UUIDs that user ids become; None for an empty text: user ids are UUIDs."""
+    if not text:
+        return None
+    if not UUID_TEXT.fullmatch(text):
+        raise ValueError(f"{text!r} is not a UUID, as 8-4-4-4-12 hexadecimal digits; make one with: uuidgen")
+    return UUID(text)
+
+
+def new_learners(text: str) -> str:
+    """Return what happens to one who would be not enrolled; raise ValueError for a word that says nothing of it."""
+    if text not in NEW_LEARNERS:
+        raise ValueError(f"{text!r} is none of {', '.join(NEW_LEARNERS)}")
     return text
 
 

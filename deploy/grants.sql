@@ -1,5 +1,6 @@
 -- The role that the service runs as. The role can do what the statements in sql/ do, and nothing else. It cannot read
--- e-mail addresses or names, cannot write the catalog or `enrollments`, and cannot create, alter or drop anything. It can
+-- e-mail addresses or names, cannot write the catalog, and cannot create, alter or drop anything. For NEW_LEARNERS it can
+-- add rows to `enrollments`, and to `users` if that table is the service's own, but not change or delete them. It can
 -- do what PUBLIC can do in the database: create temporary tables, and, if the database was created before PostgreSQL 15,
 -- tables in the schema public. To prevent the latter, the owner runs `revoke create on schema public from public`.
 --
@@ -63,8 +64,11 @@ grant select on :"schema".modules, :"schema".lessons, :"schema".lesson_prerequis
 grant select on :"schema".learner_access, :"schema".accessible_lessons, :"schema".published_prerequisites to :"role";
 
 -- For lock.sql: `for no key update` needs the right to update a column. No statement updates an id, and foreign keys
--- prevent it for most rows. Only the owner of a site's own users table can grant this right.
-select pg_has_role(relowner, 'usage') as may_grant_users
+-- prevent it for most rows. Only the owner of a site's own users table can grant this right. The service adds learners to
+-- its own users table alone (NEW_LEARNERS), and never to a site's.
+select
+    pg_has_role(relowner, 'usage') as may_grant_users,
+    coalesce(obj_description(oid, 'pg_class') ~ 'created by progress-tracking', false) as own_users
 from pg_class
 where oid = 'users'::regclass
 \gset
@@ -72,6 +76,9 @@ where oid = 'users'::regclass
 \if :may_grant_users
 revoke all on users from :"role";
 grant select (id), update (id) on users to :"role";
+\if :own_users
+grant insert (id) on users to :"role";
+\endif
 \endif
 
 select format('grant usage on schema %I to %I', nspname, :'role')
@@ -82,6 +89,9 @@ where pg_class.oid = 'users'::regclass and not has_schema_privilege(:'role', pg_
 
 grant select, delete on :"schema".progress to :"role";
 grant insert (user_id, lesson_id, completed_at, updated_at), update (updated_at) on :"schema".progress to :"role";
+
+-- For NEW_LEARNERS=add-free: a row without an end.
+grant insert (user_id) on :"schema".enrollments to :"role";
 
 grant select, insert, update, delete on :"schema".rate_limits to :"role";
 

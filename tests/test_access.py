@@ -23,6 +23,7 @@ from tests.world import (
 )
 
 READS = ("summary", f"modules/{uuid4(1)}", "lessons", "modules", "outline", "next")
+CALLS = ("summary", "module", "lessons", "modules", "outline", "next", "access")
 PAID_DONE, FREE_DONE, PAID = 2, 3, 4
 
 
@@ -60,7 +61,7 @@ def level(response, full, free):
 
 
 def levels(api):
-    """What access each of the eight calls gives the learner, unmark and mark last."""
+    """What access each call gives the learner, unmark and mark last."""
     counts = {
         "full": {"percent": 66, "completedCount": 2, "totalCount": 3},
         "free": {"percent": 100, "completedCount": 1, "totalCount": 1},
@@ -122,6 +123,8 @@ def levels(api):
             {"lessonId": None, "moduleId": None},
         ),
     }
+    told = get(api, "access")
+    found["access"] = "full" if told["full"] else "free" if told["free"] else None
     for name, write in (("unmark", unmark), ("mark", mark)):
         response = write(api, PAID)
         if response.status_code == 400:
@@ -137,7 +140,7 @@ def levels(api):
 
 
 def everywhere(access):
-    return dict.fromkeys(("summary", "module", "lessons", "modules", "outline", "next", "unmark", "mark"), access)
+    return dict.fromkeys((*CALLS, "unmark", "mark"), access)
 
 
 @pytest.mark.parametrize("status", ["active", "trialing"])
@@ -264,3 +267,43 @@ def test_a_module_without_a_lesson_for_the_learner_is_not_found(api, world):
     assert_problem(api.get(module_path(0x11), headers=bearer()), "module_not_found")
     subscribe(world)
     assert get(api, module_path(0x11))["totalCount"] == 1
+
+
+SOON, LATER = "2998-01-01T00:00:00.123Z", "2999-01-01T00:00:00.000Z"
+
+
+@pytest.mark.parametrize(
+    ("subscription", "enrollment", "full", "free", "until"),
+    [
+        (None, None, False, False, None),
+        (f"'{SOON}'", None, True, False, SOON),
+        ("'infinity'", None, True, False, None),
+        (None, "null", False, True, None),
+        (None, f"'{SOON}'", False, True, SOON),
+        (None, "'infinity'", False, True, None),
+        (f"'{SOON}'", f"'{LATER}'", True, True, SOON),  # full access comes first, although free access lasts longer
+        (f"'{SOON}'", "null", True, True, SOON),
+        ("'infinity'", f"'{SOON}'", True, True, None),
+        ("now()", f"'{SOON}'", False, True, SOON),
+        ("null", "null", False, True, None),
+        (f"'{SOON}'", "now()", True, False, SOON),
+        ("now()", "now()", False, False, None),
+        ("'9999-12-31T23:59:59.999999Z'", None, True, False, "9999-12-31T23:59:59.999Z"),
+        ("'10000-01-01T00:00:00Z'", None, True, False, None),  # four digits cannot say it
+    ],
+)
+def test_access_says_what_the_learner_may_do_and_until_when(api, world, subscription, enrollment, full, free, until):
+    if subscription:
+        subscribe(world, end=subscription)
+    if enrollment:
+        enroll(world, enrollment)
+    add_user(world, STRANGER, access="full")
+    assert get(api, "access") == {"full": full, "free": free, "courses": [], "until": until}
+
+
+def test_access_answers_for_whoever_is_signed_in(api, world):
+    subscribe(world)
+    nothing = {"full": False, "free": False, "courses": [], "until": None}
+    assert get(api, "access", STRANGER) == nothing
+    add_user(world, STRANGER, access=None)
+    assert get(api, "access", STRANGER) == nothing

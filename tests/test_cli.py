@@ -126,6 +126,15 @@ def test_add_user_adds_to_a_sites_own_users_table_by_id_alone(site):
     assert connection.execute("select id::text, login from users").fetchall() == [(LEARNER, None)]
 
 
+def free_path(db: psycopg.Connection) -> str:
+    """When the learner's free path ends, as make access shows it."""
+    row = db.execute(
+        """select to_char(expires_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') from enrollments"""
+    ).fetchone()
+    assert row
+    return str(row[0])
+
+
 def test_free_access_is_granted_for_ever_changed_and_taken_back(db, database_url):
     add_user(db, access=None)
     none = f"no access: not enrolled\n{NO_SUBSCRIPTION}free path: not enrolled\n"
@@ -136,8 +145,35 @@ def test_free_access_is_granted_for_ever_changed_and_taken_back(db, database_url
     assert run(database_url, "grant-free", USER=LEARNER.upper(), UNTIL="9999-12-31") == limited
     assert run(database_url, "access", LEARNER) == limited
     assert run(database_url, "grant-free", USER=LEARNER, UNTIL="") == (0, f"{free}for ever\n", "")
-    assert run(database_url, "revoke-free", USER=LEARNER) == (0, none, "")
-    assert run(database_url, "revoke-free", USER=LEARNER) == (0, f"they were not on the free path\n{none}", "")
+    (code, revoked, err) = run(database_url, "revoke-free", USER=LEARNER)
+    assert (code, err) == (0, "")
+    ended = none.replace("free path: not enrolled", f"free path: ended {free_path(db)}")
+    assert revoked == ended
+    # What has ended stays as it is.
+    assert run(database_url, "revoke-free", USER=LEARNER) == (0, f"they were not on the free path\n{ended}", "")
+
+
+@pytest.mark.parametrize(
+    ("before", "was_free"),
+    [
+        (None, False),
+        ("now() - interval '1 day'", False),
+        ("'-infinity'", False),
+        ("now() + interval '1 day'", True),
+        ("null", True),
+    ],
+)
+def test_revoke_free_ends_the_enrollment_and_leaves_an_ended_one(db, database_url, before, was_free):
+    add_user(db, access=None)
+    if before:
+        db.execute(f"insert into enrollments (user_id, expires_at) values (%s, {before})", [LEARNER])
+    then = db.execute("select expires_at::text from enrollments").fetchone()
+    code, out, _ = run(database_url, "revoke-free", USER=LEARNER)
+    assert code == 0
+    assert out.startswith(NONE if was_free else f"they were not on the free path\n{NONE}")
+    assert db.execute("select expires_at <= now() from enrollments").fetchall() == [(True,)]
+    if then and not was_free:
+        assert db.execute("select expires_at::text from enrollments").fetchone() == then
 
 
 @pytest.mark.parametrize(
@@ -192,12 +228,12 @@ PAST, FUTURE = "2020-01-01T00:00:00Z", "2999-01-01T00:00:00Z"
     ("status", "ends", "enrolled", "words"),
     [
         ("active", FUTURE, None, [FULL, f"active, period ends {FUTURE}", "not enrolled"]),
-        ("trialing", FUTURE, PAST, [FULL, f"trialing, period ends {FUTURE}", f"enrolled, until {PAST}"]),
+        ("trialing", FUTURE, PAST, [FULL, f"trialing, period ends {FUTURE}", f"ended {PAST}"]),
         ("active", PAST, "infinity", [FREE, f"active, period ends {PAST}", "enrolled, until infinity"]),
-        ("active", "infinity", "-infinity", [FULL, "active, period ends infinity", "enrolled, until -infinity"]),
+        ("active", "infinity", "-infinity", [FULL, "active, period ends infinity", "ended -infinity"]),
         ("active", None, FUTURE, [FREE, "active, period ends at no known time", f"enrolled, until {FUTURE}"]),
         ("past_due", FUTURE, None, [NONE, f"past_due, period ends {FUTURE}", "not enrolled"]),
-        (None, None, PAST, [NONE, "none", f"enrolled, until {PAST}"]),
+        (None, None, PAST, [NONE, "none", f"ended {PAST}"]),
     ],
 )
 def test_access_says_what_access_a_learner_has_and_why(db, database_url, status, ends, enrolled, words):
@@ -213,26 +249,25 @@ def test_access_says_what_access_a_learner_has_and_why(db, database_url, status,
     assert run(database_url, "access", USER=LEARNER) == (0, expected, "")
 
 
-@pytest.mark.parametrize(
-    ("command", "out"), [("access", ""), ("grant-free", ""), ("revoke-free", "they were not on the free path\n")]
-)
-def test_a_learner_who_is_not_there_is_an_error(db, database_url, command, out):
-    assert run(database_url, command, USER=STRANGER) == (1, out, NOBODY)
+@pytest.mark.parametrize("command", ["access", "grant-free", "revoke-free"])
+def test_a_learner_who_is_not_there_is_an_error(db, database_url, command):
+    assert run(database_url, command, USER=STRANGER) == (1, "", NOBODY)
 
 
-COMMANDS = ["add-user", "grant-free", "revoke-free", "access", "token"]
+COMMANDS = ["add-user", "grant-free", "revoke-free", "access", "token", "learner-id"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_user_must_be_given_and_a_uuid(database_url, command):
-    missing = (1, "", "Error: USER is not given; say which learner: USER=<uuid>\n")
+    missing = (1, "", "Error: USER is not given; say which learner: USER=<id>\n")
     assert run(database_url, command) == run(database_url, command, USER="") == missing
     for wrong in ("root", LEARNER.replace("-", ""), f"{{{LEARNER}}}", f"{LEARNER} ", f"'{LEARNER}'"):
-        refused = (1, "", f"Error: USER={wrong} is not a UUID, as 8-4-4-4-12 hexadecimal digits\n")
-        assert run(database_url, command, USER=wrong) == refused
+        text = f"Error: USER={wrong} is not a UUID, as 8-4-4-4-12 hexadecimal digits;"
+        text += " for other ids set AUTH_USER_ID_NAMESPACE, as the service has it\n"
+        assert run(database_url, command, USER=wrong) == (1, "", text)
 
 
-@pytest.mark.parametrize("command", [command for command in COMMANDS if command != "token"])
+@pytest.mark.parametrize("command", COMMANDS[:4])
 def test_a_database_without_the_tables_is_told_of_in_one_line(new_database, command):
     lacking = "Error: the database lacks tables; apply the migrations with: make migrate\n"
     assert run(new_database(), command, USER=LEARNER) == (1, "", lacking)
@@ -343,7 +378,7 @@ def test_a_database_url_that_does_not_connect_is_named_in_one_line_without_its_p
 
 
 def test_by_make_user_is_what_is_given_to_make_and_never_the_login_environments(db, database_url):
-    missing = "Error: USER is not given; say which learner: USER=<uuid>\n"
+    missing = "Error: USER is not given; say which learner: USER=<id>\n"
     for name in (LEARNER, "root"):
         code, out, err = make(database_url, "add-user", USER=name, EMAIL="login@example.org", NAME="Login")
         assert (code, out, err.startswith(missing)) == (2, "", True)
@@ -359,7 +394,7 @@ def test_by_make_no_shell_reads_a_value(db, database_url, tmp_path):
     assert users(db) == [(LEARNER, None, name)]
     code, out, err = make(database_url, "access", f"USER=`{touch}`'; {touch}")
     assert (code, out) == (2, "")
-    assert err.startswith(f"Error: USER=`{touch}`'; {touch} is not a UUID, as 8-4-4-4-12 hexadecimal digits\n")
+    assert err.startswith(f"Error: USER=`{touch}`'; {touch} is not a UUID, as 8-4-4-4-12 hexadecimal digits;")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -381,7 +381,9 @@ def test_each_way_of_signing_in_gets_the_same_answers(make_api, world, sessions)
     world.execute("insert into \"Session\" values ('opaque', %s, now() + '1 hour')", [LEARNER])
     api = make_api(AUTH_SECRET=SECRET, AUTH_SESSION_TABLE='"Session"')
     ways: list[dict[str, str]] = [bearer(), cookie(), {"Cookie": f"{V5}=opaque"}, {"Cookie": f"{V4}={value(V4)}"}]
-    calls = [("GET", f"/api/progress/{name}") for name in ("summary", "lessons", "modules", "outline", "next")]
+    calls = [
+        ("GET", f"/api/progress/{name}") for name in ("summary", "lessons", "modules", "outline", "next", "access")
+    ]
     calls += [
         ("GET", f"/api/progress/modules/{uuid4(1)}"),
         ("DELETE", WRITE),

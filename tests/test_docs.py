@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 
@@ -17,6 +18,7 @@ from app.problems import CODES
 from app.sessions import bearer
 from app.sessions.refusals import MAX_TOKEN_BYTES, NO_SESSION, REASONS
 from app.stripe import webhook
+from app.user_ids import MAX_CHARACTERS, learner_id
 from tests.conftest import ROOT, free_port
 from tests.contract import DOCUMENT
 from tests.pages import PAGES, anchors, block, blocks, table
@@ -161,6 +163,8 @@ WRITES = f"{LIMIT.amount} marks and unmarks"
         ("docs/contract.md", f"may send {WRITES} in any {LIMIT.get_expiry()} seconds"),
         ("docs/contract.md", f"Clocks may differ by {bearer.LEEWAY} seconds."),
         ("docs/contract.md", f"A token over {MAX_TOKEN_BYTES} bytes is refused."),
+        ("docs/contract.md", f"an id of 1 to {MAX_CHARACTERS} characters becomes"),
+        ("docs/operating.md", f"is empty, longer than {MAX_CHARACTERS} characters, or"),
         ("docs/contract.md", f"takes events of {webhook.MAX_EVENT_BYTES // 1024} KiB at most."),
         ("app/openapi.yaml", f"The body is over {BODY}."),
         ("app/openapi.yaml", f"{WRITES} in any {LIMIT.get_expiry()} seconds"),
@@ -306,11 +310,12 @@ def test_the_shell_blocks_run_as_they_stand(checkout):
     start, test = "make run\n", "make test\n"  # the second is what runs this
     copy = block("sh", "site_users")  # tests/test_site.py runs it
     learners, events = block("sh", "make add-user"), block("sh", "make stripe-event")
+    learner = block("sh", "make learner-id")
     venv, production = block("sh", "python3 -m venv"), block("sh", "gunicorn -c")
     owner, schema = block("sh", "app.cli migrate", "owner@/progress"), block("sh", "app.cli migrate", "owner@/site")
     dump, restore = block("sh", "pg_dump "), block("sh", "pg_restore ")
     queries = [text for text in blocks("sh") if "sql/summary.sql" in text]
-    known = [start, test, copy, learners, events, venv, production, owner, schema, dump, restore, *queries]
+    known = [start, test, copy, learners, learner, events, venv, production, owner, schema, dump, restore, *queries]
     assert sorted(known) == sorted(blocks("sh")), "a shell block that nothing runs"
     environ = {"PATH": f"{postgres.bindir()}:{os.environ['PATH']}", "HOME": "/nonexistent", "PORT": str(free_port())}
     environ |= {"WEB_CONCURRENCY": "1"}
@@ -335,6 +340,7 @@ def test_the_shell_blocks_run_as_they_stand(checkout):
         assert url
         environ["DATABASE_URL"] = url[0]
         assert "free access" in run(learners)
+        assert run(learner) == f"{learner_id('clx1a2b3c0000abcd1234efgh', UUID(re.findall('=(.*)', learner)[0]))}\n"
         assert run(events) == '{"outcome": "applied"}\n' * 2
         # Unset variables are an error in all of these; each answers with the demo learner's row.
         for query in queries:

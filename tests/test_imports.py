@@ -10,8 +10,8 @@ from tests.conftest import ROOT
 # From the top down. `app` is create_app, which puts the parts together.
 ORDER = [
     *("demo", "cli", "tasks", "start", "app", "sessions", "limits"),
-    *("progress", "stripe", "health", "metrics", "openapi", "progress_ui"),
-    *("checks", "service", "database", "keys", "answers", "problems", "logs", "call", "settings", "cpus"),
+    *("progress", "new_learners", "stripe", "health", "metrics", "openapi", "progress_ui"),
+    *("checks", "service", "database", "keys", "answers", "problems", "logs", "call", "settings", "cpus", "user_ids"),
 ]
 
 

@@ -68,7 +68,8 @@ CASES: dict[str, list[tuple[dict[str, str], str]]] = {
         (cookie(exp=None), "cookie: missing claim: exp"),
         (cookie(None), "cookie: missing claim: sub"),
         (cookie(exp="soon"), "cookie: unusable claim: exp"),
-        (cookie(7), "cookie: unusable claim: sub"),
+        (cookie(True), "cookie: unusable claim: sub"),
+        (cookie(7), "cookie: not a UUID"),
         (cookie("clx1a2b3c"), "cookie: not a UUID"),
         (by_cookie("8f14e45f-ceea-467f-a9d6-3b0c8b1d2e4f"), "cookie: no session table is set"),
         (by_cookie(token()), "cookie: no key is set"),
@@ -85,7 +86,8 @@ CASES: dict[str, list[tuple[dict[str, str], str]]] = {
         (by_token(exp=None), "token: missing claim: exp"),
         (by_token(sub=None), "token: missing claim: sub"),
         (by_token(exp=str(NOW + 3600)), "token: unusable claim: exp"),
-        (by_token(sub=7), "token: unusable claim: sub"),
+        (by_token(sub=True), "token: unusable claim: sub"),
+        (by_token(sub=7), "token: not a UUID"),
         (by_token(aud="another"), "token: wrong audience"),
         (by_token(sub="auth0|7"), "token: not a UUID"),
         (by_token(padding="x" * 8192), "token: too long"),
@@ -97,6 +99,11 @@ CASES: dict[str, list[tuple[dict[str, str], str]]] = {
         (by_token(iss="https://issuer.example", aud="another"), "token: wrong audience"),
         (by_token(aud="progress"), "token: missing claim: iss"),
         (by_token(aud="progress", iss="https://another.example"), "token: wrong issuer"),
+    ],
+    "AUTH_USER_ID_NAMESPACE": [
+        (by_token(sub="x" * 256), "token: unusable user id"),
+        (by_token(sub=""), "token: unusable user id"),
+        (by_token(sub=1.5), "token: unusable claim: sub"),
     ],
     "AUTH_JWKS_URL": [
         (by_token(key=EC, algorithm="ES256", headers={"kid": "two"}), "token: unknown kid"),
@@ -119,7 +126,7 @@ def service(make_api, db: psycopg.Connection) -> Callable[[str], FlaskClient]:
     add_user(db)
 
     def make(name: str) -> FlaskClient:
-        settings = {
+        settings: dict[str, str] = {
             "AUTH_SECRET": {"AUTH_SECRET": f"a-newer-one,{SECRET}"},
             "AUTH_JWT_SECRET": {"AUTH_JWT_SECRET": SECRET},
             "AUTH_JWT_AUDIENCE": {
@@ -127,6 +134,7 @@ def service(make_api, db: psycopg.Connection) -> Callable[[str], FlaskClient]:
                 "AUTH_JWT_AUDIENCE": "progress",
                 "AUTH_JWT_ISSUER": "https://issuer.example",
             },
+            "AUTH_USER_ID_NAMESPACE": {"AUTH_JWT_SECRET": SECRET, "AUTH_USER_ID_NAMESPACE": LEARNER},
             "AUTH_SESSION_TABLE": {"AUTH_SESSION_TABLE": "sessions"},
             "AUTH_JWKS_URL": {},
         }[name]
@@ -179,5 +187,5 @@ def test_every_reason_is_tried():
 
 def test_the_caller_is_told_to_sign_in_again_only_where_that_helps():
     others = {reason: detail for reason, detail in REASONS.items() if not detail.endswith("Sign in again.")}
-    assert set(others) == {"too long", "not yet valid", "not a UUID"}
+    assert set(others) == {"too long", "not yet valid", "not a UUID", "unusable user id"}
     assert all(detail.isascii() and '"' not in detail for detail in REASONS.values())

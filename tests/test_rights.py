@@ -21,7 +21,7 @@ from app.service import service_of
 from app.settings import from_environ
 from tests.conftest import ROOT, SERVICE, Postgresql, as_service, grant
 from tests.pages import block
-from tests.world import FREE_LEARNER, LEARNER, add_module, add_user, bearer, lesson_path, module_path
+from tests.world import FREE_LEARNER, LEARNER, STRANGER, add_module, add_user, bearer, lesson_path, module_path
 
 WEBHOOK_SECRET = "whsec_of_the_tests"
 NUMBERS = itertools.count(1)
@@ -61,7 +61,7 @@ def everything(api: FlaskClient, db: psycopg.Connection, environ: dict[str, str]
     except readiness.NotReadyError as error:
         yield str(error)
     yield api.get("/readyz").status_code
-    for path in ("summary", "modules", "lessons", "outline", "next"):
+    for path in ("summary", "modules", "lessons", "outline", "next", "access"):
         yield api.get(f"/api/progress/{path}", headers=bearer()).status_code
     yield api.get(module_path(1), headers=bearer()).status_code
     for method in ("POST", "POST", "DELETE", "POST"):  # the last is over the limit
@@ -80,6 +80,9 @@ def everything(api: FlaskClient, db: psycopg.Connection, environ: dict[str, str]
         # The later the session, the earlier it says that it was made: so that the customer's first one changes.
         checkout |= {"id": f"cs_{at}", "created": 9 - at, "subscription": "sub_1"}
         yield send(api, "checkout.session.completed", checkout, at)
+    # The service adds this learner.
+    answer = api.get("/api/progress/access", headers=bearer(STRANGER))
+    yield answer.status_code if answer.json and answer.json.get("free") else "not added"
     stripe = {"STRIPE_WEBHOOK_SECRET": WEBHOOK_SECRET, "STRIPE_PRICES": "price_1"}
     yield subprocess.run(
         [sys.executable, "-m", "app.start", "--judge"], cwd=ROOT, env=environ | stripe, capture_output=True
@@ -88,9 +91,9 @@ def everything(api: FlaskClient, db: psycopg.Connection, environ: dict[str, str]
 
 def test_each_right_is_one_that_some_statement_needs(make_api, environ, db, database_url):
     add_module(db, 1, 2, 3)
-    api = make_api(STRIPE_WEBHOOK_SECRET=WEBHOOK_SECRET, RATE_LIMIT_WRITES="3 per minute")
+    api = make_api(STRIPE_WEBHOOK_SECRET=WEBHOOK_SECRET, RATE_LIMIT_WRITES="3 per minute", NEW_LEARNERS="add-free")
     answers = list(everything(api, db, environ))
-    assert answers == [*[200] * 10, 429, *[200] * 12, 0]
+    assert answers == [*[200] * 11, 429, *[200] * 13, 0]
     rights = db.execute(RIGHTS, {"role": SERVICE}).fetchall()
     useless = []
     try:
@@ -122,7 +125,7 @@ def test_each_right_is_one_that_some_statement_needs(make_api, environ, db, data
         "comment on table users is ''",
         "select pg_read_file('postgresql.conf')",
         "update users set email = ''",
-        "insert into users (id) values (gen_random_uuid())",
+        "insert into users (id, email) values (gen_random_uuid(), '')",
         "delete from users",
         *(f"delete from {name}" for name in ("modules", "lessons", "lesson_prerequisites")),
         "delete from enrollments",
@@ -130,7 +133,8 @@ def test_each_right_is_one_that_some_statement_needs(make_api, environ, db, data
         "insert into modules (id, title, position) values (gen_random_uuid(), '', 1)",
         "update subscriptions set user_id = gen_random_uuid()",
         "delete from stripe_subscriptions",
-        "insert into enrollments (user_id) select id from users",
+        "insert into enrollments (user_id, expires_at) values (gen_random_uuid(), 'infinity')",
+        "update enrollments set expires_at = null",
         "update progress set completed_at = now()",
         "update progress set user_id = gen_random_uuid()",
         "truncate progress",

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import psycopg
 import pytest
@@ -15,7 +16,7 @@ from app import cpus
 from app.database import readiness
 from app.database.readiness import NotReadyError
 from app.settings import Key, SettingsError, from_environ
-from tests.world import SECRET
+from tests.world import LEARNER, SECRET
 
 ROOT = Path(__file__).parent.parent
 URL = "postgresql://user:pass-word@host/progress"
@@ -64,6 +65,8 @@ def test_what_is_not_set_has_the_contracts_default():
         "auth_jwt_audience": None,
         "auth_jwt_issuer": None,
         "auth_user_id_claim": "sub",
+        "auth_user_id_namespace": None,
+        "new_learners": "refuse",
         "allowed_origins": frozenset(),
         "rate_limit_storage_uri": None,
         "stripe_webhook_secrets": (),
@@ -113,6 +116,10 @@ def test_an_empty_value_is_as_none(empty):
         ("AUTH_SESSION_TABLE", '"Session"', '"Session"'),
         ("AUTH_JWT_ISSUER", "https://example.org", "https://example.org"),
         ("AUTH_USER_ID_CLAIM", "https://example.org/id", "https://example.org/id"),
+        ("AUTH_USER_ID_NAMESPACE", LEARNER.upper(), UUID(LEARNER)),
+        ("NEW_LEARNERS", "refuse", "refuse"),
+        ("NEW_LEARNERS", "add", "add"),
+        ("NEW_LEARNERS", "add-free", "add-free"),
         ("ALLOWED_ORIGINS", "https://a.example , http://[::1]:8080", {"https://a.example", "http://[::1]:8080"}),
         ("ALLOWED_ORIGINS", "http://a_b-c.example:443,https://x:80", {"http://a_b-c.example:443", "https://x:80"}),
         ("RATE_LIMIT_STORAGE_URI", "redis://cache", "redis://cache"),
@@ -324,6 +331,11 @@ WRONG: list[tuple[str, Any]] = [
         for text in ("-1", "on", "none", "1.5", "OFF", "1000001", "x\ny")
     ),
     *(("AUTH_JWT_AUDIENCE", {"AUTH_JWT_AUDIENCE": text}) for text in (",", "a,", "a,,b")),
+    *(("NEW_LEARNERS", {"NEW_LEARNERS": text}) for text in ("on", "Add", "add free", "add,add-free")),
+    *(
+        ("AUTH_USER_ID_NAMESPACE", {"AUTH_USER_ID_NAMESPACE": text})
+        for text in ("on", "6ba7b8109dad11d180b400c04fd430c8", f"{{{LEARNER}}}", f"urn:uuid:{LEARNER}", f"{LEARNER},")
+    ),
     ("AUTH_SECRET", {"AUTH_JWT_SECRET": None}),
     ("AUTH_SECRET", {"AUTH_JWT_SECRET": "", "AUTH_JWT_AUDIENCE": "progress"}),
     *(

@@ -141,7 +141,8 @@ def test_no_statement_has_an_access_rule_of_its_own():
     for name in NAMES:
         text = re.sub("--.*\n", "", path(name).read_text())
         if "/" not in name and not name.startswith("stripe_"):
-            assert not re.search(tables, text), name
+            # It says when the access ends that the view names.
+            assert name == "access" or not re.search(tables, text), name
             assert not re.search(r"\bis_free\b|\bpublished\b|\bexpires_at is null\b|'trialing'", text), name
 
 
@@ -269,7 +270,11 @@ def test_attach_names_each_subscription_of_the_customer_by_id_and_leaves_others_
     subscription(world, "sub_1", claimed_user_id=LEARNER, user_id=ANOTHER)
     subscription(world, "sub_4", customer_id="cus_2", claimed_user_id=LEARNER)
     rows = [tuple(str(value) for value in row.values()) for row in run(world, "stripe/attach")]
-    assert rows == [("sub_1", ANOTHER, LEARNER), ("sub_2", ANOTHER, ANOTHER), ("sub_3", LEARNER, "None")]
+    assert rows == [
+        ("sub_1", ANOTHER, LEARNER, LEARNER),
+        ("sub_2", ANOTHER, ANOTHER, ANOTHER),
+        ("sub_3", LEARNER, "None", uuid4(0x99)),
+    ]
     assert owners(world) == {"sub_1": LEARNER, "sub_2": ANOTHER, "sub_3": None, "sub_4": None}
     rows = world.execute("select customer_id, user_id::text from stripe_customers order by 1").fetchall()
     assert rows == [("cus_1", ANOTHER), ("cus_2", None)]

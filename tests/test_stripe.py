@@ -687,7 +687,7 @@ def test_an_event_that_comes_while_a_start_judges_is_not_overwritten(api, learne
         thread = threading.Thread(target=mirror.apply_terms, args=(judging, terms))
         with psycopg.connect(database_url, **options) as delivering, delivering.transaction():
             newer = event("updated", subscription("past_due", end=T0 + 60 * DAY), T0 + 1)
-            mirror.store_event(delivering, read_subscription(newer, "userId"), mirror.AccessTerms(0, ()))
+            mirror.store_event(delivering, read_subscription(newer, "userId", None), mirror.AccessTerms(0, ()))
             thread.start()
             while not db.execute("select from pg_locks where not granted").rowcount:
                 assert thread.is_alive()

@@ -37,6 +37,9 @@ def check(settings: Settings) -> None:
             reason = unfit(connection, settings)
             if reason:
                 raise NotReadyError(f"DATABASE_URL: {reason}")
+            reason = unable_to_add(connection, settings)
+            if reason:
+                raise NotReadyError(reason)
             applied = applied_migrations(connection)
             pending = [name for name in known_migrations() if name not in applied]
             if pending:
@@ -85,6 +88,28 @@ def unfit(connection: psycopg.Connection[Any], settings: Settings) -> str | None
         return (
             f"row level security hides rows from the role {role} in: {tables}; "
             f"run as a superuser: alter role {role} bypassrls; or make {role} the owner of what is listed"
+        )
+    return None
+
+
+def unable_to_add(connection: psycopg.Connection[Any], settings: Settings) -> str | None:
+    """Say in one line why the service cannot add learners as NEW_LEARNERS says. Return None if it can, or need not."""
+    if settings.new_learners == "refuse":
+        return None
+    row = statements.one(statements.run(connection, "learners/rights").fetchone())
+    if settings.new_learners == "add" and not row["own_users"]:
+        return (
+            "NEW_LEARNERS: add would write the table users, which is the site's own; add-free gives free access to"
+            " everybody in it, refuse leaves all to the site"
+        )
+    # A right is null where the table is missing: a migration is pending then, and that is said elsewhere.
+    needs = {"users": row["own_users"] and row["may_add"] is False}
+    needs["enrollments"] = settings.new_learners == "add-free" and row["may_enroll"] is False
+    lacking = [table for table, lacks in needs.items() if lacks]
+    if lacking:
+        return (
+            f"NEW_LEARNERS: the role {row['role']} may not add rows to: {', '.join(lacking)};"
+            " was deploy/grants.sql run after make migrate?"
         )
     return None
 

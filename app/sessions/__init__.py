@@ -6,13 +6,13 @@ The first way of signing in that is there decides, and no other is looked at: a 
 from flask import request
 
 from app.call import current_call
-from app.checks import USER_ID
 from app.keys.jwks import NotKnownError
 from app.problems import RETRY_AFTER, Problem
 from app.service import current_service
 from app.sessions import bearer, cookies, origins, tags
 from app.sessions.refusals import NO_SESSION, InvalidSessionError
 from app.settings import Settings
+from app.user_ids import learner_id
 
 
 def authenticate() -> None:
@@ -34,8 +34,9 @@ def authenticate() -> None:
             user_id = _from_cookie(*cookie, settings)
         else:
             user_id = bearer.verify(token.strip(" "), settings)
-        if not USER_ID.fullmatch(user_id):
-            raise InvalidSessionError("not a UUID")
+        learner = learner_id(user_id, settings.auth_user_id_namespace)
+        if learner is None:
+            raise InvalidSessionError("unusable user id" if settings.auth_user_id_namespace else "not a UUID")
     except InvalidSessionError as error:
         call.error = f"{'cookie' if by_cookie else 'token'}: {error}"
         raise Problem(
@@ -50,13 +51,13 @@ def authenticate() -> None:
             "The service cannot reach the keys that verify tokens. Try again after Retry-After seconds.",
             {"Retry-After": RETRY_AFTER},
         ) from None
-    call.user_id = user_id.lower()
+    call.user_id = learner
     tags.check(call.user_id)
     if by_cookie:
         origins.check()
 
 
-def _from_cookie(name: str, value: str, settings: Settings) -> str:
+def _from_cookie(name: str, value: str, settings: Settings) -> str | int:
     """Return the user id of a cookie, by the form of its value: encrypted, signed, or the key of a database session."""
     parts = value.count(".") + 1
     if parts == 5 and settings.auth_secrets:

@@ -38,8 +38,8 @@ class NoSecretError(Exception):
     """No shared secret is configured: tokens can be verified, but not signed."""
 
 
-def verify(token: str, settings: Settings) -> str:
-    """Return the user id claim of a signed token, a string of any form.
+def verify(token: str, settings: Settings) -> str | int:
+    """Return the user id claim of a signed token, whatever the text or the number is.
 
     Raises InvalidSessionError, or jwks.NotKnownError while it could only be judged with a key set that cannot be had.
     """
@@ -118,12 +118,13 @@ def _keys(token: str, settings: Settings) -> Iterator[Key]:
         yield from found
 
 
-def _user_id(claims: dict[str, Any], name: str) -> str:
+def _user_id(claims: dict[str, Any], name: str) -> str | int:
     for time in ("exp", "iat", "nbf"):
         # PyJWT also takes a string of digits as a time; RFC 7519 §2 has only numbers.
         if time in claims and type(claims[time]) not in (int, float):
             raise InvalidSessionError("unusable claim", time)
-    user_id = claims[name]
-    if not isinstance(user_id, str):
+    user_id: str | int = claims[name]
+    # Not isinstance(): in Python, true and false are integers too.
+    if type(user_id) not in (str, int):
         raise InvalidSessionError("unusable claim", name)
     return user_id

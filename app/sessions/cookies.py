@@ -74,7 +74,7 @@ def _unquoted(value: str) -> str:
     return unquote(value.rstrip().removeprefix('"').removesuffix('"'))
 
 
-def decrypt(name: str, token: str, settings: Settings) -> str:
+def decrypt(name: str, token: str, settings: Settings) -> str | int:
     """Return the user id claim of an encrypted session from the cookie `name`, or raise InvalidSessionError."""
     try:
         header = _header(token)
@@ -135,7 +135,7 @@ def _base64url(raw: bytes) -> str:
     return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
 
 
-def _user_id(claims: Any, header: dict[str, Any], name: str) -> str:
+def _user_id(claims: Any, header: dict[str, Any], name: str) -> str | int:
     # What a header repeats of the claims must be the same (RFC 7519 §5.3).
     if not isinstance(claims, dict) or any(header[m] != claims.get(m) for m in ("iss", "sub", "aud") if m in header):
         raise InvalidSessionError("malformed")
@@ -152,6 +152,8 @@ def _user_id(claims: Any, header: dict[str, Any], name: str) -> str:
         raise InvalidSessionError("expired")
     if not claims.get("nbf", now) <= now + LEEWAY:
         raise InvalidSessionError("not yet valid")
-    if not isinstance(claims[name], str):
+    user_id: str | int = claims[name]
+    # Not isinstance(): in Python, true and false are integers too.
+    if type(user_id) not in (str, int):
         raise InvalidSessionError("unusable claim", name)
-    return str(claims[name])
+    return user_id

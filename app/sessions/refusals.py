@@ -1,5 +1,7 @@
 """Why a session is refused: a word for the operator's log, and what the caller is told."""
 
+from app.user_ids import MAX_CHARACTERS
+
 MAX_TOKEN_BYTES = 8192
 
 _INVALID = "The session is not valid. Sign in again."
@@ -25,8 +27,12 @@ REASONS = {
     "missing claim": _INVALID,
     "unusable claim": _INVALID,
     "not a UUID": (
-        "The user id of this session is not a UUID, and signing in again does not change that. The site must give its"
-        " users UUIDs, or put one into a claim of the session (AUTH_USER_ID_CLAIM)."
+        "The user id of this session is not a UUID, and signing in again does not change that. The service can make a"
+        " UUID of any id (AUTH_USER_ID_NAMESPACE), or take one from another claim (AUTH_USER_ID_CLAIM)."
+    ),
+    "unusable user id": (
+        f"The user id of this session is not a text of 1 to {MAX_CHARACTERS} characters, and signing in again does not"
+        " change that. The site must give its users shorter ids, or name another claim (AUTH_USER_ID_CLAIM)."
     ),
 }
 # The word in the log for a request without any token or session cookie: most often a visitor who is not signed in.

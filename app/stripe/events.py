@@ -4,9 +4,10 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
+from uuid import UUID
 
-from app.checks import USER_ID
 from app.settings import STRIPE_ID
+from app.user_ids import learner_id
 
 MAX_LEVELS = 64  # of lists and objects within each other
 
@@ -26,7 +27,7 @@ class SubscriptionState:
 
     stripe_subscription_id: str
     customer_id: str
-    claimed_user_id: str | None  # the learner whom its metadata names, if that is a UUID
+    claimed_user_id: str | None  # the learner whom its metadata names, None if that is no user id
     status: str
     current_period_end: float | None
     event_id: str
@@ -43,12 +44,14 @@ class Checkout:
     checkout_session_id: str
     customer_id: str
     stripe_subscription_id: str | None
-    claimed_user_id: str | None  # None if the session names something that is not a UUID
+    claimed_user_id: str | None  # None if the session names something that is no user id
     session_created: float
 
 
-def read_subscription(event: dict[str, Any], user_id_key: str) -> SubscriptionState:
+def read_subscription(event: dict[str, Any], user_id_key: str, namespace: UUID | None) -> SubscriptionState:
     """Read an event of a subscription, whose metadata has the learner's id under `user_id_key`.
+
+    `namespace` is that of user ids that are not UUIDs (AUTH_USER_ID_NAMESPACE).
 
     Raises MalformedError, or ValueError for a value that JSON does not have (NaN).
     """
@@ -66,7 +69,7 @@ def read_subscription(event: dict[str, Any], user_id_key: str) -> SubscriptionSt
     return SubscriptionState(
         stripe_subscription_id=text(subscription, "id"),
         customer_id=text(subscription, "customer"),
-        claimed_user_id=_user_id(named_user_id(subscription, user_id_key)),
+        claimed_user_id=learner_id(named_user_id(subscription, user_id_key), namespace),
         status="canceled" if kind == "deleted" else text(subscription, "status"),
         current_period_end=_period_end(subscription),
         event_id=text(event, "id"),
@@ -83,8 +86,10 @@ def named_user_id(subscription: dict[str, Any], user_id_key: str) -> Any:
     return metadata.get(user_id_key) if isinstance(metadata, dict) else None
 
 
-def read_checkout(event: dict[str, Any]) -> Checkout | None:
+def read_checkout(event: dict[str, Any], namespace: UUID | None) -> Checkout | None:
     """Read the event of a completed Checkout Session. Return None if the session does not say who owns a subscription.
+
+    `namespace` is that of user ids that are not UUIDs (AUTH_USER_ID_NAMESPACE).
 
     Raises MalformedError.
     """
@@ -103,7 +108,7 @@ def read_checkout(event: dict[str, Any]) -> Checkout | None:
         checkout_session_id=text(session, "id"),
         customer_id=text(session, "customer"),
         stripe_subscription_id=None if session.get("subscription") is None else text(session, "subscription"),
-        claimed_user_id=_user_id(session["client_reference_id"]),
+        claimed_user_id=learner_id(session["client_reference_id"], namespace),
         session_created=created if session_created is None else session_created,
     )
 
@@ -160,7 +165,3 @@ def _period_end(subscription: dict[str, Any]) -> float | None:
 def _time(value: Any) -> float | None:
     # Up to the year 9999.
     return float(value) if type(value) in (int, float) and 0 <= value < 253402300800 else None
-
-
-def _user_id(value: Any) -> str | None:
-    return value.lower() if isinstance(value, str) and USER_ID.fullmatch(value) else None

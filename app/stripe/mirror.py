@@ -18,15 +18,16 @@ from app.stripe.order import latest_first, rank
 
 
 class AccessTerms(NamedTuple):
-    """Which subscriptions give access, and for how long: two settings of the service."""
+    """Which subscriptions give access, for how long, and to whom: three settings of the service."""
 
     grace_seconds: int  # after the end of a period (SUBSCRIPTION_GRACE)
     prices: tuple[str, ...]  # ids of prices and products (STRIPE_PRICES); empty: every subscription gives access
+    adds_learners: bool = False  # who pays and is not in users is added there (NEW_LEARNERS)
 
 
 def access_terms(settings: Settings) -> AccessTerms:
     """Return the terms that the settings name."""
-    return AccessTerms(settings.subscription_grace, settings.stripe_prices)
+    return AccessTerms(settings.subscription_grace, settings.stripe_prices, settings.new_learners != "refuse")
 
 
 def store_event(connection: psycopg.Connection[Any], state: SubscriptionState, terms: AccessTerms) -> str:
@@ -79,8 +80,51 @@ def _stored(row: DictRow) -> list[SubscriptionState]:
 def attach_customer(connection: psycopg.Connection[Any], customer_id: str, terms: AccessTerms) -> set[str]:
     """Set the owners of a customer's subscriptions, and give the learners the access that follows.
 
-    Returns the ids of the subscriptions that have an owner.
+    By NEW_LEARNERS, a learner who is not in users is added, if that gives them access. Returns the ids of the
+    subscriptions that have an owner.
     """
+    rows = _attach(connection, customer_id, terms)
+    unknown = sorted({str(row["named"]) for row in rows if row["named"] and not row["after"]})
+    if (
+        unknown
+        and terms.adds_learners
+        and statements.one(statements.run(connection, "learners/rights").fetchone())["own_users"]
+    ):
+        # Sorted, as in _attach.
+        for user_id in unknown:
+            _add_if_that_gives_access(connection, customer_id, user_id, terms)
+        rows = _attach(connection, customer_id, terms)
+    return {row["stripe_subscription_id"] for row in rows if row["after"]}
+
+
+def _add_if_that_gives_access(
+    connection: psycopg.Connection[Any], customer_id: str, user_id: str, terms: AccessTerms
+) -> None:
+    """Add a learner whom a subscription names, and take that back if the learner is not enrolled then.
+
+    So the rule of what gives access is asked, and not repeated.
+    """
+    with connection.transaction() as attempt:
+        statements.run(connection, "learners/add", user_id=user_id)
+        _attach(connection, customer_id, terms)
+        if not statements.one(statements.run(connection, "learners/missing", user_id=user_id).fetchone())["enrolled"]:
+            raise psycopg.Rollback(attempt)
+
+
+def lock_claimed_customers(connection: psycopg.Connection[Any], user_id: str) -> list[str]:
+    """Lock the customers of Stripe's with something that names a learner and is nobody's yet. Return their ids, sorted.
+
+    For who is going to add the learner, and to attach these customers then.
+    """
+    rows = statements.run(connection, "stripe/claimed", user_id=user_id).fetchall()
+    customers = [row["customer_id"] for row in rows]
+    for customer_id in customers:
+        statements.run(connection, "stripe/lock", customer_id=customer_id)
+    return customers
+
+
+def _attach(connection: psycopg.Connection[Any], customer_id: str, terms: AccessTerms) -> list[DictRow]:
+    """Set the owners of a customer's subscriptions, of those who are in users. Return the rows of stripe/attach.sql."""
     rows = statements.run(connection, "stripe/attach", customer_id=customer_id).fetchall()
     # Sorted: two transactions that lock the same learners do so in the same order, and cause no deadlock.
     learners = sorted({str(row[when]) for row in rows for when in ("before", "after") if row[when]})
@@ -93,7 +137,7 @@ def attach_customer(connection: psycopg.Connection[Any], customer_id: str, terms
             _store_items(connection, _array(learners))
         statements.run(connection, "stripe/release", customer_id=customer_id, user_ids=_array(learners))
         _copy_best(connection, _array(learners), terms)
-    return {row["stripe_subscription_id"] for row in rows if row["after"]}
+    return rows
 
 
 def store_checkout(connection: psycopg.Connection[Any], checkout: Checkout, terms: AccessTerms) -> str:
@@ -157,5 +201,5 @@ def _copy_best(connection: psycopg.Connection[Any], user_ids: str, terms: Access
 
 
 def _array(values: Iterable[str]) -> str:
-    # The values have no quotation mark and no backslash: settings.py and USER_ID refuse both.
+    # The values have no quotation mark and no backslash: settings.py refuses both, and the others are UUIDs.
     return "{" + ",".join(f'"{value}"' for value in values) + "}"

@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator
 from email.utils import parsedate_to_datetime
 from typing import Any
+from uuid import UUID
 
 import psycopg
 import stripe
@@ -19,10 +20,13 @@ def sync(
     connection: psycopg.Connection[Any],
     api_key: str,
     user_id_key: str,
+    namespace: UUID | None,
     terms: AccessTerms,
     api_base: str | None = None,
 ) -> Iterator[str]:
     """Fetch every subscription from Stripe and store its state; yield a line for each one that this changed.
+
+    `user_id_key` and `namespace` say how the metadata names a learner, as read_subscription takes them.
 
     Raises stripe.StripeError. Each subscription has a transaction of its own: what is stored before a failure stays.
     """
@@ -38,7 +42,7 @@ def sync(
             "data": {"object": subscription.to_dict()},
         }
         try:
-            state = read_subscription(event, user_id_key)
+            state = read_subscription(event, user_id_key, namespace)
         except (MalformedError, ValueError) as error:
             yield f"{subscription.id}: left alone, it has {error}"
             continue

@@ -22,6 +22,7 @@ from app.stripe.events import (
     text,
 )
 from app.stripe.mirror import access_terms, store_checkout, store_event
+from app.user_ids import MAX_CHARACTERS
 
 blueprint = Blueprint("stripe", __name__)
 
@@ -29,7 +30,9 @@ SIGNATURE_TOLERANCE_SECONDS = 300  # between the time in a signature and our clo
 MAX_EVENT_BYTES = 512 * 1024
 # The type of a thin event begins with this (https://docs.stripe.com/webhooks#thin-events). A thin event has no object.
 THIN_PREFIX = "v1."
+# Why an event names nobody: without AUTH_USER_ID_NAMESPACE, and with it.
 NOT_A_UUID = "the user id is not a UUID"
+UNUSABLE_USER_ID = f"the user id is not a text of 1 to {MAX_CHARACTERS} characters"
 
 
 @blueprint.post("/api/stripe/webhook")
@@ -80,17 +83,19 @@ def _read_event(payload: bytes, settings: Settings) -> Callable[[Connection], st
         told["reason"] = "a thin event: choose the payload style Snapshot for this endpoint at Stripe"
         raise MalformedError(told["reason"])
     terms = access_terms(settings)
+    namespace = settings.auth_user_id_namespace
+    names_nobody = UNUSABLE_USER_ID if namespace else NOT_A_UUID
     if kind in SUBSCRIPTION_EVENTS:
-        state = read_subscription(event, settings.stripe_user_id_metadata)
+        state = read_subscription(event, settings.stripe_user_id_metadata, namespace)
         if state.claimed_user_id is None and named_user_id(state.object, settings.stripe_user_id_metadata):
-            told["reason"] = NOT_A_UUID
+            told["reason"] = names_nobody
         return lambda connection: store_event(connection, state, terms)
     if kind == CHECKOUT_EVENT:
-        checkout = read_checkout(event)
+        checkout = read_checkout(event, namespace)
         if checkout is None:
             return None
         if checkout.claimed_user_id is None:
-            told["reason"] = NOT_A_UUID
+            told["reason"] = names_nobody
             return lambda _: "unattached"
         return lambda connection: store_checkout(connection, checkout, terms)
     return None

@@ -14,6 +14,7 @@ from app.checks import date_time
 from app.database import statements
 from app.sessions import bearer
 from app.settings import Settings
+from app.stripe.mirror import AccessTerms, attach_customer, lock_claimed_customers
 from app.tasks import TaskError
 
 Connection = psycopg.Connection[Any]
@@ -26,10 +27,16 @@ ACCESS_IN_WORDS = {
 }
 
 
-def add_user(connection: Connection, user_id: str, email: str | None, name: str | None) -> str:
-    """Add a learner. An e-mail address and a name are stored for a learner who is there already, too."""
+def add_user(connection: Connection, user_id: str, email: str | None, name: str | None, terms: AccessTerms) -> str:
+    """Add a learner, and give the learner what Stripe already keeps for them, by these terms.
+
+    An e-mail address and a name are stored for a learner who is there already, too.
+    """
     with connection.transaction():
-        added = statements.run(connection, "admin/add_user", user_id=user_id).fetchone()
+        customers = lock_claimed_customers(connection, user_id)
+        added = statements.run(connection, "learners/add", user_id=user_id).fetchone()
+        for customer_id in customers:
+            attach_customer(connection, customer_id, terms)
         if email or name:
             given = {"email": email or None, "name": name or None}
             try:
@@ -61,8 +68,12 @@ def free_until(text: str) -> str:
 
 
 def revoke_free(connection: Connection, user_id: str) -> bool:
-    """Take the free path from a learner. Return False if they were not on it."""
-    return statements.run(connection, "admin/revoke_free", user_id=user_id).fetchone() is not None
+    """End the free path of a learner. Return False if they were not on it: a row that has ended stands for that."""
+    try:
+        row = statements.one(statements.run(connection, "admin/revoke_free", user_id=user_id).fetchone())
+    except ForeignKeyViolation:
+        raise TaskError(f"there is no learner {user_id}; add them with: make add-user") from None
+    return bool(row["was_free"])
 
 
 def access(connection: Connection, user_id: str, prices: tuple[str, ...]) -> Iterator[str]:
@@ -78,6 +89,8 @@ def access(connection: Connection, user_id: str, prices: tuple[str, ...]) -> Ite
         yield f"subscription: {row['status']}, period ends {row['current_period_end'] or 'at no known time'}"
     if not row["has_enrollment"]:
         yield "free path: not enrolled"
+    elif not row["free_access"]:
+        yield f"free path: ended {row['expires_at']}"
     else:
         yield f"free path: enrolled, {'until ' + row['expires_at'] if row['expires_at'] else 'for ever'}"
     for subscription in subscriptions:

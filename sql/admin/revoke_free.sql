@@ -1,11 +1,21 @@
--- Takes the free path from a learner. The learner's completions stay.
+-- Ends the free path of a learner, now. The learner's completions stay. A learner who never had the free path gets a
+-- row that has ended, so that NEW_LEARNERS=add-free does not give it. A row that has ended already stays as it is.
 --
 -- Parameters:
 --   user_id  uuid  the learner
--- Returns: one row, none if the learner did not have it
---   user_id  uuid  the learner
--- Buffers: 10 light, 10 heavy
+-- Returns: one row
+--   was_free  boolean  the learner had the free path until now
+-- Buffers: 15 light, 15 heavy
 
-delete from enrollments
-where user_id = :'user_id'::uuid
-returning user_id;
+with before as (
+    select count(*) filter (where free_access) > 0 as was_free
+    from learner_access
+    where user_id = :'user_id'::uuid
+)
+
+insert into enrollments (user_id, expires_at)
+values (:'user_id'::uuid, now())
+on conflict (user_id) do update
+    -- least() ignores a null, which is a free path without an end.
+    set expires_at = least(enrollments.expires_at, excluded.expires_at)
+returning (select was_free from before) as was_free;

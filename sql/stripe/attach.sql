@@ -8,13 +8,15 @@
 --   stripe_subscription_id  text  the subscription
 --   before                  uuid  the owner before, null if there was none
 --   after                   uuid  the owner now, null if there is none
+--   named                   uuid  the learner who owns it as soon as they are in users, null if nothing names one
 -- Buffers: 5 light, 5 heavy
 
 with owned as (
     select
         subscription.stripe_subscription_id,
         subscription.user_id as before,
-        learner.id as after
+        learner.id as after,
+        coalesce(subscription.claimed_user_id, checkout.claimed_user_id, customer.claimed_user_id) as named
     from stripe_subscriptions as subscription
     left join stripe_customers as customer on subscription.customer_id = customer.customer_id
     left join lateral (
@@ -63,6 +65,7 @@ named as (
 select
     stripe_subscription_id,
     before,
-    after
+    after,
+    named
 from owned
 order by stripe_subscription_id;

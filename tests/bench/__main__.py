@@ -104,7 +104,7 @@ def _row(name: str, runs: list[Run], share: float) -> str:
 
 
 def _scenarios(open_: Server, limited: Server, prototype: Server) -> list[tuple[str, Server, str]]:
-    reads = ["summary", "module", "modules", "lessons", "outline", "next"]
+    reads = ["summary", "module", "modules", "lessons", "outline", "next", "access"]
     return [
         *((name, open_, name) for name in reads),
         ("summary, modules, outline, next in turn", open_, "dashboard"),

@@ -130,7 +130,7 @@ def explain(connection: psycopg.Connection[Any], name: str, learner: Learner, mo
             ' "expires" timestamptz)'
         )
     values = VALUES | learner._asdict() | {"claimed_user_id": learner.user_id, "user_ids": f"{{{learner.user_id}}}"}
-    if name.startswith("admin/add_user"):
+    if name == "learners/add":
         values["user_id"] = "00000000-0000-4000-8000-00000000feed"
     given = ", ".join("'" + str(values[parameter]).replace("'", "''") + "'" for parameter in statement.parameters)
     connection.execute(f"set plan_cache_mode = {mode}".encode())

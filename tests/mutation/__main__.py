@@ -50,6 +50,7 @@ COOKIES = [STATEMENTS, "tests/test_cookies.py", "-k", "database"]
 
 TESTS = {
     **dict.fromkeys(("summary", "module", "lessons", "modules", "outline", "next"), READS),
+    "access": [STATEMENTS, "tests/test_access.py", *ONE_PLAN],
     **dict.fromkeys(("mark", "unmark", "lesson"), WRITES),
     "lock": LOCK,
     **dict.fromkeys(("limits/hit", "limits/window"), LIMITS),
@@ -64,6 +65,8 @@ def tests_for(name: str) -> list[str]:
     """The tests that matter for a statement."""
     if name in TESTS:
         return TESTS[name]
+    if name.startswith("learners/") or name == "stripe/claimed":
+        return [STATEMENTS, "tests/test_new_learners.py", "-k", "not psql_gets and not one_moment"]
     if name.startswith("stripe/"):
         return STRIPE
     return CATALOG if name.startswith("admin/catalog_") else COMMANDS

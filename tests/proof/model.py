@@ -23,6 +23,11 @@ class Subscription(NamedTuple):
     current_period_end: datetime | None
 
 
+def timestamp(instant: datetime) -> str:
+    """An instant as an answer shows it."""
+    return instant.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
 @dataclass
 class Catalog:
     modules: dict[str, Module] = field(default_factory=dict)
@@ -46,11 +51,14 @@ class Learner:
     # Contract §2
 
     def access(self) -> str | None:
-        now = datetime.now(UTC)
+        return "full" if self.is_full() else "free" if self.is_free() else None
+
+    def is_full(self) -> bool:
         status, end = self.subscription or ("none", None)
-        if status in ("active", "trialing") and end is not None and end > now:
-            return "full"
-        return "free" if self.enrolled and (self.expires_at is None or self.expires_at > now) else None
+        return status in ("active", "trialing") and end is not None and end > datetime.now(UTC)
+
+    def is_free(self) -> bool:
+        return self.enrolled and (self.expires_at is None or self.expires_at > datetime.now(UTC))
 
     def is_accessible(self, lesson: str) -> bool:
         row = self.catalog.lessons[lesson]
@@ -82,9 +90,7 @@ class Learner:
         return self.counts(accessible) | {"lockedCount": sum(bool(self.keeping_locked(one)) for one in accessible)}
 
     def shown(self, lesson: str) -> str | None:
-        if lesson not in self.completed:
-            return None
-        return self.completed[lesson].astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        return timestamp(self.completed[lesson]) if lesson in self.completed else None
 
     def module_ids(self) -> list[str]:
         """The modules with a lesson that the learner may take, in order."""
@@ -95,10 +101,19 @@ class Learner:
 
     def read(self, path: str) -> dict[str, Any]:
         """What a GET below /api/progress/ answers."""
+        if path == "access":
+            return self.told_access()  # also to learners who are not enrolled
         if self.access() is None:
             return {"code": "not_enrolled"}
         name, _, module = path.partition("/")
         return self.module(module) if module else getattr(self, name)()
+
+    def told_access(self) -> dict[str, Any]:
+        full, free = self.is_full(), self.is_free()
+        until = (
+            self.subscription.current_period_end if full and self.subscription else self.expires_at if free else None
+        )
+        return {"full": full, "free": free, "courses": [], "until": until and timestamp(until)}
 
     def summary(self) -> dict[str, Any]:
         return self.counts(self.accessible())

@@ -246,7 +246,7 @@ class World(RuleBasedStateMachine):
     def every_answer_is_the_models(self):
         modules = [f"modules/{module}" for module in MODULES]
         (other,) = set(LEARNERS) - {self.acting}
-        paths = ["summary", "lessons", "modules", "outline", "next", *modules]
+        paths = ["summary", "lessons", "modules", "outline", "next", "access", *modules]
         # Of the other learner, the answer that has everything in it.
         for user_id, path in [(self.acting, path) for path in paths] + [(other, "outline")]:
             answer = seen(self.api.get(f"/api/progress/{path}", headers=HEADERS[user_id]))

@@ -46,7 +46,7 @@ def instant(db: psycopg.Connection, query: str = "select clock_timestamp()") -> 
 # Expiry
 
 # The statements that tell whether the learner is enrolled.
-STATEMENTS = ("summary", "module", "lessons", "modules", "outline", "next", "mark", "unmark")
+STATEMENTS = ("summary", "module", "lessons", "modules", "outline", "next", "access", "mark", "unmark")
 
 
 def found(connection: psycopg.Connection) -> dict[str, str | bool | None]:

@@ -1,0 +1,43 @@
+-- What a learner may do: which access the learner has now, and when that access ends. It answers for everybody: also
+-- for a learner without access, and for one without a row in users.
+--
+-- The view has the rule of access. The two tables only say when the access that the view names ends.
+--
+-- Parameters:
+--   user_id  uuid  the learner
+-- Returns: one row
+--   enrolled  boolean  the learner has access of any kind
+--   answer    json     full, free, courses, until: when full access ends or, without it, free access; null: it has no
+--                      end, or there is none
+-- Buffers: 10 light, 10 heavy
+
+with access as (
+    select
+        count(*) > 0 as enrolled,
+        coalesce(bool_or(learner_access.full_access), false) as full_access,
+        coalesce(bool_or(learner_access.free_access), false) as free_access,
+        max(
+            case
+                when learner_access.full_access then subscriptions.current_period_end
+                else enrollments.expires_at
+            end
+        ) as ends_at
+    from learner_access
+    left join subscriptions on learner_access.user_id = subscriptions.user_id
+    left join enrollments on learner_access.user_id = enrollments.user_id
+    where learner_access.user_id = :'user_id'::uuid
+)
+
+select
+    enrolled,
+    json_build_object(
+        'full', full_access,
+        'free', free_access,
+        'courses', json_build_array(),
+        -- An end after the year 9999 counts as none, as infinity does: the year of an answer's time has four digits.
+        'until', case
+            when ends_at < '10000-01-01T00:00:00Z'::timestamptz
+                then to_char(ends_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')
+        end
+    ) as answer
+from access;
