@@ -5,12 +5,12 @@ LOCK = --upgrade --universal --python-version 3.11 --generate-hashes --no-header
 
 # A variable on the command line of make reaches a task through the environment, unchanged: neither make nor a shell
 # interprets its value. A variable that was in the environment before, such as a login shell's USER, does not reach it.
-$(foreach name,USER FILE DRY_RUN CONFIRM EMAIL NAME UNTIL HOURS SIZE URL SECONDS,\
+$(foreach name,USER ROLE FILE DRY_RUN CONFIRM EMAIL NAME UNTIL HOURS SIZE URL SECONDS,\
 	$(if $(filter command,$(origin $(name))),\
 		$(eval override export $(name) := $$(value $(name))),\
 		$(eval unexport $(name))))
 
-.PHONY: help install install-dev install-system run test test-deep test-system mutate audit scale-data explain bench lint format migrate rollback migration-status migrate-unlock load-catalog \
+.PHONY: help install install-dev install-system run test test-deep test-system mutate audit scale-data explain bench lint format migrate rollback migration-status migrate-unlock grants load-catalog \
 	learner-id add-user grant-free revoke-free access stripe-sync stripe-event token lock
 
 
@@ -75,6 +75,9 @@ migration-status: install  ## list the migrations, applied and pending
 
 migrate-unlock: install  ## remove the lock of a migration run that was killed
 	@$(RUN) app.cli migrate-unlock
+
+grants: install  ## give ROLE=... the rights of the service, as deploy/grants.sql does
+	@$(RUN) app.cli grants
 
 load-catalog: install  ## make the catalog equal to FILE=...; DRY_RUN=1 shows the changes and makes none
 	@$(RUN) app.cli load-catalog

@@ -42,6 +42,9 @@ worker_class = "gthread"
 keepalive = 75
 # A session cookie in three chunks is longer than the default of 8190 bytes.
 limit_request_field_size = 65536
+# Trust no proxy with SCRIPT_NAME, which would cut the beginning off a path: most proxies pass a client's header of this
+# name on, and /api/progress/metrics would become /metrics.
+forwarder_headers = ""
 # No socket for gunicorn's own control program beside the service.
 control_socket_disable = True
 

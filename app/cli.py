@@ -17,7 +17,7 @@ from psycopg.rows import dict_row
 from app import settings
 from app.database.connection import read_write
 from app.stripe.mirror import AccessTerms
-from app.tasks import TaskError, catalog, learners, migrations
+from app.tasks import TaskError, catalog, grants, learners, migrations
 from app.user_ids import MAX_CHARACTERS, learner_id
 
 T = TypeVar("T")
@@ -160,6 +160,22 @@ def migrate_unlock() -> None:
     """Remove the lock of a migration run that was killed."""
     migrations.unlock(_database_url())
     click.echo("the migrations' lock is removed")
+
+
+@cli.command("grants")
+@click.option("--role", envvar="ROLE", default="", help="the role that the service runs as")
+def grant_rights(role: str) -> None:
+    """Give the service's role its rights and settings, as deploy/grants.sql does; create the role if there is none."""
+    if not role:
+        raise click.ClickException("ROLE is not given; say which role the service runs as: --role=progress")
+    with _connect() as connection:
+        # Such as `no privileges were granted`, which is a warning to PostgreSQL and not an error.
+        connection.add_notice_handler(
+            lambda notice: click.echo(f"{notice.severity}:  {notice.message_primary}", err=True)
+        )
+        for line in grants.grant(connection, role):
+            click.echo(line, err=True)
+    click.echo(f"granted: {role} has the rights and settings of deploy/grants.sql")
 
 
 @cli.command()

@@ -5,7 +5,7 @@ import re
 import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from ipaddress import ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import urlsplit
@@ -27,6 +27,7 @@ from app.user_ids import UUID_TEXT
 T = TypeVar("T")
 
 PublicKey = RSAPublicKey | EllipticCurvePublicKey | Ed25519PublicKey
+Network = IPv4Network | IPv6Network
 
 GRACE = "1 hour"
 USER_ID_METADATA = "userId"
@@ -94,7 +95,7 @@ class Settings:
     port: int
     web_concurrency: int
     web_threads: int
-    forwarded_allow_ips: str
+    forwarded_allow_ips: tuple[Network, ...]
 
 
 def from_environ(environ: Mapping[str, str] = os.environ) -> Settings:
@@ -302,16 +303,20 @@ def _host(text: str) -> str:
     return text
 
 
-def _networks(text: str) -> str:
-    for network in text.split(","):
+def _networks(text: str) -> tuple[Network, ...]:
+    networks: list[Network] = []
+    for part in map(str.strip, text.split(",")):
         try:
-            if network.strip() != "*":
-                ip_network(network.strip())
+            networks += map(ip_network, ("0.0.0.0/0", "::/0") if part == "*" else (part,))
         except ValueError:
-            raise ValueError(
-                f"{network.strip()!r} is not an address, a network or '*'; e.g. 127.0.0.1,10.0.0.0/8"
-            ) from None
-    return text
+            raise ValueError(f"{part!r} is not an address, a network or '*'; e.g. 127.0.0.1,10.0.0.0/8") from None
+    # An IPv6 socket (HOST=::) accepts IPv4 too. There the peer 10.0.0.1 is ::ffff:10.0.0.1 (RFC 4291, 2.5.5.2).
+    mapped = [
+        ip_network(f"::ffff:{network.network_address}/{96 + network.prefixlen}")
+        for network in networks
+        if network.version == 4
+    ]
+    return (*networks, *mapped)
 
 
 def _seconds(text: str) -> float:

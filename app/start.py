@@ -59,7 +59,7 @@ def main() -> None:
         "bind": f"{host}:{settings.port}",
         "workers": settings.web_concurrency,
         "threads": settings.web_threads,
-        "forwarded_allow_ips": settings.forwarded_allow_ips,
+        "forwarded_allow_ips": ",".join(map(str, settings.forwarded_allow_ips)),
         # Its debug lines have the paths of requests, in which anything may be.
         "loglevel": "info" if settings.log_level == "debug" else settings.log_level,
         # What is running when the service is told to stop is answered; DATABASE_TIMEOUT bounds it.

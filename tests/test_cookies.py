@@ -555,7 +555,7 @@ def test_a_write_by_cookie_passes_from_the_same_origin_alone(cookie_api, world, 
         assert api.open(GET, method=reading, headers=cookie() | fetch).status_code == 200
 
 
-@pytest.mark.parametrize("host", ["www.example.org:443", "www.example.org:port", "", None])
+@pytest.mark.parametrize("host", ["www.example.org:443", "www.example.org:port", "[::1", "[x]", "a]", "", None])
 def test_an_origin_is_no_ones_own_where_the_host_is_another_or_none(cookie_app, cookie_api, world, host):
     request = EnvironBuilder(WRITE, method="POST", headers=cookie()).get_environ()
     del request["HTTP_HOST"]

@@ -3,6 +3,7 @@
 import dataclasses
 import subprocess
 import sys
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -48,6 +49,10 @@ def verified_with(settings):
     return [key.algorithm for key in settings.auth_jwt_keys]
 
 
+def networks(*names):
+    return tuple(map(ip_network, names))
+
+
 def test_what_is_not_set_has_the_contracts_default():
     settings = from_environ(BASE)
     values = {field.name: getattr(settings, field.name) for field in dataclasses.fields(settings)}
@@ -79,7 +84,7 @@ def test_what_is_not_set_has_the_contracts_default():
         "port": 8000,
         "web_concurrency": cpus.usable(),
         "web_threads": 4,
-        "forwarded_allow_ips": "127.0.0.1",
+        "forwarded_allow_ips": networks("127.0.0.1", "::ffff:127.0.0.1"),
     }
 
 
@@ -145,8 +150,8 @@ def test_an_empty_value_is_as_none(empty):
         ("WEB_CONCURRENCY", "1000", 1000),
         ("WEB_THREADS", "1", 1),
         ("WEB_THREADS", "1000", 1000),
-        ("FORWARDED_ALLOW_IPS", "*", "*"),
-        ("FORWARDED_ALLOW_IPS", "10.0.0.0/8, ::1, *", "10.0.0.0/8, ::1, *"),
+        ("FORWARDED_ALLOW_IPS", "*", networks("0.0.0.0/0", "::/0", "::ffff:0:0/96")),
+        ("FORWARDED_ALLOW_IPS", "10.0.0.0/8, fd00::/8", networks("10.0.0.0/8", "fd00::/8", "::ffff:10.0.0.0/104")),
     ],
 )
 def test_a_setting_is_read(name, text, value):

@@ -1,5 +1,7 @@
 """Which pages may call: the cross-site check of writes by cookie, and CORS for allowed origins (contract §5)."""
 
+from collections.abc import Iterator
+from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 from flask import Flask, Response, request
@@ -36,14 +38,37 @@ def _is_own(origin: str) -> bool:
         return False
     if not parts.hostname:  # null, for one
         return False
+    # The proxy in front may speak TLS where we do not, so that the scheme says nothing; a port that goes without saying
+    # is the origin's.
     default = {"http": 80, "https": 443}.get(parts.scheme)
-    own = urlsplit(f"//{request.headers.get('Host', '')}")
+    return (parts.hostname, port or default) in (_address(host, default) for host in _own_hosts())
+
+
+def _own_hosts() -> Iterator[str]:
+    yield request.headers.get("Host", "")
+    if _is_from_trusted_proxy():
+        # Each proxy of a chain appends the host that it was asked for. The browser asked the first proxy.
+        yield request.headers.get("X-Forwarded-Host", "").partition(",")[0].strip()
+
+
+def _is_from_trusted_proxy() -> bool:
+    """Whether FORWARDED_ALLOW_IPS names the peer. gunicorn applies that setting to other headers only."""
+    if request.remote_addr == "":  # a unix socket: the rights of its file say who may connect
+        return True
     try:
-        # The proxy in front may speak TLS where we do not, so that the scheme says nothing; a port that goes without
-        # saying is the origin's.
-        return (parts.hostname, port or default) == (own.hostname, own.port or default)
+        peer = ip_address(str(request.remote_addr))
     except ValueError:
         return False
+    return any(peer in network for network in current_service().settings.forwarded_allow_ips)
+
+
+def _address(host: str, default_port: int | None) -> tuple[str | None, int | None]:
+    """Return the name and the port of a Host header; (None, None) for text that is none, such as `[::1`."""
+    try:
+        parts = urlsplit(f"//{host}")
+        return parts.hostname, parts.port or default_port
+    except ValueError:
+        return None, None
 
 
 def init_app(app: Flask) -> None:

@@ -117,7 +117,10 @@ PYTHON = {
         *("-k", "not gunicorn and not origin and (token or not test_cli)"),
     ],
     "app/sessions/cookies.py": ["tests/test_cookies.py", "-k", "not gunicorn and not origin"],
-    "app/sessions/origins.py": ["tests/test_cookies.py", "-k", "origin or cors or cross_site or nobodys_own"],
+    "app/sessions/origins.py": [
+        *("tests/test_cookies.py", "tests/test_proxies.py"),
+        *("-k", "(origin or cors or cross_site or nobodys_own) and not gunicorn"),
+    ],
     "app/sessions/tags.py": ["tests/test_learner_tag.py"],
     "app/keys/jwks.py": ["tests/test_jwks.py"],
     "app/settings.py": [

@@ -190,6 +190,15 @@ def test_a_session_in_three_chunks_passes(nginx, gunicorn, world):
     assert (foreign[0], foreign[2]["code"]) == (403, "cross_site_request")
 
 
+def test_the_forwarded_host_of_a_client_is_replaced(nginx, gunicorn, world):
+    site = nginx(gunicorn(WEB_CONCURRENCY="1", AUTH_SECRET=SECRET))
+    forged = cookie() | {"Origin": "https://evil.example", "X-Forwarded-Host": "evil.example"}
+    status, _, document = site.call("POST", lesson_path(2), forged)
+    assert (status, document["code"]) == (403, "cross_site_request")
+    own = cookie() | {"Origin": f"https://www.example.org:{site.port}", "X-Forwarded-Host": "evil.example"}
+    assert site.call("POST", lesson_path(2), own)[0] == 200
+
+
 def test_what_the_service_answers_comes_as_it_was(nginx, gunicorn, world):
     site = nginx(gunicorn(WEB_CONCURRENCY="1"))
     headers = bearer() | {"Idempotency-Key": "a", "X-Request-Id": "mine"}
