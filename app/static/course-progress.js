@@ -1,21 +1,18 @@
-// <course-progress>: how far a learner is, what to go on with, what is locked and why, and every module's checklist.
-//
-//   modules="id id …"                    only these modules are listed; the overall numbers stay those of all
-//   lesson-href="/lessons/{lessonId}"    titles become links
-//
-// and, as <lesson-progress> has them too: api, lang, token, labels, refresh(), reset(), slots signed-out and no-access.
+// <course-progress>: how far a learner is, the lesson to continue with, what is locked and why, and a checklist for each
+// module. docs/front-end.md lists its attributes, properties, methods, events and slots.
 import { bar, h, icon, ring, set, sheet, write } from "./dom.js";
 import { onRepeat, ProgressElement } from "./element.js";
-import { counts } from "./store.js";
+import { counts, isFinished } from "./store.js";
 
-// As many locked lessons are named on top; and with more modules than that, a module has one line less.
-const NAMED = 2;
-const MANY = 40;
+// The card of locked lessons names this many of them.
+const NAMED_LOCKED_LESSONS = 2;
+// With more modules than this, each module is a line shorter.
+const MAX_ROOMY_MODULES = 40;
 const PLACEHOLDERS = 12;
 
 const STYLES = sheet(`
   .top { display: grid; grid-template-columns: minmax(19rem, 1fr) 1.2fr 1.5fr; gap: 0.75rem; }
-  /* Their heights do not depend on what is in them: a tick must not move what is about to be clicked. */
+  /* The heights do not depend on the content: a tick must not move what the learner is about to click. */
   .card {
     block-size: 9.5rem; padding: 0.75rem 1rem; border: 1px solid var(--border); border-radius: var(--radius);
     background: var(--surface); min-inline-size: 0;
@@ -44,7 +41,11 @@ const STYLES = sheet(`
     color: var(--muted); font-size: 0.875rem; overflow: hidden; text-overflow: ellipsis; white-space: nowrap;
     min-block-size: 1.4em;
   }
-  .continue .button { margin-block-start: auto; align-self: flex-start; }
+  /* The site's offer takes the place of the button, and the sentence above it may take that of the module's name. */
+  .action { display: grid; justify-items: start; margin-block-start: auto; }
+  .offers .button { position: absolute; }
+  .offers .next { font-size: 0.9375rem; -webkit-line-clamp: 3; }
+  .offers .of { display: none; }
   .locks li {
     margin-block-start: 0.375rem; font-size: 0.875rem; overflow-wrap: anywhere; display: -webkit-box;
     -webkit-box-orient: vertical; -webkit-line-clamp: 2; overflow: hidden;
@@ -76,7 +77,7 @@ const STYLES = sheet(`
   .module:hover { background: color-mix(in srgb, var(--accent) 8%, transparent); }
   .module.here { box-shadow: inset 0 0 0 1.5px var(--accent); background: var(--surface); }
   .module.expanded, .panel { background: var(--surface); box-shadow: inset 0 0 0 1px var(--border); }
-  /* An item of its own, below the row of its module: the module stays where it was clicked, with all of its row. */
+  /* The panel is an item of its own below the row of its module, so that the clicked module does not move. */
   .panel { grid-column: 1 / -1; padding: 0.5rem 0.75rem 0.75rem; border-radius: 0.5rem; }
   .panel .title { font-weight: 600; overflow-wrap: anywhere; }
   .open {
@@ -158,11 +159,14 @@ const STYLES = sheet(`
     .ring { inline-size: 4rem; block-size: 4rem; }
     .percent { font-size: 1rem; }
     .continue { display: grid; grid-template-columns: minmax(0, 1fr) auto; column-gap: 0.75rem; align-items: center; }
+    .action { grid-column: 2; grid-row: 1 / 3; margin: 0; align-items: center; }
     .continue .button {
-      grid-column: 2; grid-row: 1 / 3; margin: 0; align-self: center; padding-inline: 0.625rem;
-      inline-size: min-content; font-size: 0.875rem; line-height: 1.2; text-align: center;
+      padding-inline: 0.625rem; inline-size: min-content; font-size: 0.875rem; line-height: 1.2; text-align: center;
     }
     .continue .of { grid-column: 1 / -1; }
+    /* The sentence and the offer take as much room as the title, the button and the module's name. */
+    .offers .next { grid-column: 1 / -1; block-size: auto; min-block-size: 4.325rem; }
+    .offers .action { grid-row: 1; }
     .locks li:nth-child(n + 2) { display: none; }
     .map { display: flex; }
     .modules-head { margin-block: 0.5rem 0.375rem; }
@@ -176,8 +180,10 @@ const STYLES = sheet(`
 `);
 
 export class CourseProgress extends ProgressElement {
-  static observedAttributes = [...super.observedAttributes, "modules", "lesson-href"];
+  static properties = [...super.properties, "href"];
+  static observedAttributes = [...super.observedAttributes, "lesson-href", "modules", ...this.properties];
 
+  #href = null;
   #board;
   #overall = {
     ring: h("div", { class: "ring", part: "ring", role: "progressbar", "aria-valuemin": 0, "aria-valuemax": 100 }),
@@ -201,14 +207,16 @@ export class CourseProgress extends ProgressElement {
   #head = { title: h("p", { class: "title" }), sum: h("p", { class: "sum" }) };
   #map = h("div", { class: "map", part: "map", "aria-hidden": "true" });
   #list = h("ul", { class: "modules", part: "modules" });
+  #offer = h("slot", { name: "offer", hidden: true });
   #nextId = null;
-  // By id, for as long as the catalog is the same: nodes that stay keep the focus.
+  // The nodes of each module, by id. They are kept while the catalog is the same, so that the focus is kept too.
   #built = "";
   #modules = new Map();
 
   constructor() {
     super(STYLES);
     const { ring: circle, percent, ...words } = this.#overall;
+    const { eyebrow, title, of, button } = this.#continue;
     circle.append(ring(), percent);
     this.#locks.eyebrow.append(icon("lock"), " ", h("span"));
     this.#board = h(
@@ -218,39 +226,57 @@ export class CourseProgress extends ProgressElement {
         "div",
         { class: "top" },
         h("div", { class: "card overall", part: "overall" }, circle, h("div", {}, ...Object.values(words))),
-        h("div", { class: "card continue", part: "continue" }, ...Object.values(this.#continue)),
+        h(
+          "div",
+          { class: "card continue", part: "continue" },
+          eyebrow,
+          title,
+          of,
+          h("div", { class: "action" }, button, this.#offer),
+        ),
         h("div", { class: "card locks", part: "locked" }, this.#locks.eyebrow, this.#locks.list),
       ),
       h("div", { class: "modules-head" }, this.#head.title, this.#head.sum),
       this.#map,
       this.#list,
     );
-    this.#continue.button.addEventListener("keydown", onRepeat);
+    button.addEventListener("keydown", onRepeat);
     this.shadowRoot.prepend(this.#board);
   }
 
-  _tellsSuccess() {
+  /** A function that returns the address of a lesson's page, or null for no link. It comes before `lesson-href`. */
+  set href(href) {
+    this.#href = href;
+    this._update();
+  }
+
+  get href() {
+    return this.#href;
+  }
+
+  _showsSuccess() {
     return true;
   }
 
   _render() {
     const shown = this._isShown();
-    const { status, overall, next } = this._store.view;
+    const { status, next } = this._store.view;
     const loading = status === "loading";
     set(this.#board, "hidden", !shown);
     this.#board.classList.toggle("loading", loading);
     set(this.#board, "aria-busy", loading && "true");
-    // Rendered while it is hidden, too, so that nothing of one who signed out is left in it.
+    // Render also while it is hidden, so that nothing of a learner who signed out is left in it.
     set(this.#board, "aria-label", this._label(loading ? "loading" : "dashboard"));
     const modules = this.#chosen();
-    this.#board.classList.toggle("many", modules.length > MANY);
-    this.#renderOverall(overall, loading);
+    this.#board.classList.toggle("many", modules.length > MAX_ROOMY_MODULES);
+    this.#renderOverall(loading);
     this.#renderNext(next);
     this.#renderLocks(modules.flatMap(({ lessons }) => lessons).filter(({ state }) => state === "locked"));
     write(this.#head.title, this._label("modules"));
-    const sum = (name) => modules.reduce((total, module) => total + module[name], 0);
-    const all = counts(sum("completedCount"), sum("totalCount"));
-    write(this.#head.sum, `${this._percent(all.percent)} · ${this._counts(all)}`);
+    const shownCounts = modules.map((module) => this._shownCounts(module, module.lessons));
+    const sum = (name) => shownCounts.reduce((total, module) => total + module[name], 0);
+    const listed = counts(sum("completedCount"), sum("totalCount"));
+    write(this.#head.sum, `${this._percent(listed.percent)} · ${this._counts(listed)}`);
     if (loading) this.#renderPlaceholders();
     else this.#renderModules(modules, next);
   }
@@ -261,26 +287,30 @@ export class CourseProgress extends ProgressElement {
     return chosen ? modules.filter(({ moduleId }) => chosen.includes(moduleId)) : modules;
   }
 
-  #renderOverall(overall, loading) {
+  #renderOverall(loading) {
     const { ring, percent, eyebrow, counts, locked } = this.#overall;
+    const { lockedCount } = this._store.view.overall;
+    const overall = this._overall();
     this._bar(ring, this._label("overall"), overall);
     write(percent, loading ? "" : this._percent(overall.percent));
     write(eyebrow, this._label("overall"));
     write(counts, this._counts(overall));
-    write(locked, this._label("lockedCount", { count: overall.lockedCount }));
-    locked.style.visibility = overall.lockedCount ? "" : "hidden";
+    write(locked, this._label("lockedCount", { count: lockedCount }));
+    locked.style.visibility = lockedCount ? "" : "hidden";
   }
 
   #renderNext(next) {
     const { eyebrow, title, of, button } = this.#continue;
-    const { overall, lessons } = this._store.view;
+    const { lessons } = this._store.view;
     this.#nextId = next?.lessonId ?? null;
-    // Not gone, so that nothing moves; nor is the focus lost that is on it.
+    // Invisible and not removed: so nothing moves, and a button with the focus keeps it.
     button.style.visibility = next ? "" : "hidden";
+    const offers = !next && this.#hasOnlyFreeAccess();
+    title.parentElement.classList.toggle("offers", offers);
+    set(this.#offer, "hidden", !offers);
     write(eyebrow, this._label("continueWith"));
     if (!next) {
-      const done = overall.totalCount > 0 && overall.completedCount === overall.totalCount && !overall.lockedCount;
-      this.#title(title, null, this._label(done ? "allCompleted" : "nothingOpen"));
+      this.#title(title, null, this.#nothingLeft(offers));
       write(of, "");
       set(of, "title", null);
       set(button, "aria-label", null);
@@ -297,21 +327,49 @@ export class CourseProgress extends ProgressElement {
     set(button, "aria-label", `${this._label("mark")}: ${next.title}`);
   }
 
+  // Full access, or a course that the learner bought, would open more than the free lessons.
+  #hasOnlyFreeAccess() {
+    const { access } = this._store.view;
+    return Boolean(access?.free && !access.full && !access.courses.length);
+  }
+
+  // What to say if there is no lesson to continue with.
+  #nothingLeft(hasOnlyFreeAccess) {
+    const { overall } = this._store.view;
+    const { completedCount, totalCount } = overall;
+    if (hasOnlyFreeAccess && totalCount) return this._label("freeCompleted", { completedCount, count: totalCount });
+    return this._label(isCompleted(overall) ? "allCompleted" : "nothingOpen");
+  }
+
   // A title, and a link if the page said where lessons are.
   #title(node, lessonId, text) {
-    const href = lessonId && this.#href(lessonId);
+    const href = lessonId && this.#hrefOf(lessonId);
     if (Boolean(href) !== (node.firstElementChild?.localName === "a")) {
-      node.replaceChildren(href ? h("a", { part: "link" }) : "");
+      node.replaceChildren(href ? h("a", { part: "link", onclick: (event) => this.#navigate(event) }) : "");
     }
-    if (href) set(node.firstElementChild, "href", href);
+    if (href) {
+      set(node.firstElementChild, "href", href);
+      node.firstElementChild.dataset.lessonId = lessonId;
+    }
     write(href ? node.firstElementChild : node, text);
   }
 
-  #href(lessonId) {
-    const template = this.getAttribute("lesson-href");
-    if (!template) return null;
-    const { href, protocol } = new URL(template.replaceAll("{lessonId}", lessonId), document.baseURI);
-    return ["http:", "https:"].includes(protocol) ? href : null; // a script is no place
+  #hrefOf(lessonId) {
+    const lesson = this._store.view.lessons.get(lessonId);
+    const href = this.#href
+      ? this.#href(lesson)
+      : this.getAttribute("lesson-href")?.replaceAll("{lessonId}", lessonId);
+    if (!href || !URL.canParse(href, document.baseURI)) return null;
+    // A link must not run a script (javascript:).
+    return ["http:", "https:"].includes(new URL(href, document.baseURI).protocol) ? href : null;
+  }
+
+  // Let the site's router take a click. A click with one of these keys opens a tab or a window, or saves the page.
+  #navigate(event) {
+    if (event.ctrlKey || event.metaKey || event.shiftKey || event.altKey) return;
+    const { lessonId } = event.currentTarget.dataset;
+    const detail = { lessonId, href: event.currentTarget.getAttribute("href") };
+    if (!this._dispatch("progress-navigate", detail, { cancelable: true })) event.preventDefault();
   }
 
   #renderLocks(locked) {
@@ -320,7 +378,7 @@ export class CourseProgress extends ProgressElement {
     eyebrow.firstElementChild.style.display = count ? "" : "none";
     write(eyebrow.lastElementChild, count ? this._label("lockedCount", { count }) : this._label("nothingLocked"));
     const lines = nearest(locked)
-      .slice(0, NAMED)
+      .slice(0, NAMED_LOCKED_LESSONS)
       .map(({ lessonId, title, prerequisites }) => ({
         key: [lessonId, ...prerequisites].join(),
         text: this._label("after", {
@@ -336,7 +394,7 @@ export class CourseProgress extends ProgressElement {
 
   #renderPlaceholders() {
     const count = this.getAttribute("modules")?.match(/\S+/g)?.length ?? PLACEHOLDERS;
-    this.#board.classList.toggle("many", count > MANY);
+    this.#board.classList.toggle("many", count > MAX_ROOMY_MODULES);
     if (this.#built === `loading ${count}`) return;
     this.#built = `loading ${count}`;
     this.#modules.clear();
@@ -375,14 +433,14 @@ export class CourseProgress extends ProgressElement {
       words: h("span", { class: "unseen" }),
       bar: bar(),
       why: h("p", { class: "why" }),
-      // A line has no room for a long name; here it is whole.
+      // The line of a module cuts a long name off. The panel shows all of it.
       title: h("p", { class: "title", "aria-hidden": "true" }),
       lessons: h("ul", { class: "lessons", part: "lessons", id: `lessons-${moduleId}` }),
       cell: h("i", { onclick: () => this.#reveal(moduleId) }),
       rows: null,
     };
     const toggle = (event) => {
-      if (event.detail > 1) return; // of a double click, which may have been meant for something else
+      if (event.detail > 1) return; // the second click of a double click would close the module again
       built.isExpanded = !built.isExpanded;
       this._render();
     };
@@ -401,16 +459,16 @@ export class CourseProgress extends ProgressElement {
 
   #renderModule(module, built, next) {
     const { item, open, name, number, words, bar, why, panel, cell, isExpanded } = built;
-    const { title, completedCount, totalCount, lockedCount } = module;
-    const closed = totalCount === 0;
-    const finished = totalCount > 0 && completedCount === totalCount && !lockedCount;
+    const { title, lockedCount } = module;
+    const counts = this._shownCounts(module, module.lessons);
+    const closed = module.totalCount === 0;
     for (const node of [item, cell]) {
       node.classList.toggle("closed", closed);
       node.classList.toggle("here", next?.module.moduleId === module.moduleId);
     }
     item.classList.toggle("expanded", isExpanded);
-    const numbers = closed ? String(lockedCount) : `${completedCount}/${totalCount}`;
-    const state = closed ? "lock" : finished ? "check" : lockedCount ? "partly" : "";
+    const numbers = closed ? String(lockedCount) : `${counts.completedCount}/${counts.totalCount}`;
+    const state = closed ? "lock" : isCompleted(module) ? "check" : lockedCount ? "partly" : "";
     if (number.dataset.state !== state) {
       number.dataset.state = state;
       number.replaceChildren(...(state === "lock" || state === "check" ? [icon(state), " "] : []), h("span"));
@@ -421,9 +479,9 @@ export class CourseProgress extends ProgressElement {
     set(open, "title", title);
     set(open, "aria-expanded", String(isExpanded));
     const locked = lockedCount ? [this._label("lockedCount", { count: lockedCount })] : [];
-    write(words, [this._counts(module), ...locked].join(", "));
-    this._bar(bar, this._label("module", { module: title }), module);
-    cell.style.setProperty("--value", module.percent);
+    write(words, [this._counts(counts), ...locked].join(", "));
+    this._bar(bar, this._label("module", { module: title }), counts);
+    cell.style.setProperty("--value", counts.percent);
     set(cell, "title", title);
     const [first] = nearest(module.lessons.filter(({ state }) => state === "locked"));
     let reason = first ? this._label("lockedCount", { count: lockedCount }) : "";
@@ -462,12 +520,12 @@ export class CourseProgress extends ProgressElement {
     const attributes = { type: "button", class: "toggle", part: "toggle", role: "checkbox", onclick: onToggle };
     const toggle = h("button", { ...attributes, "aria-labelledby": name.id, "aria-describedby": why.id }, box);
     toggle.addEventListener("keydown", onRepeat);
-    // The title ticks too, unless it is a link.
+    // A click on the title is a tick too, unless the title is a link.
     name.addEventListener("click", (event) => event.target === name && onToggle(event));
     return { item: h("li", { class: "lesson" }, toggle, name, why), toggle, box, name, why };
   }
 
-  // What stands below a title; the lessons that a locked one needs lead there.
+  // The line below a title. Of a locked lesson it names the lessons to complete first, as buttons that show them.
   #renderWhy(node, state, completedAt, prerequisites) {
     const key = JSON.stringify([state, completedAt, prerequisites, this._label("locked"), this._label("completedOn")]);
     if (node.dataset.key === key) return;
@@ -490,10 +548,10 @@ export class CourseProgress extends ProgressElement {
     }
   }
 
-  /** Open a module, and bring it, or a lesson of it, into view and under the focus. */
+  /** Open a module. Scroll to it, or to one of its lessons, and give that the focus. */
   #reveal(moduleId, lessonId) {
     const built = this.#modules.get(moduleId);
-    if (!built) return; // not among those that are listed
+    if (!built) return; // the attribute `modules` does not list it
     built.isExpanded = true;
     this._render();
     const target = lessonId ? built.rows.get(lessonId).toggle : built.open;
@@ -503,7 +561,12 @@ export class CourseProgress extends ProgressElement {
   }
 }
 
-// Locked lessons, those first that the fewest lessons stand before.
+// Everything is completed, and nothing is locked.
+function isCompleted(counts) {
+  return counts.totalCount > 0 && isFinished(counts) && !counts.lockedCount;
+}
+
+// Locked lessons. Those that need the fewest other lessons come first.
 function nearest(locked) {
   return locked.toSorted((a, b) => a.prerequisites.length - b.prerequisites.length);
 }

@@ -1,8 +1,8 @@
-// Nodes without HTML text: whatever a title holds stays text, and a page's policy may forbid all else (Trusted Types).
+// Makes nodes without HTML text. So a title always stays text, and a page may require Trusted Types.
 
 const SVG = "http://www.w3.org/2000/svg";
 
-/** Make an element with attributes, of which `text`, `class` and on… are what they say, and children. */
+/** Make an element with attributes and children. `text` is its text, and on… is a listener. */
 export function h(name, attributes = {}, ...children) {
   const node = document.createElement(name);
   for (const [key, value] of Object.entries(attributes)) {
@@ -14,13 +14,16 @@ export function h(name, attributes = {}, ...children) {
   return node;
 }
 
-/** Set an attribute where it differs, so that nothing is announced or laid out anew; null and false remove it. */
+/**
+ * Set an attribute if it has another value. An equal value would be announced or laid out again. null, undefined and false
+ * remove the attribute.
+ */
 export function set(node, name, value) {
   if (value === null || value === undefined || value === false) node.removeAttribute(name);
   else if (node.getAttribute(name) !== String(value)) node.setAttribute(name, value === true ? "" : value);
 }
 
-/** Set a node's text where it differs. */
+/** Set the text of a node if it has another text. */
 export function write(node, text) {
   if (node.textContent !== text) node.textContent = text;
 }
@@ -33,7 +36,7 @@ const ICONS = {
   close: "M6 6l12 12M18 6L6 18",
 };
 
-/** An icon that says nothing to a screen reader: the words beside it do. */
+/** Make an icon. Screen readers skip it, because the words beside it say the same. */
 export function icon(name) {
   const svg = document.createElementNS(SVG, "svg");
   set(svg, "viewBox", "0 0 24 24");
@@ -45,13 +48,13 @@ export function icon(name) {
   return svg;
 }
 
-/** A bar that is a progressbar; the element's _bar() makes it show counts. */
+/** Make a progressbar. The element's _bar() makes it show counts. */
 export function bar() {
   const range = { role: "progressbar", "aria-valuemin": 0, "aria-valuemax": 100 };
   return h("div", { class: "bar", part: "bar", ...range }, h("i"));
 }
 
-/** The ring: its arc is as long as the style's --value, in percent. */
+/** Make the ring. The style's --value is the length of its arc, in percent. */
 export function ring() {
   const svg = document.createElementNS(SVG, "svg");
   set(svg, "viewBox", "0 0 100 100");
@@ -65,7 +68,7 @@ export function ring() {
   return svg;
 }
 
-/** A style sheet to adopt: unlike a <style> element, a strict policy has nothing against it. */
+/** Make a style sheet to adopt. A strict Content-Security-Policy forbids <style> elements, and allows this. */
 export function sheet(text) {
   const made = new CSSStyleSheet();
   made.replaceSync(text);

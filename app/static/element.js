@@ -1,10 +1,10 @@
-// What the two elements have in common: their store, their labels, what a toggle does, and how they say what happened.
+// What both elements have in common: the store, the labels, toggles, events, and the words that tell what happened.
 import { h, icon, set, sheet, write } from "./dom.js";
 import { complete, fill } from "./labels.js";
-import { DEFAULT_API, storeOf } from "./store.js";
+import { counts, storeOf } from "./store.js";
 
-// Milliseconds that the notice of a success stays, unless it is pointed at or has the focus.
-const NOTICE = 8000;
+// The notice of a success stays this long, and longer while the pointer or the focus is on it.
+const NOTICE_MS = 8000;
 const CAN_BE_RETRIED = ["offline", "unreachable", "unavailable", "internal_error"];
 
 const STYLES = sheet(`
@@ -85,29 +85,36 @@ const STYLES = sheet(`
 `);
 
 export class ProgressElement extends HTMLElement {
-  static observedAttributes = ["api", "lang"];
+  // These are properties. An attribute of the same name has no effect, and the console says so.
+  static properties = ["token", "labels"];
+  static observedAttributes = ["api", "count", "lang", ...this.properties];
+  // See progress-ui.js: a second copy of the script gives its callers the stores of the first copy.
+  static storeOf = storeOf;
 
   #token;
   #labels = complete();
   #unsubscribe = null;
   #notice;
   #live = h("p", { class: "unseen", role: "status" });
-  #timer = null;
-  #said = null;
-  #saying = null;
+  #noticeTimer = null;
+  #announceTimer = null;
+  #lastStatus = null;
+  #undoAction;
+  #focusBefore;
 
   constructor(styles) {
     super();
     this.attachShadow({ mode: "open" }).adoptedStyleSheets = [STYLES, styles];
     this.#notice = {
-      text: h("p", { "aria-hidden": "true" }), // what is said to a screen reader is not said again each second
+      // Hidden from screen readers: the live region has the same words, and it does not repeat the countdown.
+      text: h("p", { "aria-hidden": "true" }),
       undo: h("button", { type: "button", onclick: (event) => this.#undo(event) }),
       dismiss: h("button", { type: "button", onclick: () => this.#dismiss() }, icon("close")),
     };
     const { text, undo, dismiss } = this.#notice;
     this.#notice.box = h("div", { class: "notice", part: "notice", hidden: true }, text, undo, dismiss);
     this.#notice.box.addEventListener("keydown", (event) => event.key === "Escape" && this.#dismiss());
-    // What there is instead of progress: a sentence, the page's own words to it, and another try.
+    // Shown instead of progress: a sentence, the page's own element for this case, and a button to try again.
     this._instead = {
       text: h("p"),
       retry: h("button", {
@@ -129,8 +136,9 @@ export class ProgressElement extends HTMLElement {
   }
 
   connectedCallback() {
-    // Set before these files were there, they are the element's own and hide the ones below.
-    for (const name of ["token", "labels"]) {
+    // A page may set a property before the script has run. The value is then an own property of the element, which hides
+    // the setter. Hand it to the setter.
+    for (const name of this.constructor.properties) {
       if (Object.hasOwn(this, name)) {
         const value = this[name];
         delete this[name];
@@ -143,17 +151,24 @@ export class ProgressElement extends HTMLElement {
   disconnectedCallback() {
     this.#unsubscribe?.();
     this.#unsubscribe = null;
-    this.#forget();
+    this.#clearMessages();
   }
 
-  attributeChangedCallback(name) {
-    if (!this.#unsubscribe) return;
-    if (name === "api") this.#connect();
-    else this._render();
+  attributeChangedCallback(name, _, value) {
+    if (this.constructor.properties.includes(name)) {
+      if (value === null) return;
+      const why = name === "token" ? " Everybody who sees the page's HTML can read the attribute." : "";
+      console.warn(`<${this.localName}>: the attribute "${name}" has no effect. Set the property .${name}.${why}`);
+      return;
+    }
+    if (name === "api" && this.#unsubscribe) this.#connect();
+    else this._update();
   }
 
-  /** A signed token, or a function that returns one or a promise of one, for pages without the cookie. Write-only. */
+  /** A signed token, or a function that returns a token or a promise of one, for pages without the cookie. Write-only. */
   set token(token) {
+    // An element without a token must not take away the token that another element of the page has given the store.
+    if (token === this.#token) return;
     this.#token = token;
     if (this.#unsubscribe) this._store.token = token;
   }
@@ -161,29 +176,34 @@ export class ProgressElement extends HTMLElement {
   /** Words instead of the English ones: see labels.js. */
   set labels(labels) {
     this.#labels = complete(labels);
-    if (this.#unsubscribe) this._render();
+    this._update();
   }
 
   get labels() {
     return this.#labels;
   }
 
-  /** Ask the service what changed; a page whose learner has just bought access calls it. */
+  /** Ask the service what has changed, for instance after the learner bought access. */
   refresh() {
     return this._store.refresh();
   }
 
-  /** Forget everything and ask anew; a page where somebody else signed in calls it. */
+  /** Forget everything and ask again, because somebody else signed in. */
   reset() {
     this._store.reset();
   }
 
   #connect() {
     this.#unsubscribe?.();
-    this._store = storeOf(this.getAttribute("api") ?? DEFAULT_API);
+    this._store = storeOf(this.getAttribute("api") ?? undefined);
     if (this.#token !== undefined) this._store.token = this.#token;
     this.#unsubscribe = this._store.subscribe(() => this._render());
     this._render();
+  }
+
+  /** Render again, unless the element is not on a page yet. Then it renders when it is. */
+  _update() {
+    if (this.#unsubscribe) this._render();
   }
 
   get #language() {
@@ -191,12 +211,27 @@ export class ProgressElement extends HTMLElement {
     try {
       return Intl.getCanonicalLocales(tag || "en")[0];
     } catch {
-      return "en"; // not a language
+      return "en"; // the attribute is not a language tag
     }
   }
 
   _label(name, values = {}) {
     return fill(this.#labels[name], values, this.#language);
+  }
+
+  /**
+   * The counts to show, of a module or of everything, with its lessons. The service does not count locked lessons. With
+   * count="all" they count as still to do, so that a mark never lowers the percent.
+   */
+  _shownCounts(given, lessons) {
+    if (this.getAttribute("count") !== "all") return given;
+    return counts(lessons.filter(({ state }) => state === "completed").length, lessons.length);
+  }
+
+  /** The counts to show of everything that the learner may take. */
+  _overall() {
+    const { overall, lessons } = this._store.view;
+    return this._shownCounts(overall, [...lessons.values()]);
   }
 
   _counts({ completedCount, totalCount }) {
@@ -211,11 +246,12 @@ export class ProgressElement extends HTMLElement {
     return new Intl.DateTimeFormat(this.#language, { dateStyle: "medium" }).format(new Date(timestamp));
   }
 
-  /** The titles of lessons, as a list in the page's language; what is not among the learner's lessons has none. */
+  /** The titles of lessons, as a list in the page's language. */
   _titles(lessonIds) {
     return this._join(lessonIds.map((id) => this._title(id)));
   }
 
+  /** The title of a lesson. A lesson that the learner may not see has no title here, but a label. */
   _title(lessonId) {
     const title = this._store.view.lessons.get(lessonId)?.title;
     return title === undefined ? this.#labels.elsewhere : this._label("quoted", { title });
@@ -233,7 +269,7 @@ export class ProgressElement extends HTMLElement {
     set(node, "aria-valuetext", `${this._percent(counts.percent)}, ${this._counts(counts)}`);
   }
 
-  /** Show why there is no progress to show, or that there is; returns whether there is, or may soon be. */
+  /** If there is no progress to show, show why. Returns whether there is progress, or may be soon. */
   _isShown() {
     const { status } = this._store.view;
     const shown = ["loading", "ready"].includes(status);
@@ -245,18 +281,18 @@ export class ProgressElement extends HTMLElement {
     if (!shown) {
       write(text, this._label(status in this.#labels ? status : "internal_error"));
       write(retry, this._label("retry"));
-      // Why something was not saved comes first, and says the same.
-      if (this.#said !== status && this.#notice.box.hidden) this._say(text.textContent);
+      // A notice that is open says why a change was not saved, which is the same reason.
+      if (this.#lastStatus !== status && this.#notice.box.hidden) this._announce(text.textContent);
     }
-    // What was told was another session's. What is told now, while the next one's is loading, stays.
-    if (status === "loading" && this.#said !== status) this.#forget();
-    this.#said = status;
+    // Messages of the last session go. A message that comes while the next session loads stays.
+    if (status === "loading" && this.#lastStatus !== status) this.#clearMessages();
+    this.#lastStatus = status;
     write(this.#notice.undo, this._label("undo"));
     set(this.#notice.dismiss, "aria-label", this._label("dismiss"));
     return shown;
   }
 
-  /** What a click on a lesson's toggle does. The second click of a double one, and a key held down, do nothing. */
+  /** Return the click handler of a lesson's toggle. It ignores the second click of a double click. */
   _onToggle(lesson) {
     return (event) => {
       if (event.detail > 1) return;
@@ -272,27 +308,33 @@ export class ProgressElement extends HTMLElement {
     }
     const completed = state !== "completed";
     const outcome = await this._store.want(lessonId, completed);
-    if (!this.#unsubscribe) return; // what became of it, the next element to appear shows
+    // An element that has left the page still tells its own listeners.
+    if (outcome.answer) this._dispatch("progress-change", outcome.answer);
+    if (!this.#unsubscribe) return;
     if (outcome.code) this.#fail(title, outcome);
     else if (outcome.opened) this.#succeed(lessonId, title, completed, outcome.opened.length);
   }
 
-  /** Whether a success is told to the eye too, with a way back. */
-  _tellsSuccess() {
+  /** Dispatch an event that the page hears on this element and on each element around it. Returns false if cancelled. */
+  _dispatch(name, detail, options) {
+    return this.dispatchEvent(new CustomEvent(name, { detail, bubbles: true, composed: true, ...options }));
+  }
+
+  /** Whether a notice shows each success, with a button to undo it. Screen readers hear it in any case. */
+  _showsSuccess() {
     return false;
   }
 
   #succeed(lessonId, title, completed, opened) {
     const told = [this._label(completed ? "marked" : "unmarked", { lesson: title })];
     if (opened) told.push(this._label("opened", { count: opened }));
-    const { lessons, overall } = this._store.view;
-    const module = lessons.get(lessonId)?.module;
+    const module = this._store.view.lessons.get(lessonId)?.module;
     const percents = {
-      overallPercent: this._percent(overall.percent),
-      modulePercent: this._percent(module?.percent ?? 0),
+      overallPercent: this._percent(this._overall().percent),
+      modulePercent: this._percent(module ? this._shownCounts(module, module.lessons).percent : 0),
     };
-    this._say([...told, module && this._label("now", { module: module.title, ...percents })].join(" "));
-    if (!this._tellsSuccess()) {
+    this._announce([...told, module && this._label("now", { module: module.title, ...percents })].join(" "));
+    if (!this._showsSuccess()) {
       this.#hide();
       return;
     }
@@ -302,82 +344,78 @@ export class ProgressElement extends HTMLElement {
       this._onToggle(() => lessonId),
     );
     const hide = () => {
-      if (this.#notice.box.matches(":hover, :focus-within")) this.#timer = setTimeout(hide, NOTICE);
+      if (this.#notice.box.matches(":hover, :focus-within")) this.#noticeTimer = setTimeout(hide, NOTICE_MS);
       else this.#hide();
     };
-    this.#timer = setTimeout(hide, NOTICE);
+    this.#noticeTimer = setTimeout(hide, NOTICE_MS);
   }
 
   #fail(title, { code, seconds = 0, prerequisites = [] }) {
     const why = this.#labels.why[code] ?? this.#labels.why.internal_error;
     const text = (seconds) => {
-      // Without the lesson, which the other learner may know nothing of.
+      // Without the lesson's title: the learner who has signed in meanwhile may not know the lesson.
       if (code === "other_learner") return this._label("otherLearner");
       const values = { seconds, prerequisites: this._titles(prerequisites) };
       return this._label("notSaved", { lesson: title, reason: fill(why, values, this.#language) });
     };
     this.#show(text(seconds), true);
-    this._say(text(seconds));
+    this._announce(text(seconds));
     if (!seconds) return;
     const until = performance.now() + seconds * 1000;
-    this.#timer = setInterval(() => {
+    this.#noticeTimer = setInterval(() => {
       const left = Math.ceil((until - performance.now()) / 1000);
       if (left > 0) {
         write(this.#notice.text, text(left));
         return;
       }
-      clearInterval(this.#timer);
+      clearInterval(this.#noticeTimer);
       this.#show(this._label("goOn"), false);
-      this._say(this._label("goOn"));
+      this._announce(this._label("goOn"));
     }, 200);
   }
 
   #show(text, failed, undo) {
-    clearInterval(this.#timer);
+    clearInterval(this.#noticeTimer);
     const { box, text: paragraph } = this.#notice;
     write(paragraph, text);
     box.classList.toggle("failed", failed);
     set(this.#notice.undo, "hidden", !undo);
-    this.#undone = undo;
-    this.#before = this.shadowRoot.activeElement ?? this.#before;
+    this.#undoAction = undo;
+    this.#focusBefore = this.shadowRoot.activeElement ?? this.#focusBefore;
     set(box, "hidden", false);
   }
 
-  #undone;
-  #before;
-
   #undo(event) {
-    this.#undone(event);
+    this.#undoAction(event);
     this.#dismiss();
   }
 
   #dismiss() {
-    // The focus goes back to where the notice came from, not to the top of the page.
-    if (this.#before?.isConnected) this.#before.focus();
+    // Give the focus back to the button that caused the notice. Otherwise it would go to the top of the page.
+    if (this.#focusBefore?.isConnected) this.#focusBefore.focus();
     this.#hide();
   }
 
   #hide() {
-    clearInterval(this.#timer);
+    clearInterval(this.#noticeTimer);
     set(this.#notice.box, "hidden", true);
   }
 
-  // Take back everything that was told.
-  #forget() {
+  #clearMessages() {
     this.#hide();
     write(this.#notice.text, "");
-    this._say("");
+    this._announce("");
   }
 
-  _say(text) {
-    // Emptied first: the same words twice are said twice.
+  _announce(text) {
+    // Empty the live region first. Otherwise a screen reader would not repeat the same words.
     write(this.#live, "");
-    clearTimeout(this.#saying);
-    this.#saying = setTimeout(() => write(this.#live, text), 50);
+    clearTimeout(this.#announceTimer);
+    this.#announceTimer = setTimeout(() => write(this.#live, text), 50);
   }
 }
 
-/** For the keydown of a toggle: a key that is held down is one press. */
+/** The keydown handler of a toggle: a key that is held down counts once. */
 export function onRepeat(event) {
   if (event.repeat && [" ", "Enter"].includes(event.key)) event.preventDefault();
 }

@@ -1,5 +1,5 @@
-// Every word that the components say. An element's `labels` property replaces any of them; where a number decides, with
-// the plural forms of the page's language (`one`, `few`, `other`, …), or with one text for all.
+// Every word that the components say. An element's `labels` property replaces any of them. Where the words depend on a
+// number, the value is one text, or the plural forms of the page's language (`one`, `few`, `other`, …).
 
 export const ENGLISH = {
   dashboard: "Your progress",
@@ -9,6 +9,10 @@ export const ENGLISH = {
   continueWith: "Continue with",
   opens: { one: "Opens {count} lesson", other: "Opens {count} lessons" },
   allCompleted: "You have completed everything.",
+  freeCompleted: {
+    one: "{completedCount} of {count} free lesson completed; full access opens the rest.",
+    other: "{completedCount} of {count} free lessons completed; full access opens the rest.",
+  },
   nothingOpen: "Nothing more is open to you.",
   lockedCount: { one: "{count} lesson is locked", other: "{count} lessons are locked" },
   nothingLocked: "Nothing is locked",
@@ -62,12 +66,12 @@ export const ENGLISH = {
   goOn: "You can go on now.",
 };
 
-/** The labels of an element: those that it was given, and English for the rest. */
+/** Return the labels of an element: those that the page gave it, and English for the rest. */
 export function complete(given) {
   return { ...ENGLISH, ...given, why: { ...ENGLISH.why, ...given?.why } };
 }
 
-/** Fill the {names} of a text; of several plural forms, the one for values.count in a language. */
+/** Replace the {names} in a text. Of plural forms, the language's form for `values.count` is used. */
 export function fill(text, values, language) {
   const form =
     typeof text === "string" ? text : (text[new Intl.PluralRules(language).select(values.count)] ?? text.other);

@@ -1,4 +1,5 @@
-// <lesson-progress lesson-id="…">: a lesson's header, with what became of it, a button, and how far module and all are.
+// <lesson-progress lesson-id="…">: the header of a lesson's page, with the state of the lesson, a button to mark it, and the
+// progress of its module and of everything.
 import { bar, h, icon, set, sheet, write } from "./dom.js";
 import { onRepeat, ProgressElement } from "./element.js";
 
@@ -73,9 +74,8 @@ export class LessonProgress extends ProgressElement {
     set(this.#header, "hidden", !shown);
     this.#header.classList.toggle("loading", loading);
     set(this.#header, "aria-busy", loading && "true");
-    // Rendered while it is hidden, too, so that nothing of one who signed out is left in it.
-    const { lessons, overall } = this._store.view;
-    const lesson = lessons.get(this.#lessonId);
+    // Render also while it is hidden, so that nothing of a learner who signed out is left in it.
+    const lesson = this._store.view.lessons.get(this.#lessonId);
     const state = lesson?.state ?? (loading ? "available" : "locked");
     for (const known of ["completed", "available", "locked"]) this.#header.classList.toggle(known, state === known);
     set(
@@ -95,10 +95,11 @@ export class LessonProgress extends ProgressElement {
     set(this.#button, "aria-label", lesson && `${action}: ${lesson.title}`);
     set(this.#button, "aria-disabled", state === "locked" && "true");
     this.#button.style.visibility = loading || lesson ? "" : "hidden";
-    const module = lesson?.module ?? { title: "", percent: 0, completedCount: 0, totalCount: 0 };
+    const module = lesson?.module ?? { title: "", percent: 0, completedCount: 0, totalCount: 0, lessons: [] };
     this.#module.box.style.visibility = loading || lesson ? "" : "hidden";
-    this.#renderMeter(this.#module, module.title, this._label("module", { module: module.title }), module);
-    this.#renderMeter(this.#overall, this._label("overall"), this._label("overall"), overall);
+    const moduleCounts = this._shownCounts(module, module.lessons);
+    this.#renderMeter(this.#module, module.title, this._label("module", { module: module.title }), moduleCounts);
+    this.#renderMeter(this.#overall, this._label("overall"), this._label("overall"), this._overall());
   }
 
   #sentence(lesson, loading) {

@@ -1,0 +1,6 @@
+// What the types of every version of React allow and refuse.
+export const lesson = <lesson-progress lesson-id="x" lang="de" />;
+// @ts-expect-error: which lesson?
+export const nothing = <lesson-progress />;
+// @ts-expect-error: there is no such way to count
+export const some = <course-progress count="some" />;
