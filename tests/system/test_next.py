@@ -252,6 +252,16 @@ def test_the_button_of_the_typed_client_marks_the_lesson_and_goes_on(site, page)
     expect(page.get_by_text("That was quick. Wait a moment, then try again.")).to_be_visible()
 
 
+def test_behind_the_rewrites_a_write_from_the_sites_own_page_passes_and_from_another_page_it_does_not(site, page):
+    """Next.js gives the service a `Host` of its own. Older browsers send `Origin` and no `Sec-Fetch-Site`."""
+    enter(page, site, "edsger@example.org", "Sign up")
+    summary(page, "0 of 2")
+    url = lesson_url(site, "Values").replace("/lessons/", "/api/progress/lessons/")
+    answers = [page.request.post(url, headers={"Origin": origin}) for origin in (site.url, "https://www.example.com")]
+    assert [answer.status for answer in answers] == [200, 403]
+    assert answers[1].json()["code"] == "cross_site_request"
+
+
 def test_who_buys_may_take_the_paid_lessons(site, page):
     enter(page, site, "barbara@example.org", "Sign up")
     summary(page, "0 of 2")
