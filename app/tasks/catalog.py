@@ -14,7 +14,7 @@ from psycopg import Connection
 
 from app import checks
 from app.database import statements
-from app.tasks import TaskError
+from app.tasks import TaskError, quoted
 
 MAX_FILE_BYTES = 32 * 2**20
 MAX_TITLE_CHARACTERS = 500
@@ -278,7 +278,7 @@ def _check_circles(catalog: Catalog, outside: Outside) -> None:
         except CycleError as error:
             # graphlib lists a prerequisite before the lesson that needs it.
             circle = error.args[1][::-1]
-            names = [f"{_quoted(titles[id])} ({id})" for id in circle]
+            names = [f"{quoted(titles[id])} ({id})" for id in circle]
             more = len(names) - MAX_LINES
             if more > 0:
                 names = [*names[: MAX_LINES - 1], f"… {more} more …", names[-1]]
@@ -385,10 +385,10 @@ def _report(
         if rows:
             completions = sum(row["completions"] for row in rows)
             yield f"{what}: {len(rows)} {kind}s with {completions} completions, all kept"
-            yield from _first(f"  {_quoted(row['title'])}: {row['completions']} completions" for row in rows)
+            yield from _first(f"  {quoted(row['title'])}: {row['completions']} completions" for row in rows)
     if kept:
         yield f"warning: {len(kept)} free lessons stay locked for good for learners on the free path"
-        yield from _first(f"  {_quoted(lesson['title'])} needs {_quoted(need['title'])}" for lesson, need in kept)
+        yield from _first(f"  {quoted(lesson['title'])} needs {quoted(need['title'])}" for lesson, need in kept)
 
 
 def _first(lines: Iterator[str]) -> Iterator[str]:
@@ -396,10 +396,6 @@ def _first(lines: Iterator[str]) -> Iterator[str]:
     yield from every[:MAX_LINES]
     if len(every) > MAX_LINES:
         yield f"  and {len(every) - MAX_LINES} more"
-
-
-def _quoted(title: str) -> str:
-    return json.dumps(title, ensure_ascii=False)  # a title with a line break stays on one line
 
 
 def _short(value: Any) -> str:
