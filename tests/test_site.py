@@ -210,7 +210,7 @@ def test_a_sites_own_users_are_the_learners(site, make_api, users):
     )
 
 
-TRIGGER = block("sql", "create trigger")
+TRIGGER = block("sql", "create trigger copy_user")
 # Prisma's, with ids of its three usual kinds.
 PRISMA = 'create table "User" (id {} primary key, email text, name text)'
 INSERT = 'insert into "User" (id, email) values (%(id)s, %(email)s)'
@@ -308,6 +308,73 @@ def test_a_site_whose_ids_are_no_uuids_gives_each_user_one_beside(site, make_api
     assert api.get("/api/progress/summary", headers=headers).status_code == 200
     site.site.execute(DELETE, {"id": ids[1]})
     assert len(site.learners()) == 1
+
+
+PURCHASES = "create table purchases (id serial primary key, user_id uuid, course_id uuid, refunded_at timestamptz)"
+COURSE, OTHER_COURSE = uuid4(0xC0), uuid4(0xC1)
+
+
+@pytest.fixture
+def shop(site: Site) -> Site:
+    """A site that sells two courses: Ada bought the first before it had this service. Bob has got the first as a gift."""
+    site.site.execute(f"{PURCHASES}; grant select, trigger on purchases to progress_owner")
+    site.site.execute("insert into purchases (user_id, course_id) values (%s, %s)", [ADA, COURSE])
+    migrate(site)
+    for user_id in (ADA, BOB):
+        assert run(site.owner_url, "add-user", USER=user_id)[0] == 0
+    for number, course in enumerate((COURSE, OTHER_COURSE)):
+        site.owner.execute("insert into courses (id, title, position) values (%s, '', %s)", [course, number])
+    site.owner.execute("insert into course_enrollments (user_id, course_id) values (%s, %s)", [BOB, COURSE])
+    return site
+
+
+def given(site: Site) -> list[tuple[str, str, str]]:
+    return site.owner.execute(
+        "select user_id::text, course_id::text, source from course_enrollments order by source, user_id"
+    ).fetchall()
+
+
+GIFT = (BOB, COURSE, "")
+BOUGHT_BEFORE = block("sql", "where purchases.refunded_at is null")
+
+
+def test_a_trigger_on_the_sites_purchases_gives_courses_and_ends_them(shop):
+    shop.as_owner(block("sql", "create trigger copy_purchase"))
+    warned: list[str | None] = []
+    shop.site.add_notice_handler(lambda notice: warned.append(notice.message_primary))
+    for _ in range(2):
+        shop.as_owner(BOUGHT_BEFORE)
+        assert given(shop) == [GIFT, (ADA, COURSE, "purchase 1")]
+    buy = "insert into purchases (user_id, course_id) values (%s, %s)"
+    shop.site.execute(buy, [BOB, COURSE])
+    shop.site.execute(buy, [ADA, COURSE])
+    assert given(shop)[1:] == [(ADA, COURSE, "purchase 1"), (BOB, COURSE, "purchase 2"), (ADA, COURSE, "purchase 3")]
+    # A refund ends its own purchase alone; so does a deletion. A purchase may be changed to another course.
+    shop.site.execute("update purchases set refunded_at = now() where id in (1, 2)")
+    shop.site.execute("update purchases set course_id = %s where id = 3", [OTHER_COURSE])
+    assert given(shop) == [GIFT, (ADA, OTHER_COURSE, "purchase 3")]
+    shop.site.execute("delete from purchases where id = 3")
+    assert given(shop) == [GIFT]
+    # Of a course or a learner that the service does not know, the sale goes on.
+    for user_id, course in ((ADA, uuid4(0xC2)), (uuid4(0xEE), COURSE)):
+        shop.site.execute(buy, [user_id, course])
+    assert len(warned) == 2
+    shop.owner.execute("insert into courses (id, title, position) values (%s, '', 2)", [uuid4(0xC2)])
+    shop.as_owner(BOUGHT_BEFORE)
+    assert given(shop) == [GIFT, (ADA, uuid4(0xC2), "purchase 4")]
+
+
+def test_a_sites_own_payment_gives_a_course_and_its_refund_ends_it(shop):
+    bought, refunded = (
+        re.sub(r"\$([12])", r"%s", query).replace("$3", "%s")
+        for query in (sql_of(block("js", "purchase.courseId")), sql_of(block("js", "after a refund")))
+    )
+    for _ in range(2):
+        shop.owner.execute(bought, [BOB, COURSE, "7"])
+    assert given(shop) == [GIFT, (BOB, COURSE, "purchase 7")]
+    for _ in range(2):
+        shop.owner.execute(refunded, [BOB, "7"])
+    assert given(shop) == [GIFT]
 
 
 def test_a_site_with_another_database_copies_its_users_and_adds_and_deletes_one(site, new_database, make_api):
