@@ -43,5 +43,5 @@ def add_learner() -> bool:
         for customer_id in customers:
             attach_customer(connection, customer_id, terms)
 
-    service.pool.transact("new learner", add)
+    service.pool.transact("learners", add)
     return True
