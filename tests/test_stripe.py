@@ -1510,7 +1510,7 @@ def test_access_tells_what_stripe_says_of_every_subscription(api, learner, db, d
     assert told(database_url) == [
         "full access: every published lesson",
         f"subscription: active, period ends {end}",
-        "free path: not enrolled",
+        "enrollment: none",
         f"Stripe said last, at {stamp(T0)}: {NEW} is past_due, period ends {end}",
         f"Stripe said last, at {stamp(T0)}: sub_third is trialing, period ends at no known time",
         f"Stripe said last, at {stamp(T0 - DAY)}: {OLD} is active, period ends {end}",
@@ -1537,7 +1537,7 @@ def test_access_tells_which_prices_a_subscription_is_for_where_they_matter(make_
     assert told(database_url, STRIPE_PRICES="price_9, prod_8") == [
         "no access: not enrolled",
         "subscription: none",
-        "free path: not enrolled",
+        "enrollment: none",
         f"Stripe said last, at {stamp(T0)}: {NEW} is active, period ends {stamp(T0)}, for price_1, price_2, prod_1",
         f"Stripe said last, at {stamp(T0 - DAY)}: {OLD} is active, period ends at no known time, for no price",
         "access is given by: price_9, prod_8 (STRIPE_PRICES)",
