@@ -173,8 +173,8 @@ def apply_terms(connection: psycopg.Connection[Any], terms: AccessTerms) -> None
     while terms.prices and _store_items(connection, None):
         pass
     with connection.transaction():
-        statements.run(connection, "stripe/judge_lock")
-        row = statements.one(statements.run(connection, "stripe/judge").fetchone())
+        statements.run(connection, "stripe/apply_terms_lock")
+        row = statements.one(statements.run(connection, "stripe/apply_terms_learners").fetchone())
         _copy_best(connection, row["user_ids"], terms)
 
 

@@ -3,7 +3,7 @@
 --
 -- A subscription counts if `prices` lists the price or product of one of its items, or if `prices` is empty. If no
 -- subscription of a learner counts, the copy is deleted; a row that was written by hand stays. Run it under lock.sql,
--- or under stripe/judge_lock.sql.
+-- or under stripe/apply_terms_lock.sql.
 --
 -- Parameters:
 --   prices    text[]   Stripe's ids of the prices and products that give access; empty: every subscription does
