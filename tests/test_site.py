@@ -9,6 +9,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from psycopg.conninfo import conninfo_to_dict
 
 from app.database import readiness
 from app.demo.postgres import bindir
@@ -24,7 +25,7 @@ ADDRESS = "ada@example.org"
 
 
 def sql_of(javascript: str) -> str:
-    query = re.search(r'\.query\("(.*?)"', javascript)
+    query = re.search(r'\.query\(\s*"(.*?)"', javascript)
     assert query
     return query[1]
 
@@ -54,10 +55,8 @@ def site(new_database: Callable[[], str]) -> Iterator[Site]:
         for role in ("site_owner", "progress_owner"):
             if not superuser.execute("select from pg_roles where rolname = %s", [role]).rowcount:
                 superuser.execute(f"create role {role} login")
-        name = re.search(r"test_\d+", url)
-        assert name
         superuser.execute("grant create on schema public to site_owner")
-        superuser.execute(f"grant create on database {name[0]} to progress_owner")
+        superuser.execute(f"grant create on database {conninfo_to_dict(url)['dbname']} to progress_owner")
     made = Site(url)
     yield made
     made.site.close()
@@ -316,7 +315,7 @@ COURSE, OTHER_COURSE = uuid4(0xC0), uuid4(0xC1)
 
 @pytest.fixture
 def shop(site: Site) -> Site:
-    """A site that sells two courses: Ada bought the first before it had this service. Bob has got the first as a gift."""
+    """A site that sells two courses. Ada bought the first before the site had this service; Bob has it as a gift."""
     site.site.execute(f"{PURCHASES}; grant select, trigger on purchases to progress_owner")
     site.site.execute("insert into purchases (user_id, course_id) values (%s, %s)", [ADA, COURSE])
     migrate(site)
@@ -380,7 +379,7 @@ def test_a_sites_own_payment_gives_a_course_and_its_refund_ends_it(shop):
 def test_a_site_with_another_database_copies_its_users_and_adds_and_deletes_one(site, new_database, make_api):
     migrate(site)
     elsewhere = new_database()
-    insert, delete = (sql_of(block("js", start)) for start in ("insert into", "delete from"))
+    insert, delete = (sql_of(block("js", f"{verb} progress.users")) for verb in ("insert into", "delete from"))
     with closing(psycopg.connect(elsewhere, autocommit=True)) as other:
         other.execute("create table users (id uuid primary key, email text)")
         other.execute("insert into users values (%s, %s), (%s, %s)", [ADA, ADDRESS, BOB, ADDRESS])

@@ -387,7 +387,7 @@ def _report(
             yield f"{what}: {len(rows)} {kind}s with {completions} completions, all kept"
             yield from _first(f"  {quoted(row['title'])}: {row['completions']} completions" for row in rows)
     if kept:
-        yield f"warning: {len(kept)} free lessons stay locked for good for learners on the free path"
+        yield f"warning: {len(kept)} free lessons stay locked for good for learners with free access alone"
         yield from _first(f"  {quoted(lesson['title'])} needs {quoted(need['title'])}" for lesson, need in kept)
 
 
