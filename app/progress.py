@@ -96,14 +96,16 @@ def _write(name: str, lesson_id: str, **parameters: str | None) -> Response:
         ("lesson", {**learner, "lesson_id": lesson_id}),
     )
     lock, write, lesson = current_service().pool.transaction(*calls)
-    if not one(write)["enrolled"] and add_learner():
+    enrolled = one(write)["enrolled"]
+    # Another call, or the site, may have added the learner after lock.sql ran. Then nothing was locked, and the counts
+    # may be wrong. A second write of the same lesson changes no completion.
+    if (enrolled and lock is None) or (not enrolled and add_learner()):
         lock, write, lesson = current_service().pool.transaction(*calls)
     outcome = one(write)
     if not outcome["enrolled"]:
         raise Problem("not_enrolled")
     if lock is None:
-        # Row level security hides the learner's row, or the row was added after lock.sql ran. So nothing was locked:
-        # another write of this learner may have run at the same time, and the counts may be wrong.
+        # Row level security hides the learner's row. Another write of this learner may have run at the same time.
         current_call().error = "lock.sql found no row of the learner"
         raise Problem("unavailable", headers={"Retry-After": RETRY_AFTER})
     if not outcome["known"]:

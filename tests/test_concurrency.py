@@ -61,6 +61,18 @@ def test_a_mark_waits_for_the_write_before_it_and_counts_it(api: FlaskClient, db
     assert answers[0].json["overall"] == {"percent": 100, "completedCount": 2, "totalCount": 2}
 
 
+def test_a_write_of_a_learner_who_was_added_after_its_lock_is_made_once_more(api: FlaskClient, db, database_url):
+    """Without a row to lock, another write might have run at the same time. The site, or another call, adds the row."""
+    add_module(db, 1, 0x11, 0x12)
+    with closing(psycopg.connect(database_url)) as other:
+        other.execute("lock table progress in access exclusive mode")  # mark.sql waits for it, and lock.sql does not
+        with in_background(lambda: api.post(f"/api/progress/lessons/{uuid4(0x11)}", headers=bearer())) as answers:
+            wait_until_blocked(db)
+            add_user(db)
+            other.commit()
+    assert answers[0].json["overall"] == {"percent": 50, "completedCount": 1, "totalCount": 2}
+
+
 def test_a_mark_that_waited_for_the_unmark_of_its_prerequisite_is_refused(api: FlaskClient, db, database_url):
     add_user(db)
     add_module(db, 1, 0x11, 0x12)

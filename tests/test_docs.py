@@ -190,7 +190,8 @@ def test_every_call_names_its_statements_for_dbas():
 
 
 def test_every_link_leads_somewhere():
-    pages = PAGES | {name: (ROOT / name).read_text() for name in ("CHANGELOG.md", "LICENCES.md")}
+    others = ("CHANGELOG.md", "LICENCES.md", "examples/next/README.md")
+    pages = PAGES | {name: (ROOT / name).read_text() for name in others}
     linked = set()
     for name, text in pages.items():
         found = re.findall(r"\]\(([^)\s]+)\)", text) + re.findall(r'<img src="([^"]+)"', text)
@@ -284,6 +285,19 @@ def test_the_examples_of_the_front_end_page_are_those_of_the_document():
     assert [json.loads(example) for example in blocks("json", page)] == [answer, body]
 
 
+def test_the_code_of_the_example_site_is_on_the_page_as_it_is_in_its_file():
+    """The site is built and used in tests/system/test_next.py."""
+    site = ROOT / "examples" / "next"
+    page = {"docs/front-end.md": PAGES["docs/front-end.md"]}
+    shown = []
+    for text in (*blocks("ts", page), *blocks("tsx", page)):
+        name, _, code = text.removeprefix("// ").partition("\n")
+        if (site / name).is_file():
+            assert code in (site / name).read_text(), name
+            shown.append(name)
+    assert {"components/complete.tsx", "components/summary.tsx", "lib/progress.ts"} <= set(shown)
+
+
 def test_every_setting_that_is_read_is_documented():
     names = {
         name
@@ -317,7 +331,10 @@ def test_the_shell_blocks_run_as_they_stand(checkout):
     owner, schema = block("sh", "app.cli migrate", "owner@/progress"), block("sh", "app.cli migrate", "owner@/site")
     dump, restore = block("sh", "pg_dump "), block("sh", "pg_restore ")
     queries = [text for text in blocks("sh") if "sql/summary.sql" in text]
-    known = [start, test, copy, learners, learner, events, venv, production, owner, schema, dump, restore, *queries]
+    # These need a container engine. tests/system/test_container.py builds the image and runs its commands without one.
+    engine = [text for text in blocks("sh") if text.startswith("docker ")]
+    known = [start, test, copy, learners, learner, events, venv, production, owner, schema, dump, restore]
+    known += [*queries, *engine]
     assert sorted(known) == sorted(blocks("sh")), "a shell block that nothing runs"
     environ = {"PATH": f"{postgres.bindir()}:{os.environ['PATH']}", "HOME": "/nonexistent", "PORT": str(free_port())}
     environ |= {"WEB_CONCURRENCY": "1"}

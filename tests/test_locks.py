@@ -1,6 +1,7 @@
 """The locks: each requirements*.txt pins what pyproject.toml asks for, with hashes."""
 
 import ast
+import json
 import re
 import sys
 import tomllib
@@ -103,3 +104,20 @@ def test_the_licence_of_every_package_is_listed():
     assert always <= {name for name, _, _, _ in rows}, stale
     for name, _, licence, _ in rows:
         assert licence not in ("", "UNKNOWN", "License"), name
+
+
+NPM = ["examples/next", *(f"tests/system/{name}" for name in ("authjs", "axe", "react18", "react19"))]
+
+
+@pytest.mark.parametrize("folder", NPM)
+def test_a_lock_of_npm_has_a_hash_for_every_package_and_names_no_place_to_fetch_from(folder):
+    packages = json.loads((ROOT / folder / "package-lock.json").read_text())["packages"]
+    root = packages.pop("")
+    for name, package in packages.items():
+        assert package["integrity"].startswith("sha512-"), name
+        assert "resolved" not in package, name
+    asked = json.loads((ROOT / folder / "package.json").read_text())
+    for kind in ("dependencies", "devDependencies"):
+        assert root.get(kind) == asked.get(kind), "the lock is stale; renew it with: npm install"
+        for name, version in asked.get(kind, {}).items():
+            assert packages[f"node_modules/{name}"]["version"] == version, f"{name}: write the exact version"

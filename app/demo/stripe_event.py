@@ -22,18 +22,23 @@ def main() -> None:
         secret = os.environ.get("STRIPE_WEBHOOK_SECRET", "").split(",")[0].strip() or (LOCAL / "secret").read_text()
     except (OSError, UnicodeDecodeError) as error:
         sys.exit(f"FILE={file} cannot be read, or `make run` never ran here: {error}")
+    try:
+        print(send(url, payload, secret))
+    except urllib.error.HTTPError as error:
+        sys.exit(error.read().decode().strip())
+    except OSError as error:
+        sys.exit(f"nothing answers at {url}: {error}; start it with: make run")
+
+
+def send(url: str, payload: str, secret: str) -> str:
+    """Send a signed event to the service at `url`. Return its answer, or raise OSError if the status is not 200."""
     request = urllib.request.Request(  # noqa: S310 - the URL is ours
         f"{url}/api/stripe/webhook",
         payload.encode(),
         {"Stripe-Signature": stripe.WebhookSignature.generate_signature_header(payload, secret)},
     )
-    try:
-        with urllib.request.urlopen(request, timeout=20) as response:  # noqa: S310
-            print(response.read().decode().strip())
-    except urllib.error.HTTPError as error:
-        sys.exit(error.read().decode().strip())
-    except OSError as error:
-        sys.exit(f"nothing answers at {url}: {error}; start it with: make run")
+    with urllib.request.urlopen(request, timeout=20) as response:  # noqa: S310
+        return str(response.read().decode().strip())
 
 
 if __name__ == "__main__":

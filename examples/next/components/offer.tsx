@@ -1,0 +1,7 @@
+export function Offer() {
+  return (
+    <form action="/checkout" method="post">
+      <button>Become a member</button>
+    </form>
+  );
+}

@@ -1,0 +1,11 @@
+// Loaded into the site's process: requests to Stripe's API go to the server of the test instead.
+import http from "node:http";
+import https from "node:https";
+import { syncBuiltinESMExports } from "node:module";
+
+const { request } = https;
+https.request = (options, ...rest) =>
+  options.host === "api.stripe.com"
+    ? http.request({ ...options, host: "127.0.0.1", port: process.env.STRIPE_PORT, agent: undefined }, ...rest)
+    : request(options, ...rest);
+syncBuiltinESMExports();

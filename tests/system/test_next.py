@@ -1,0 +1,298 @@
+"""examples/next: built by Next.js, with Prisma's tables and the service in one database, and used in Chromium."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import parse_qs
+
+import psycopg
+import pytest
+from playwright.sync_api import Page, expect
+
+from app.demo import stripe_event
+from tests.conftest import ROOT, SERVICE, as_service, free_port, running_gunicorn
+from tests.system.conftest import screenshot
+
+SITE = ROOT / "examples" / "next"
+TABLES = SITE / "prisma" / "migrations" / "20261101000000_site" / "migration.sql"
+STRIPE_SECRET = "whsec_of_the_example"
+PRICE = "price_demoQ7x1"  # of the subscription in app/demo/stripe
+
+
+class Stripe(ThreadingHTTPServer):
+    """In place of Stripe: its API, which notes each Checkout Session that the site asks for, and its payment page."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), StripeHandler)
+        self.asked: list[dict[str, str]] = []
+        self.url = f"http://127.0.0.1:{self.server_port}"
+
+
+class StripeHandler(BaseHTTPRequestHandler):
+    server: Stripe
+
+    def do_POST(self) -> None:
+        assert self.path == "/v1/checkout/sessions"
+        body = self.rfile.read(int(self.headers["Content-Length"])).decode()
+        self.server.asked.append({name: values[0] for name, values in parse_qs(body).items()})
+        session = {"id": "cs_test_1", "object": "checkout.session", "url": f"{self.server.url}/pay"}
+        self._answer("application/json", json.dumps(session))
+
+    def do_GET(self) -> None:
+        self._answer("text/html", "<!doctype html><link rel=icon href=data:,><title>Pay</title>")
+
+    def _answer(self, content_type: str, text: str) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", content_type)
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text.encode())
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+class Site(NamedTuple):
+    """The running example: where it is, the database that it shares with the service, and what it asks of Stripe."""
+
+    url: str
+    database_url: str
+    stripe: Stripe
+    environ: dict[str, str]
+
+
+@contextmanager
+def stripe_server() -> Iterator[Stripe]:
+    with Stripe() as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server
+        server.shutdown()
+
+
+def settings_of(file: str) -> set[str]:
+    return set(re.findall(r"^([A-Z_]+)=", (SITE / file).read_text(), re.M))
+
+
+def run(*command: str, environ: dict[str, str]) -> str:
+    done = subprocess.run(command, cwd=SITE, env=environ, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@contextmanager
+def running_next(environ: dict[str, str], port: int) -> Iterator[str]:
+    """The built site, once it answers."""
+    url = f"http://127.0.0.1:{port}"
+    command = ["node_modules/.bin/next", "start", "-H", "127.0.0.1", "-p", str(port)]
+    with subprocess.Popen(command, cwd=SITE, env=environ, stdout=subprocess.DEVNULL) as process:
+        try:
+            deadline = time.monotonic() + 60
+            while True:
+                try:
+                    urllib.request.urlopen(f"{url}/sign-in").close()
+                    break
+                except OSError:
+                    assert process.poll() is None, "Next.js did not start"
+                    assert time.monotonic() < deadline, "Next.js does not answer"
+                    time.sleep(0.05)
+            yield url
+        finally:
+            process.terminate()
+
+
+@pytest.fixture(scope="module")
+def site(new_database: Callable[[], str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """All that the README of the example does, in its order."""
+    url = new_database()
+    with closing(psycopg.connect(url, autocommit=True)) as connection:
+        connection.execute(TABLES.read_text())
+        connection.execute((SITE / "prisma" / "seed.sql").read_text())
+    owner = {**os.environ, "DATABASE_URL": f"{url}&options=-csearch_path%3Dprogress"}
+    for task in (["migrate"], ["grants", "--role", SERVICE]):
+        subprocess.run([sys.executable, "-m", "app.cli", *task], cwd=ROOT, env=owner, check=True, capture_output=True)
+    service = {
+        "WEB_CONCURRENCY": "1",
+        "DATABASE_URL": as_service(url),
+        "AUTH_SECRET": "the secret of the example's sessions",
+        "AUTH_USER_ID_NAMESPACE": "7c3f4d0e-6a55-4b0e-9d55-0c8f2d0a4f11",
+        "NEW_LEARNERS": "add-free",
+        "STRIPE_WEBHOOK_SECRET": STRIPE_SECRET,
+        "STRIPE_PRICES": PRICE,
+    }
+    with stripe_server() as stripe, running_gunicorn(service) as gunicorn:
+        environ = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(tmp_path_factory.mktemp("home")),
+            "DATABASE_URL": url,
+            "AUTH_SECRET": service["AUTH_SECRET"],
+            "AUTH_TRUST_HOST": "true",
+            "PROGRESS_URL": gunicorn.url,
+            "STRIPE_SECRET_KEY": "sk_test_example",
+            "STRIPE_PRICE_ID": PRICE,
+        }
+        assert set(environ) - {"PATH", "HOME"} == settings_of(".env.example")
+        assert set(service) - {"WEB_CONCURRENCY"} == settings_of("progress.env.example")
+        # Nothing is fetched: Next.js sends no telemetry, and Prisma takes any file for the engine that `generate` never
+        # starts.
+        environ |= {"NEXT_TELEMETRY_DISABLED": "1", "CHECKPOINT_DISABLE": "1"}
+        environ["PRISMA_SCHEMA_ENGINE_BINARY"] = "/bin/true"
+        run("npm", "run", "types", environ=environ)
+        run("npm", "run", "build", environ=environ)
+        catalog = tmp_path_factory.mktemp("catalog") / "catalog.json"
+        catalog.write_text(run("npm", "run", "--silent", "export-catalog", environ=environ))
+        load = [sys.executable, "-m", "app.cli", "load-catalog", str(catalog)]
+        subprocess.run(load, cwd=ROOT, env=owner, check=True, capture_output=True)
+        environ["NODE_OPTIONS"] = f"--import={Path(__file__).parent / 'next' / 'stripe.mjs'}"
+        environ["STRIPE_PORT"] = str(stripe.server_port)
+        with running_next(environ, free_port()) as next_url:
+            yield Site(next_url, url, stripe, environ)
+
+
+PASSWORD = "correct horse battery staple"
+
+
+@pytest.fixture
+def page(new_context: Callable[..., Any]) -> Iterator[Page]:
+    # A page of Next.js needs the server several times, while other tests use the processors.
+    made: Page = new_context().new_page()
+    made.set_default_timeout(20_000)
+    expect.set_options(timeout=20_000)
+    yield made
+    expect.set_options(timeout=5_000)
+
+
+def enter(page: Page, site: Site, email: str, button: str, password: str = PASSWORD) -> None:
+    page.goto(f"{site.url}/sign-in")
+    page.get_by_label("E-mail").fill(email)
+    page.get_by_label("Password").fill(password)
+    page.get_by_role("button", name=button).click()
+
+
+def sign_out(page: Page) -> None:
+    page.get_by_role("button", name="Sign out").click()
+    expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
+
+
+def lesson_url(site: Site, title: str) -> str:
+    with closing(psycopg.connect(site.database_url)) as connection:
+        [lesson_id] = connection.execute('select "progressId" from "Lesson" where title = %s', [title]).fetchone() or []
+    return f"{site.url}/lessons/{lesson_id}"
+
+
+def user_id(site: Site, email: str) -> str:
+    with closing(psycopg.connect(site.database_url)) as connection:
+        [found] = connection.execute('select id from "User" where email = %s', [email]).fetchone() or []
+    return str(found)
+
+
+def summary(page: Page, text: str) -> None:
+    expect(page.get_by_text(f"{text} lessons completed", exact=True)).to_be_visible()
+
+
+def test_a_learner_signs_up_marks_a_lesson_and_finds_it_after_a_reload_and_nobody_else_does(site, page):
+    enter(page, site, "ada@example.org", "Sign up")
+    summary(page, "0 of 2")
+    course = page.locator("course-progress")
+    page.evaluate("document.stays = true")
+    course.get_by_role("link", name="Values").first.click()
+    expect(page.get_by_role("heading", name="Values")).to_be_visible()
+    assert page.evaluate("document.stays"), "the link does not go through the site's router"
+    lesson = page.locator("lesson-progress")
+    lesson.get_by_role("button").click()
+    expect(lesson).to_contain_text("Completed on")
+    page.reload()
+    expect(lesson).to_contain_text("Completed on")
+    sign_out(page)
+    enter(page, site, "grace@example.org", "Sign up")
+    summary(page, "0 of 2")
+    sign_out(page)
+    enter(page, site, "ada@example.org", "Sign in")
+    summary(page, "1 of 2")
+    expect(course).to_contain_text("50%")
+    screenshot(page, "next")
+    # A tick in the dashboard renders the server's numbers again, and the free path ends with the offer.
+    expect(page.get_by_role("button", name="Become a member")).to_be_hidden()
+    course.get_by_role("button", name="Mark as completed").click()
+    summary(page, "2 of 2")
+    expect(page.get_by_role("button", name="Become a member")).to_be_visible()
+
+
+def test_a_wrong_password_and_an_address_that_is_taken_are_told(site, page):
+    enter(page, site, "joan@example.org", "Sign up")
+    summary(page, "0 of 2")
+    sign_out(page)
+    enter(page, site, "joan@example.org", "Sign in", "another password")
+    expect(page.get_by_text("The address or the password is wrong.")).to_be_visible()
+    enter(page, site, "joan@example.org", "Sign up")
+    expect(page.get_by_text("This address has an account.")).to_be_visible()
+
+
+def test_the_button_of_the_typed_client_marks_the_lesson_and_goes_on(site, page):
+    enter(page, site, "alan@example.org", "Sign up")
+    summary(page, "0 of 2")
+    for title in ("Values", "Names"):
+        page.goto(lesson_url(site, title))
+        page.get_by_role("button", name="Complete and continue").click()
+        page.wait_for_url(lesson_url(site, "Names") if title == "Values" else f"{site.url}/")
+    summary(page, "2 of 2")
+    page.goto(lesson_url(site, "Values"))
+    for _ in range(8):
+        page.request.post(lesson_url(site, "Values").replace("/lessons/", "/api/progress/lessons/"))
+    page.get_by_role("button", name="Complete and continue").click()
+    expect(page.get_by_text("That was quick. Wait a moment, then try again.")).to_be_visible()
+
+
+def test_behind_the_rewrites_a_write_from_the_sites_own_page_passes_and_from_another_page_it_does_not(site, page):
+    """Next.js gives the service a `Host` of its own. Older browsers send `Origin` and no `Sec-Fetch-Site`."""
+    enter(page, site, "edsger@example.org", "Sign up")
+    summary(page, "0 of 2")
+    url = lesson_url(site, "Values").replace("/lessons/", "/api/progress/lessons/")
+    answers = [page.request.post(url, headers={"Origin": origin}) for origin in (site.url, "https://www.example.com")]
+    assert [answer.status for answer in answers] == [200, 403]
+    assert answers[1].json()["code"] == "cross_site_request"
+
+
+def test_who_buys_may_take_the_paid_lessons(site, page):
+    enter(page, site, "barbara@example.org", "Sign up")
+    summary(page, "0 of 2")
+    page.get_by_role("link", name="While").click()
+    expect(page.get_by_text("This lesson is for members.")).to_be_visible()
+    expect(page.get_by_text("A loop runs")).to_have_count(0)
+    page.get_by_role("button", name="Become a member").click()
+    page.wait_for_url(f"{site.stripe.url}/pay")
+    [asked] = site.stripe.asked
+    buyer = user_id(site, "barbara@example.org")
+    assert asked["client_reference_id"] == asked["subscription_data[metadata][userId]"] == buyer
+    assert asked["line_items[0][price]"] == PRICE
+    # What Stripe sends after the payment.
+    event = json.loads((ROOT / "app" / "demo" / "stripe" / "active.json").read_text())
+    event["data"]["object"]["metadata"]["userId"] = asked["subscription_data[metadata][userId]"]
+    assert stripe_event.send(site.url, json.dumps(event), STRIPE_SECRET) == '{"outcome": "applied"}'
+    page.goto(asked["success_url"])
+    summary(page, "0 of 4")
+    page.goto(lesson_url(site, "While"))
+    lesson = page.locator("lesson-progress")
+    lesson.get_by_role("button").click()
+    expect(lesson).to_contain_text("Completed on")
+    page.goto(site.url)
+    summary(page, "1 of 4")
+    # A draft is nobody's.
+    response = page.goto(lesson_url(site, "Until"))
+    assert response
+    assert response.status == 404
+
+
+def test_a_typed_client_knows_the_members_of_a_problem_after_a_look_at_its_code(site):
+    """tests/system/next/types.ts has lines that must compile, and lines that must not."""
+    options = ["--strict", "--noEmit", "--skipLibCheck", "--module", "esnext", "--moduleResolution", "bundler"]
+    run("node_modules/.bin/tsc", *options, str(Path(__file__).parent / "next" / "types.ts"), environ=site.environ)
