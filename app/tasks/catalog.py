@@ -278,7 +278,7 @@ def _report(catalog: Catalog, changes: list[dict[str, Any]], prerequisites: dict
             yield from _first(f"  {_quoted(row['title'])}: {row['completions']} completions" for row in rows)
     kept = locked_for_good(catalog)
     if kept:
-        yield f"warning: {len(kept)} free lessons stay locked for good for learners on the free path"
+        yield f"warning: {len(kept)} free lessons stay locked for good for learners with free access alone"
         yield from _first(f"  {_quoted(lesson['title'])} needs {_quoted(need['title'])}" for lesson, need in kept)
 
 

@@ -39,7 +39,7 @@ insert into users (id, email)
 select pg_temp.id('user', n), 'user' || n || '@example.org'
 from generate_series(0, :users - 1) as n;
 
--- Nine in ten have full access, the others the free path.
+-- Nine in ten have full access, the others free access.
 insert into subscriptions (user_id, stripe_subscription_id, status, current_period_end)
 select pg_temp.id('user', n), 'sub_' || n, 'active', '2100-01-01'
 from generate_series(0, :users - 1) as n

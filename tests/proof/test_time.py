@@ -309,7 +309,7 @@ def test_the_tasks_show_times_in_utc_whatever_the_database_is_set_to(db, databas
         0,
         "full access: every published lesson\n"
         "subscription: active, period ends 9999-12-31T23:59:59Z\n"
-        "free path: enrolled, until 2027-01-31T23:59:59Z\n",
+        "enrollment: free access until 2027-01-31T23:59:59Z\n",
     )
     code, said, _ = run(url, "migration-status")
     times = [datetime.fromisoformat(line.split("applied ")[1].replace(" UTC", "+00:00")) for line in said.splitlines()]

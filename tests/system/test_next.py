@@ -220,7 +220,8 @@ def test_a_learner_signs_up_marks_a_lesson_and_finds_it_after_a_reload_and_nobod
     summary(page, "1 of 2")
     expect(course).to_contain_text("50%")
     screenshot(page, "next")
-    # A tick in the dashboard renders the server's numbers again, and the free path ends with the offer.
+    # After a tick in the dashboard, the page renders the server's numbers again. When no free lesson is left, it shows
+    # the offer.
     expect(page.get_by_role("button", name="Become a member")).to_be_hidden()
     course.get_by_role("button", name="Mark as completed").click()
     summary(page, "2 of 2")
