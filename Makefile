@@ -5,13 +5,13 @@ LOCK = --upgrade --universal --python-version 3.11 --generate-hashes --no-header
 
 # A variable on the command line of make reaches a task through the environment, unchanged: neither make nor a shell
 # interprets its value. A variable that was in the environment before, such as a login shell's USER, does not reach it.
-$(foreach name,USER ROLE FILE DRY_RUN CONFIRM EMAIL NAME UNTIL HOURS SIZE URL SECONDS,\
+$(foreach name,USER COURSE ROLE FILE DRY_RUN PARTIAL CONFIRM EMAIL NAME UNTIL HOURS SIZE URL SECONDS,\
 	$(if $(filter command,$(origin $(name))),\
 		$(eval override export $(name) := $$(value $(name))),\
 		$(eval unexport $(name))))
 
 .PHONY: help install install-dev install-system run test test-deep test-system mutate audit scale-data explain bench lint format migrate rollback migration-status migrate-unlock grants load-catalog \
-	learner-id add-user grant-free revoke-free access stripe-sync stripe-event token lock
+	learner-id add-user grant-free revoke-free grant-course revoke-course access stripe-sync stripe-event token lock
 
 
 help:  ## print this list
@@ -79,7 +79,7 @@ migrate-unlock: install  ## remove the lock of a migration run that was killed
 grants: install  ## give ROLE=... the rights of the service, as deploy/grants.sql does
 	@$(RUN) app.cli grants
 
-load-catalog: install  ## make the catalog equal to FILE=...; DRY_RUN=1 shows the changes and makes none
+load-catalog: install  ## make the catalog equal to FILE=...; PARTIAL=1 leaves the rest alone; DRY_RUN=1 changes nothing
 	@$(RUN) app.cli load-catalog
 
 learner-id: install  ## print the UUID by which the service knows the user USER=<id>
@@ -93,6 +93,12 @@ grant-free: install  ## give USER=<id> free access [UNTIL=2027-01-31]
 
 revoke-free: install  ## take free access away from USER=<id>
 	@$(RUN) app.cli revoke-free
+
+grant-course: install  ## give USER=<id> the course COURSE=<id> [UNTIL=2027-01-31]
+	@$(RUN) app.cli grant-course
+
+revoke-course: install  ## end the course COURSE=<id> that USER=<id> was given by hand or by the site
+	@$(RUN) app.cli revoke-course
 
 access: install  ## show which access USER=<id> has, and why
 	@$(RUN) app.cli access

@@ -14,7 +14,7 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import dict_row
 
-from app import settings
+from app import checks, settings
 from app.database.connection import read_write
 from app.stripe.mirror import AccessTerms, give_waiting_courses
 from app.tasks import TaskError, catalog, grants, learners, migrations
@@ -121,7 +121,23 @@ class UserId(click.ParamType[str]):
         return learner
 
 
+class CourseId(click.ParamType[str]):
+    """The id of a course."""
+
+    name = "course"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the id in lower case, or fail in one line."""
+        if not value:
+            raise click.ClickException("COURSE is not given; say which course: COURSE=<id>")
+        if not checks.UUID4.fullmatch(value):
+            raise click.ClickException(f"COURSE={value} is not a UUID version 4")
+        return value.lower()
+
+
 USER = click.argument("user_id", metavar="USER", type=UserId(), envvar="USER", default="")
+COURSE = click.argument("course_id", metavar="COURSE", type=CourseId(), envvar="COURSE", default="")
+UNTIL = click.option("--until", envvar="UNTIL", help="an RFC 3339 date-time, or a date: the end of that day in UTC")
 # How many seconds to wait for another run of the migrations.
 WAIT = click.option(
     "--wait", type=click.FloatRange(min=0, min_open=True), default=60.0, envvar="MIGRATE_WAIT", hidden=True
@@ -181,20 +197,21 @@ def grant_rights(role: str) -> None:
 @cli.command()
 @click.argument("file", type=click.Path(path_type=Path), envvar="FILE", required=False)
 @click.option("--dry-run", is_flag=True, envvar="DRY_RUN", help="say what this would do, and do nothing")
-def load_catalog(file: Path | None, dry_run: bool) -> None:
-    """Make the catalog what a JSON file says."""
+@click.option("--partial", is_flag=True, envvar="PARTIAL", help="leave what the file does not name as it is")
+def load_catalog(file: Path | None, dry_run: bool, partial: bool) -> None:
+    """Make the catalog, or with --partial the courses and modules of the file, what a JSON file says."""
     if file is None:
         raise click.ClickException("FILE is not given; say which catalog: FILE=<path>")
     try:
-        rows = catalog.read_file(file)
+        rows = catalog.read_file(file, partial)
+        terms = _terms()
+        with _connect() as connection:
+            _print(catalog.load(connection, rows, dry_run, partial))
+            if not dry_run:
+                # Somebody may have paid for a course before it was loaded.
+                give_waiting_courses(connection, terms)
     except catalog.CatalogError as error:
         raise click.ClickException(f"{file} is not loaded:\n{error}") from None
-    terms = _terms()
-    with _connect() as connection:
-        _print(catalog.load(connection, rows, dry_run))
-        if not dry_run:
-            # Somebody may have paid for a course before it was loaded.
-            give_waiting_courses(connection, terms)
     click.echo("dry run: nothing was written" if dry_run else "loaded")
 
 
@@ -211,10 +228,10 @@ def add_user(user_id: str, email: str | None, name: str | None) -> None:
 
 @cli.command()
 @USER
-@click.option("--until", envvar="UNTIL", help="an RFC 3339 date-time, or a date: the end of that day in UTC")
+@UNTIL
 def grant_free(user_id: str, until: str | None) -> None:
     """Give a learner free access, for ever or until a time."""
-    expires_at = learners.free_until(until) if until else None
+    expires_at = learners.end_of_access(until) if until else None
     with _connect() as connection:
         learners.grant_free(connection, user_id, expires_at)
         _print(learners.access(connection, user_id, _prices()))
@@ -228,6 +245,33 @@ def revoke_free(user_id: str) -> None:
         if not learners.revoke_free(connection, user_id):
             click.echo("the learner did not have free access")
         _print(learners.access(connection, user_id, _prices()))
+
+
+@cli.command()
+@USER
+@COURSE
+@UNTIL
+def grant_course(user_id: str, course_id: str, until: str | None) -> None:
+    """Give a learner a course, for ever or until a time."""
+    expires_at = learners.end_of_access(until) if until else None
+    with _connect() as connection:
+        learners.grant_course(connection, user_id, course_id, expires_at)
+        _print(learners.access(connection, user_id, _prices()))
+
+
+@cli.command()
+@USER
+@COURSE
+def revoke_course(user_id: str, course_id: str) -> None:
+    """Take a course from a learner that was given by hand or by the site."""
+    with _connect() as connection:
+        # An error of the second leaves nothing printed of the first.
+        _print(
+            [
+                *learners.revoke_course(connection, user_id, course_id),
+                *learners.access(connection, user_id, _prices()),
+            ]
+        )
 
 
 @cli.command()

@@ -25,6 +25,7 @@ VALUES = {
     "user_id": LEARNER,
     "lesson_id": uuid4(0x12),
     "module_id": uuid4(1),
+    "course_id": uuid4(3),
     "completed_at": "now",
     "expires_at": "2030-01-01T00:00:00Z",
     "email": "learner@example.org",
@@ -57,7 +58,7 @@ VALUES = {
     "prices": "{price_1,prod_1}",
     "grace": "3600",
     "tables": '["users", "progress"]',
-    "catalog": '{"modules": [], "lessons": [], "prerequisites": []}',
+    "catalog": '{"courses": [], "modules": [], "lessons": [], "prerequisites": [], "left_out": []}',
 }
 
 
@@ -404,7 +405,9 @@ def test_what_a_load_would_touch_comes_in_the_order_of_the_catalog(db):
             (2, 0x20, 2),
         )
     ]
-    found = run(db, "admin/catalog_changes", catalog=json.dumps({"modules": modules, "lessons": lessons}))
+    left_out = [uuid4(lesson) for lesson in (0x32, 0x41, 0x31)]
+    catalog = {"modules": modules, "lessons": lessons, "left_out": left_out}
+    found = run(db, "admin/catalog_changes", catalog=json.dumps(catalog))
     assert [(row["kind"], row["title"], row["added"], row["changed"], row["unpublished"]) for row in found] == [
         ("module", "Module 5", True, False, False),
         ("module", "Module 2", True, False, False),
@@ -434,6 +437,35 @@ def test_the_learners_own_subscriptions_are_named_what_stripe_said_last_first(wo
         subscription(world, id, user_id=owner, event_created=f"2026-01-0{said}")
     named = [(row["stripe_subscription_id"], row["said_at"]) for row in run(world, "admin/stripe_subscriptions")]
     assert named == [("c", "2026-01-02T00:00:00Z"), ("a", "2026-01-01T00:00:00Z"), ("b", "2026-01-01T00:00:00Z")]
+
+
+@pytest.fixture
+def given_courses(db: psycopg.Connection) -> psycopg.Connection:
+    """A learner with three courses, of which two have one position."""
+    add_user(db)
+    for course, position in ((3, 1), (2, 1), (1, 2)):
+        db.execute(
+            "insert into courses (id, title, position) values (%s, %s, %s)",
+            [uuid4(course), f"Course {course}", position],
+        )
+        for source in ("b", "", "a"):
+            db.execute(
+                "insert into course_enrollments (user_id, course_id, source) values (%s, %s, %s)",
+                [LEARNER, uuid4(course), source],
+            )
+    return db
+
+
+def test_the_learners_courses_are_named_in_the_order_of_the_catalog_and_of_their_sources(given_courses):
+    named = [(row["course_id"], row["source"]) for row in run(given_courses, "admin/course_access")]
+    assert named == [(uuid4(course), source) for course in (2, 3, 1) for source in ("", "a", "b")]
+
+
+def test_a_course_is_over_at_the_very_moment_that_its_row_names(given_courses):
+    with given_courses.transaction(force_rollback=True):
+        given_courses.execute("update course_enrollments set expires_at = now()")
+        assert {row["has_ended"] for row in run(given_courses, "admin/course_access")} == {True}
+        assert run(given_courses, "admin/revoke_course", course_id=uuid4(3)) == [{"was_given": False}]
 
 
 @pytest.mark.parametrize("name", NAMES)
