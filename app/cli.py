@@ -16,7 +16,7 @@ from psycopg.rows import dict_row
 
 from app import checks, settings
 from app.database.connection import read_write
-from app.stripe.mirror import AccessTerms
+from app.stripe.mirror import AccessTerms, give_waiting_courses
 from app.tasks import TaskError, catalog, grants, learners, migrations
 from app.user_ids import MAX_CHARACTERS, learner_id
 
@@ -204,8 +204,12 @@ def load_catalog(file: Path | None, dry_run: bool, partial: bool) -> None:
         raise click.ClickException("FILE is not given; say which catalog: FILE=<path>")
     try:
         rows = catalog.read_file(file, partial)
+        terms = _terms()
         with _connect() as connection:
             _print(catalog.load(connection, rows, dry_run, partial))
+            if not dry_run:
+                # Somebody may have paid for a course before it was loaded.
+                give_waiting_courses(connection, terms)
     except catalog.CatalogError as error:
         raise click.ClickException(f"{file} is not loaded:\n{error}") from None
     click.echo("dry run: nothing was written" if dry_run else "loaded")

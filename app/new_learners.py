@@ -7,7 +7,7 @@ from app.call import current_call
 from app.database import statements
 from app.database.statements import one
 from app.service import current_service
-from app.stripe.mirror import access_terms, attach_customer, lock_claimed_customers
+from app.stripe.mirror import access_terms, attach_claimed, lock_claimed
 
 
 def add_learner() -> bool:
@@ -35,13 +35,12 @@ def add_learner() -> bool:
     def add(connection: psycopg.Connection[DictRow]) -> None:
         # Lock the customers before the row in users is added. An event from Stripe takes its locks in this order too.
         # With two orders there could be a deadlock.
-        customers = lock_claimed_customers(connection, user_id)
+        customers = lock_claimed(connection, user_id)
         if not is_user:
             statements.run(connection, "learners/add", user_id=user_id)
         if enrolls:
             statements.run(connection, "learners/enroll", user_id=user_id)
-        for customer_id in customers:
-            attach_customer(connection, customer_id, terms)
+        attach_claimed(connection, customers, user_id, terms)
 
     service.pool.transact("learners", add)
     return True

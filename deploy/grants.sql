@@ -54,6 +54,7 @@ grant usage on schema :"schema" to :"role";
 revoke all on :"schema".courses, :"schema".modules, :"schema".lessons, :"schema".lesson_prerequisites,
 :"schema".subscriptions, :"schema".enrollments, :"schema".course_enrollments, :"schema".progress,
 :"schema".rate_limits, :"schema".stripe_checkouts, :"schema".stripe_customers, :"schema".stripe_subscriptions,
+:"schema".stripe_payments, :"schema".stripe_reversals, :"schema".paid_courses,
 :"schema".learner_tag_keys,
 :"schema".learner_access, :"schema".accessible_lessons, :"schema".published_prerequisites,
 :"schema"._yoyo_migration from :"role";
@@ -99,9 +100,14 @@ grant select, insert, update, delete on :"schema".rate_limits to :"role";
 -- The key of Learner-Tag, for installations in which no setting holds a secret.
 grant select (key) on :"schema".learner_tag_keys to :"role";
 
--- For Stripe's webhook: the tables with what Stripe says, and `subscriptions`, which decides who has full access.
-grant select, insert, update on :"schema".stripe_checkouts, :"schema".stripe_customers, :"schema".stripe_subscriptions
+-- For Stripe's webhook: the tables with what Stripe says, `subscriptions`, which decides who has full access, and
+-- `course_enrollments`, which decides who has a course.
+grant select, insert, update on :"schema".stripe_checkouts, :"schema".stripe_customers, :"schema".stripe_subscriptions,
+:"schema".stripe_payments, :"schema".stripe_reversals
 to :"role";
+grant select on :"schema".paid_courses to :"role";
+grant insert (user_id, course_id, source, expires_at), update (expires_at), delete
+on :"schema".course_enrollments to :"role";
 grant insert (user_id, stripe_subscription_id, status, current_period_end, mirrored_period_end), delete
 on :"schema".subscriptions to :"role";
 grant update (stripe_subscription_id, status, current_period_end, mirrored_period_end)

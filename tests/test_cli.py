@@ -268,7 +268,7 @@ def given(db: psycopg.Connection) -> list:
     ).fetchall()
 
 
-NOTHING_ELSE = f"{NO_SUBSCRIPTION}free path: not enrolled\n"
+NOTHING_ELSE = f"{NO_SUBSCRIPTION}enrollment: none\n"
 ONE_COURSE = f"course access: every published lesson of 1 course\n{NOTHING_ELSE}"
 NAMED = f'course "JavaScript" ({COURSE}): '
 BY_HAND = ", given by hand or by the site\n"
@@ -343,7 +343,7 @@ def test_access_names_every_way_in(courses, database_url):
     run(database_url, "grant-free", USER=LEARNER)
     expected = (
         f"{FULL}\ncourse access: every published lesson of 1 course\n"
-        f"subscription: active, period ends {FUTURE}\nfree path: enrolled, for ever\n{NAMED}for ever{BY_HAND}"
+        f"subscription: active, period ends {FUTURE}\nenrollment: free access for ever\n{NAMED}for ever{BY_HAND}"
     )
     assert run(database_url, "grant-course", USER=LEARNER, COURSE=COURSE) == (0, expected, "")
     courses.execute("delete from subscriptions")

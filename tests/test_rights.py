@@ -21,10 +21,11 @@ from app.settings import from_environ
 from tests.calls import PREFIX, reads, writes
 from tests.conftest import ROOT, SERVICE, Postgresql, as_service, grant, migrate
 from tests.pages import block
-from tests.world import FREE_LEARNER, LEARNER, STRANGER, add_module, add_user, bearer, lesson_path, uuid4
+from tests.world import FREE_LEARNER, LEARNER, STRANGER, add_course, add_module, add_user, bearer, lesson_path, uuid4
 
 WEBHOOK_SECRET = "whsec_of_the_tests"
 NUMBERS = itertools.count(1)
+COURSE = uuid4(0xA)
 MARK = ("POST", f"lessons/{uuid4(2)}")
 
 # Each right of the role, and on what; such as `UPDATE (id)` on `users`.
@@ -48,7 +49,10 @@ def send(api: FlaskClient, kind: str, document: dict[str, object], created: int)
 
 def everything(api: FlaskClient, db: psycopg.Connection, environ: dict[str, str]) -> Iterator[int | str]:
     """What the service answers in a world in which each of its statements has something to do."""
-    db.execute("delete from stripe_checkouts; delete from stripe_customers; delete from users; delete from rate_limits")
+    db.execute(
+        "delete from stripe_checkouts; delete from stripe_customers; delete from stripe_reversals;"
+        " delete from users; delete from rate_limits"
+    )
     add_user(db)
     add_user(db, FREE_LEARNER, access=None)
     # Expired counts, one of which the next hit takes away.
@@ -81,6 +85,25 @@ def everything(api: FlaskClient, db: psycopg.Connection, environ: dict[str, str]
         # The later the session, the earlier it says that it was made: so that the customer's first one changes.
         checkout |= {"id": f"cs_{at}", "created": 9 - at, "subscription": "sub_1"}
         yield send(api, "checkout.session.completed", checkout, at)
+    # A subscription gives a course, for longer, and no more. A payment for a course is corrected, and refunded twice.
+    course: dict[str, object] = {
+        "metadata": {"userId": LEARNER, "courseId": COURSE},
+        "id": "sub_2",
+        "customer": "cus_2",
+    }
+    changes: list[dict[str, object]] = [{}, {"current_period_end": 1_900_000_001}, {"status": "canceled"}]
+    for at, change in enumerate(changes, 1):
+        yield send(api, "customer.subscription.updated", sold | course | change, at)
+    paid: dict[str, object] = {
+        "client_reference_id": LEARNER,
+        "mode": "payment",
+        "payment_status": "paid",
+        "id": "cs_9",
+    }
+    for at, courses in enumerate((COURSE, uuid4(0xB)), 1):
+        metadata = {"courseId": courses}
+        yield send(api, "checkout.session.completed", paid | {"payment_intent": "pi_1", "metadata": metadata}, at)
+        yield send(api, "charge.refunded", {"payment_intent": "pi_1", "refunded": True}, at)
     # The service adds this learner.
     answer = api.get("/api/progress/access", headers=bearer(STRANGER))
     yield answer.status_code if answer.json and answer.json.get("free") else "not added"
@@ -92,10 +115,11 @@ def everything(api: FlaskClient, db: psycopg.Connection, environ: dict[str, str]
 
 def test_each_right_is_one_that_some_statement_needs(make_api, environ, db, database_url):
     add_module(db, 1, 2, 3)
+    add_course(db, 0xA)
     settings = {"RATE_LIMIT_WRITES": f"{1 + len(writes())} per minute", "NEW_LEARNERS": "add-free"}
     api = make_api(STRIPE_WEBHOOK_SECRET=WEBHOOK_SECRET, **settings)
     answers = list(everything(api, db, environ))
-    assert answers == [200, *[200] * len(reads()), 200, *[200] * len(writes()), 429, *[200] * 13, 0]
+    assert answers == [200, *[200] * len(reads()), 200, *[200] * len(writes()), 429, *[200] * 20, 0]
     rights = db.execute(RIGHTS, {"role": SERVICE}).fetchall()
     useless = []
     try:
@@ -131,6 +155,8 @@ def test_each_right_is_one_that_some_statement_needs(make_api, environ, db, data
         "delete from users",
         *(f"delete from {name}" for name in ("modules", "lessons", "lesson_prerequisites")),
         "delete from enrollments",
+        "update course_enrollments set source = ''",
+        "delete from stripe_payments",
         "update lessons set published = true",
         "insert into modules (id, title, position) values (gen_random_uuid(), '', 1)",
         "update subscriptions set user_id = gen_random_uuid()",

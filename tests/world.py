@@ -83,6 +83,22 @@ def add_user(db: psycopg.Connection, user_id: str = LEARNER, access: str | None 
     return user_id
 
 
+def add_course(db: psycopg.Connection, course: int, *modules: int, position: int | None = None) -> None:
+    """Add course uuid4(course), and put modules uuid4(module), which are there already, into it."""
+    db.execute(
+        "insert into courses (id, title, position) values (%s, %s, %s)",
+        [uuid4(course), f"Course {course:x}", course if position is None else position],
+    )
+    db.execute("update modules set course_id = %s where id = any(%s::uuid[])", [uuid4(course), [*map(uuid4, modules)]])
+
+
+def give_course(
+    db: psycopg.Connection, course: int, user_id: str = LEARNER, source: str = "", until: str | None = None
+) -> None:
+    """Give a learner course uuid4(course), for ever or until a time that PostgreSQL reads."""
+    db.execute("insert into course_enrollments values (%s, %s, %s, %s)", [user_id, uuid4(course), source, until])
+
+
 def add_module(db: psycopg.Connection, module: int, *lessons: int, position: int | None = None, **columns: Any) -> None:
     """Add module uuid4(module) with the published lessons uuid4(lesson), in this order.
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
+from app.checks import UUID4
 from app.settings import STRIPE_ID
 from app.user_ids import learner_id
 
@@ -14,7 +15,12 @@ MAX_LEVELS = 64  # of nested lists and objects
 SUBSCRIPTION_EVENTS = tuple(
     f"customer.subscription.{what}" for what in ("created", "updated", "deleted", "paused", "resumed")
 )
-CHECKOUT_EVENT = "checkout.session.completed"
+# The second one follows the first if the means of payment takes days, as a bank transfer does.
+CHECKOUT_EVENTS = ("checkout.session.completed", "checkout.session.async_payment_succeeded")
+REVERSAL_EVENTS = ("charge.refunded", "refund.updated", "refund.failed", "charge.dispute.closed")
+EVENTS = (*SUBSCRIPTION_EVENTS, *CHECKOUT_EVENTS, *REVERSAL_EVENTS)
+COURSES_KEY = "courseId"  # in the metadata of a Checkout Session or of a subscription
+PAID = ("paid", "no_payment_required")  # of payment_status; the second: a coupon paid for everything
 
 
 class MalformedError(Exception):
@@ -46,6 +52,36 @@ class Checkout:
     stripe_subscription_id: str | None
     claimed_user_id: str | None  # None if the session names something that is no user id
     session_created: float
+
+
+@dataclass(frozen=True)
+class NamedCourses:
+    """The courses that metadata names: those of the ids that can be one, sorted, and whether there are other ids."""
+
+    ids: list[str]
+    malformed: bool
+
+
+@dataclass(frozen=True)
+class Payment:
+    """A paid Checkout Session of mode `payment` that names courses. Times are seconds since 1970."""
+
+    source: str  # Stripe's id of the payment intent; of the session, if nothing had to be paid
+    checkout_session_id: str
+    client_reference_id: Any
+    claimed_user_id: str | None  # None if client_reference_id is no user id
+    courses: NamedCourses
+    event_created: float
+
+
+@dataclass(frozen=True)
+class Reversal:
+    """A full refund of a payment, a refund that failed, or a lost dispute. One time is set, in seconds since 1970."""
+
+    payment_intent_id: str
+    refunded_at: float | None = None
+    refund_failed_at: float | None = None
+    dispute_lost_at: float | None = None
 
 
 def read_subscription(event: dict[str, Any], user_id_key: str, namespace: UUID | None) -> SubscriptionState:
@@ -93,11 +129,7 @@ def read_checkout(event: dict[str, Any], namespace: UUID | None) -> Checkout | N
 
     Raises MalformedError.
     """
-    data = event.get("data")
-    session = data.get("object") if isinstance(data, dict) else None
-    created = _time(event.get("created"))
-    if not isinstance(session, dict) or created is None:
-        raise MalformedError("no data.object or no created")
+    session, created = _object(event)
     # In the modes payment and setup, the client_reference_id may mean anything: there is no subscription.
     if session.get("mode") != "subscription":
         return None
@@ -111,6 +143,76 @@ def read_checkout(event: dict[str, Any], namespace: UUID | None) -> Checkout | N
         claimed_user_id=learner_id(session["client_reference_id"], namespace),
         session_created=created if session_created is None else session_created,
     )
+
+
+def read_payment(event: dict[str, Any], namespace: UUID | None) -> Payment | None:
+    """Read the event of a Checkout Session. Return None if the session is not paid, or if it sells no course.
+
+    `namespace` is that of user ids that are not UUIDs (AUTH_USER_ID_NAMESPACE).
+
+    Raises MalformedError.
+    """
+    session, created = _object(event)
+    courses = named_courses(session)
+    if session.get("mode") != "payment" or session.get("payment_status") not in PAID or courses is None:
+        return None
+    return Payment(
+        source=text(session, "id" if session.get("payment_intent") is None else "payment_intent"),
+        checkout_session_id=text(session, "id"),
+        client_reference_id=session.get("client_reference_id"),
+        claimed_user_id=learner_id(session.get("client_reference_id"), namespace),
+        courses=courses,
+        event_created=created,
+    )
+
+
+def read_reversal(event: dict[str, Any]) -> Reversal | None:
+    """Read an event of REVERSAL_EVENTS. Return None if it changes nothing: a partial refund, a dispute that was won.
+
+    Raises MalformedError.
+    """
+    document, created = _object(event)
+    kind = text(event, "type")
+    # A charge without a payment intent was not made by a Checkout Session.
+    if document.get("payment_intent") is None:
+        return None
+    if kind == "charge.refunded":
+        return Reversal(text(document, "payment_intent"), refunded_at=created) if _is_refunded(document) else None
+    status = text(document, "status")
+    if kind == "charge.dispute.closed":
+        return Reversal(text(document, "payment_intent"), dispute_lost_at=created) if status == "lost" else None
+    failed = status in ("failed", "canceled")
+    return Reversal(text(document, "payment_intent"), refund_failed_at=created) if failed else None
+
+
+def _is_refunded(charge: dict[str, Any]) -> bool:
+    # Stripe's `refunded` is true only if the whole charge was refunded.
+    if not isinstance(charge.get("refunded"), bool):
+        raise MalformedError("no refunded")
+    return bool(charge["refunded"])
+
+
+def named_courses(document: dict[str, Any]) -> NamedCourses | None:
+    """Return the courses that the metadata of a Checkout Session or a subscription names, None if it names none."""
+    metadata = document.get("metadata")
+    named = metadata.get(COURSES_KEY) if isinstance(metadata, dict) else None
+    if named is None:
+        return None
+    ids = [id.strip() for id in named.split(",") if id.strip()] if isinstance(named, str) else [""]
+    if not ids:
+        return None
+    courses = {id.lower() for id in ids if UUID4.fullmatch(id)}
+    return NamedCourses(sorted(courses), malformed=not all(UUID4.fullmatch(id) for id in ids))
+
+
+def _object(event: dict[str, Any]) -> tuple[dict[str, Any], float]:
+    """Return what an event is about, and when Stripe made the event, in seconds since 1970."""
+    data = event.get("data")
+    document = data.get("object") if isinstance(data, dict) else None
+    created = _time(event.get("created"))
+    if not isinstance(document, dict) or created is None:
+        raise MalformedError("no data.object or no created")
+    return document, created
 
 
 def text(document: Any, key: str) -> str:
@@ -137,10 +239,11 @@ def _items(subscription: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def read_items(event_id: str, subscription: dict[str, Any]) -> dict[str, Any]:
-    """Return when the period of each price and product of a subscription ends, and the event that said so.
+    """Return when the period of each price and product of a subscription ends, its courses, and the event that said so.
 
-    The shape is { "event": event id, "ends": { price or product id: seconds since 1970 or None } }. Of several items
-    with one price, the latest end counts.
+    The shape is { "event": event id, "ends": { price or product id: seconds since 1970 or None }, "courses": [course
+    id] or None }. Of several items with one price, the latest end counts. `courses` is None if the metadata names no
+    course: then the subscription gives full access. If no id in it can be a course, the subscription gives nothing.
     """
     ends: dict[str, float | None] = {}
     whole = _time(subscription.get("current_period_end"))
@@ -153,7 +256,8 @@ def read_items(event_id: str, subscription: dict[str, Any]) -> dict[str, Any]:
             # STRIPE_PRICES cannot name any other id, so such an id need not be kept.
             if isinstance(name, str) and STRIPE_ID.fullmatch(name):
                 ends[name] = max((each for each in (end, ends.get(name)) if each is not None), default=None)
-    return {"event": event_id, "ends": ends}
+    courses = named_courses(subscription)
+    return {"event": event_id, "ends": ends, "courses": courses and courses.ids}
 
 
 def _period_end(subscription: dict[str, Any]) -> float | None:

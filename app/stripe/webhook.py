@@ -13,15 +13,19 @@ from app.problems import Problem
 from app.service import current_service
 from app.settings import Settings
 from app.stripe.events import (
-    CHECKOUT_EVENT,
+    CHECKOUT_EVENTS,
+    EVENTS,
+    REVERSAL_EVENTS,
     SUBSCRIPTION_EVENTS,
     MalformedError,
     named_user_id,
     read_checkout,
+    read_payment,
+    read_reversal,
     read_subscription,
     text,
 )
-from app.stripe.mirror import access_terms, store_checkout, store_event
+from app.stripe.mirror import Outcome, access_terms, store_checkout, store_event, store_payment, store_reversal
 from app.user_ids import MAX_CHARACTERS
 
 blueprint = Blueprint("stripe", __name__)
@@ -48,12 +52,17 @@ def webhook() -> Response:
     except (MalformedError, ValueError, RecursionError) as error:
         # The answer is not a 4xx: after a 4xx, Stripe repeats the event for days, and then slows down all later ones.
         call.error = f"the event does not have the form that Stripe describes: {error}"
-        outcome = "malformed"
+        outcome = Outcome("malformed")
     else:
         # Outside of the try, because an error of the service itself must be a 500. Then Stripe repeats the event.
-        outcome = service.pool.transact("stripe", store) if store else "ignored"
-    call.stripe["outcome"] = outcome
-    return Response(json.dumps({"outcome": outcome}) + "\n", mimetype="application/json")
+        outcome = service.pool.transact("stripe", store) if store else Outcome("ignored")
+    call.stripe["outcome"] = outcome.name
+    if outcome.reason:
+        call.stripe.setdefault("reason", outcome.reason)
+    # Stripe's dashboard shows the answer, so whoever looks there sees what to do.
+    told = ("outcome", "reason") if outcome.name in ("unattached", "malformed") else ("outcome",)
+    answer = {key: call.stripe[key] for key in told if key in call.stripe}
+    return Response(json.dumps(answer) + "\n", mimetype="application/json")
 
 
 def _verify(payload: bytes, secrets: tuple[str, ...]) -> None:
@@ -70,7 +79,7 @@ def _verify(payload: bytes, secrets: tuple[str, ...]) -> None:
     raise Problem("invalid_signature")
 
 
-def _read_event(payload: bytes, settings: Settings) -> Callable[[Connection], str] | None:
+def _read_event(payload: bytes, settings: Settings) -> Callable[[Connection], Outcome] | None:
     """Read and check an event. Return the work that stores it in a transaction, or None if the event is not used.
 
     Raises MalformedError, ValueError or RecursionError. The returned work has nothing left to check.
@@ -79,7 +88,7 @@ def _read_event(payload: bytes, settings: Settings) -> Callable[[Connection], st
     kind = text(event, "type")
     logged = current_call().stripe
     logged |= {"event": text(event, "id"), "type": kind}
-    if kind.startswith(THIN_PREFIX) and kind.removeprefix(THIN_PREFIX) in (*SUBSCRIPTION_EVENTS, CHECKOUT_EVENT):
+    if kind.startswith(THIN_PREFIX) and kind.removeprefix(THIN_PREFIX) in EVENTS:
         logged["reason"] = "a thin event: choose the payload style Snapshot for this endpoint at Stripe"
         raise MalformedError(logged["reason"])
     terms = access_terms(settings)
@@ -90,12 +99,19 @@ def _read_event(payload: bytes, settings: Settings) -> Callable[[Connection], st
         if state.claimed_user_id is None and named_user_id(state.object, settings.stripe_user_id_metadata):
             logged["reason"] = names_nobody
         return lambda connection: store_event(connection, state, terms)
-    if kind == CHECKOUT_EVENT:
+    if kind in CHECKOUT_EVENTS:
+        payment = read_payment(event, namespace)
+        if payment:
+            if payment.claimed_user_id is None and payment.client_reference_id is not None:
+                logged["reason"] = names_nobody
+            return lambda connection: store_payment(connection, payment, terms)
         checkout = read_checkout(event, namespace)
         if checkout is None:
             return None
         if checkout.claimed_user_id is None:
-            logged["reason"] = names_nobody
-            return lambda _: "unattached"
+            return lambda _: Outcome("unattached", names_nobody)
         return lambda connection: store_checkout(connection, checkout, terms)
+    if kind in REVERSAL_EVENTS:
+        reversal = read_reversal(event)
+        return (lambda connection: store_reversal(connection, reversal, terms)) if reversal else None
     return None

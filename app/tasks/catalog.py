@@ -4,7 +4,7 @@ import codecs
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any
@@ -290,30 +290,41 @@ def _check_circles(catalog: Catalog, outside: Outside) -> None:
         raise CatalogError(faults)
 
 
-def locked_for_good(catalog: Catalog, outside: Outside) -> list[tuple[dict[str, Any], dict[str, Any]]]:
-    """Return the free lessons that nobody with free access can ever unlock, each with the prerequisite that locks it.
+def locked_for_good(
+    catalog: Catalog, outside: Outside, part: Callable[[dict[str, Any]], Hashable | None]
+) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """Return the lessons that nobody who has only one part of the catalog can ever unlock, each with a prerequisite.
 
-    Such a prerequisite is published (an unpublished one never locks), and it is either not free or locked for good
-    itself. `outside` has the lessons that are not in `catalog`, as they are after the load.
+    `part` says in which part a lesson is; None: in no part that somebody may have alone. The prerequisite is published
+    (an unpublished one never locks), and it is either in another part or locked for good itself. `outside` has the
+    lessons that are not in `catalog`, as they are after the load.
     """
-    lessons = {lesson["id"]: lesson for lesson in catalog["lessons"]} | outside
-    graph = _graph(catalog, outside)
+    courses = {module["id"]: module["course_id"] for module in catalog["modules"]}
+    lessons = {lesson["id"]: lesson | {"course_id": courses[lesson["module_id"]]} for lesson in catalog["lessons"]}
+    lessons |= outside
+    parts = {id: part(lesson) for id, lesson in lessons.items() if lesson["published"]}
+    # Without the prerequisites that never lock.
+    graph = {id: [need for need in needs if need in parts] for id, needs in _graph(catalog, outside).items()}
     dependents: dict[str, list[str]] = {id: [] for id in lessons}
     for id, needs in graph.items():
         for need in needs:
             dependents[need].append(id)
-    # Not by topological order: outside, prerequisites may form a circle, which is no fault of the file.
-    never: set[str] = set()  # what nobody with free access can ever complete
-    waiting = [id for id, lesson in lessons.items() if lesson["published"] and not lesson["is_free"]]
+    # Not in topological order: outside of the file, prerequisites may form a circle.
+    locked: set[str] = set()
+    waiting = [
+        id
+        for id, of_lesson in parts.items()
+        if of_lesson is not None and any(parts[need] != of_lesson for need in graph[id])
+    ]
     while waiting:
         id = waiting.pop()
-        if id not in never:
-            never.add(id)
-            waiting += [other for other in dependents[id] if lessons[other]["published"]]
+        if id not in locked:
+            locked.add(id)
+            waiting += [other for other in dependents[id] if parts.get(other) == parts[id]]
     return [
-        (lesson, next(lessons[need] for need in graph[id] if need in never))
+        (lesson, next(lessons[need] for need in graph[id] if parts[need] != parts[id] or need in locked))
         for id, lesson in lessons.items()
-        if id in never and lesson["is_free"]
+        if id in locked
     ]
 
 
@@ -348,7 +359,7 @@ def load(connection: Connection[Any], catalog: Catalog, dry_run: bool, partial: 
                 statements.run(connection, f"admin/catalog_{name}", catalog=text)
     for row in left_out:
         row["published"] = False
-    return list(_report(catalog, changes, prerequisites, left_alone, locked_for_good(catalog, outside)))
+    return list(_report(catalog, outside, changes, prerequisites, left_alone))
 
 
 def _set_positions(catalog: Catalog, rows: Iterable[dict[str, Any]]) -> None:
@@ -360,11 +371,7 @@ def _set_positions(catalog: Catalog, rows: Iterable[dict[str, Any]]) -> None:
 
 
 def _report(
-    catalog: Catalog,
-    changes: list[dict[str, Any]],
-    prerequisites: dict[str, Any],
-    left_alone: int,
-    kept: list[tuple[dict[str, Any], dict[str, Any]]],
+    catalog: Catalog, outside: Outside, changes: list[dict[str, Any]], prerequisites: dict[str, Any], left_alone: int
 ) -> Iterator[str]:
     modules_moved = any(row["moved"] for row in changes if row["kind"] == "module")
     for kind, wanted in (
@@ -386,9 +393,17 @@ def _report(
             completions = sum(row["completions"] for row in rows)
             yield f"{what}: {len(rows)} {kind}s with {completions} completions, all kept"
             yield from _first(f"  {quoted(row['title'])}: {row['completions']} completions" for row in rows)
-    if kept:
-        yield f"warning: {len(kept)} free lessons stay locked for good for learners with free access alone"
-        yield from _first(f"  {quoted(lesson['title'])} needs {quoted(need['title'])}" for lesson, need in kept)
+    for words, part in (
+        ("free lessons stay locked for good for learners with free access alone", lambda row: row["is_free"] or None),
+        (
+            "lessons stay locked for good for a learner who has only the course of the lesson",
+            lambda row: row["course_id"],
+        ),
+    ):
+        locked = locked_for_good(catalog, outside, part)
+        if locked:
+            yield f"warning: {len(locked)} {words}"
+            yield from _first(f"  {quoted(lesson['title'])} needs {quoted(need['title'])}" for lesson, need in locked)
 
 
 def _first(lines: Iterator[str]) -> Iterator[str]:

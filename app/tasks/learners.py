@@ -14,7 +14,7 @@ from app.checks import date_time
 from app.database import statements
 from app.sessions import bearer
 from app.settings import Settings
-from app.stripe.mirror import AccessTerms, attach_customer, lock_claimed_customers
+from app.stripe.mirror import AccessTerms, attach_claimed, lock_claimed
 from app.tasks import TaskError, quoted
 
 Connection = psycopg.Connection[Any]
@@ -33,10 +33,9 @@ def add_user(connection: Connection, user_id: str, email: str | None, name: str 
     A new learner gets what Stripe already keeps for them, by these terms.
     """
     with connection.transaction():
-        customers = lock_claimed_customers(connection, user_id)
+        customers = lock_claimed(connection, user_id)
         added = statements.run(connection, "learners/add", user_id=user_id).fetchone()
-        for customer_id in customers:
-            attach_customer(connection, customer_id, terms)
+        attach_claimed(connection, customers, user_id, terms)
         if email or name:
             given = {"email": email or None, "name": name or None}
             try:

@@ -1,8 +1,9 @@
--- Makes Stripe's events wait until the transaction ends. In it, the subscriptions of the learners of
--- stripe/apply_terms_learners.sql are copied again. If an event came between the read and the copy, the copy would
--- overwrite what the event stored.
+-- Makes Stripe's events wait until the transaction ends. In it, access follows what is stored of many learners. If an
+-- event came between the read and the write, the write would overwrite what the event stored.
+--
+-- The tables are locked in the order in which an event writes them. Otherwise there may be a deadlock.
 --
 -- Parameters: none
 -- Returns: nothing
 
-lock table stripe_subscriptions in share row exclusive mode;
+lock table stripe_subscriptions, stripe_reversals, stripe_payments in share row exclusive mode;

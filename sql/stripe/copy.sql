@@ -2,7 +2,8 @@
 -- statement reads. A subscription that gives access is better than one that does not. If both or neither give access,
 -- the one that ends later is better.
 --
--- A subscription counts if `prices` lists the price or product of one of its items, or if `prices` is empty. If no
+-- A subscription counts if `prices` lists the price or product of one of its items, or if `prices` is empty. A
+-- subscription that names a course gives that course instead (stripe/give_courses.sql), and does not count. If no
 -- subscription of a learner counts, the copy is deleted; a row that was written by hand stays. Run it under lock.sql,
 -- or under stripe/apply_terms_lock.sql.
 --
@@ -33,6 +34,7 @@ with counting as (
         ) as period
     where
         subscription.user_id = any(:'user_ids'::uuid[])
+        and subscription.items ->> 'courses' is null
         -- Another learner's row may name this subscription, if somebody wrote that row by hand. When the settings are
         -- applied, such a row stays. When an event is stored, release.sql has deleted it before.
         and not exists (

@@ -1,5 +1,5 @@
--- Stores the items of subscriptions: when the period of each price and product ends. A subscription stays as it is if
--- another event about it has come since its items were read.
+-- Stores the items of subscriptions: when the period of each price and product ends, and the courses that the
+-- subscription names. A subscription stays as it is if another event about it has come since its items were read.
 --
 -- Parameters:
 --   items  json  a list of { "stripe_subscription_id", "items" }, the items as app/stripe/events.py reads them

@@ -11,7 +11,7 @@
 --   event_created           double precision  when Stripe made the event, in seconds since 1970
 --   object                  json              the subscription in the event
 --   previous_attributes     json              the values before the event of what the event changed
---   items                   json              when the period of each price and product ends
+--   items                   json              when the period of each price and product ends, and the courses
 --   rivals                  json              the states in other events of the same second, a list
 -- Returns: nothing
 -- Buffers: 20 light, 15 heavy

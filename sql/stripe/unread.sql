@@ -1,5 +1,5 @@
--- Subscriptions whose stored items are not those of the stored event, because another version of the service stored the
--- event. At most a thousand of them.
+-- Subscriptions whose stored items are not those of the stored event, or do not say whether the subscription names a
+-- course, because another version of the service stored the event. At most a thousand of them.
 --
 -- Parameters:
 --   user_ids  uuid[]  the learners who own the subscriptions; null: everybody
@@ -16,6 +16,10 @@ select
 from stripe_subscriptions
 where
     (:'user_ids'::uuid[] is null or user_id = any(:'user_ids'::uuid[]))
-    and (items ->> 'event') is distinct from event_id
+    and (
+        (items ->> 'event') is distinct from event_id
+        -- It is JSON's null if the subscription names no course.
+        or items -> 'courses' is null
+    )
 order by stripe_subscription_id
 limit 1000;

@@ -1,0 +1,30 @@
+-- Takes from learners the courses that Stripe gave and gives no more. Rows of course_enrollments with another source
+-- stay: those that somebody wrote by hand, and those that the site wrote. Run it under lock.sql, or under
+-- stripe/apply_terms_lock.sql.
+--
+-- Parameters:
+--   user_ids  uuid[]  the learners
+-- Returns: nothing
+-- Buffers: 10 light, 10 heavy
+
+delete from course_enrollments as given
+where
+    user_id = any(:'user_ids'::uuid[])
+    and (
+        exists (
+            select from stripe_payments
+            where stripe_payments.source = given.source
+        )
+        or exists (
+            select from stripe_subscriptions
+            where stripe_subscriptions.stripe_subscription_id = given.source
+        )
+    )
+    and (user_id, course_id, source) not in (
+        select
+            user_id,
+            course_id,
+            source
+        from paid_courses
+        where user_id = any(:'user_ids'::uuid[])
+    );
