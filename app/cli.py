@@ -226,7 +226,7 @@ def add_user(user_id: str, email: str | None, name: str | None) -> None:
 @USER
 @UNTIL
 def grant_free(user_id: str, until: str | None) -> None:
-    """Give a learner the free path, for ever or until a time."""
+    """Give a learner free access, for ever or until a time."""
     expires_at = learners.end_of_access(until) if until else None
     with _connect() as connection:
         learners.grant_free(connection, user_id, expires_at)
@@ -236,10 +236,10 @@ def grant_free(user_id: str, until: str | None) -> None:
 @cli.command()
 @USER
 def revoke_free(user_id: str) -> None:
-    """Take the free path from a learner."""
+    """End the free access of a learner."""
     with _connect() as connection:
         if not learners.revoke_free(connection, user_id):
-            click.echo("they were not on the free path")
+            click.echo("the learner did not have free access")
         _print(learners.access(connection, user_id, _prices()))
 
 

@@ -1,4 +1,4 @@
-"""NEW_LEARNERS: who has a valid session and is not enrolled may become a learner, in the call that finds it out."""
+"""NEW_LEARNERS: a person with a valid session who is not enrolled may become a learner, in the same call."""
 
 import psycopg
 from psycopg.rows import DictRow
@@ -27,14 +27,14 @@ def add_learner() -> bool:
     enrolls = service.settings.new_learners == "add-free" and not found["was_enrolled"]
     if is_user and not enrolls:
         return False
-    # A site's own users table is the site's to write: who is not in it stays unknown.
+    # Only the site writes its own users table. So the service does not add a person who is missing there.
     if not is_user and not one(service.pool.read("learners/rights"))["own_users"]:
         return False
     terms = access_terms(service.settings)
 
     def add(connection: psycopg.Connection[DictRow]) -> None:
-        # Before the row in users: an event of Stripe's locks its customer first and adds the learner then. The other
-        # order could end in a deadlock.
+        # Lock the customers before the row in users is added. An event from Stripe takes its locks in this order too.
+        # With two orders there could be a deadlock.
         customers = lock_claimed_customers(connection, user_id)
         if not is_user:
             statements.run(connection, "learners/add", user_id=user_id)
@@ -43,5 +43,5 @@ def add_learner() -> bool:
         for customer_id in customers:
             attach_customer(connection, customer_id, terms)
 
-    service.pool.transact("new learner", add)
+    service.pool.transact("learners", add)
     return True

@@ -249,7 +249,7 @@ def _storage_uri(text: str) -> str | None:
 
 
 def user_id_namespace(text: str) -> UUID | None:
-    """Return the namespace of the UUIDs that user ids become; None for an empty text: user ids are UUIDs."""
+    """Return the namespace of the UUIDs that user ids become. Return None for an empty text: all ids are UUIDs."""
     if not text:
         return None
     if not UUID_TEXT.fullmatch(text):
@@ -258,7 +258,7 @@ def user_id_namespace(text: str) -> UUID | None:
 
 
 def new_learners(text: str) -> str:
-    """Return what happens to one who would be not enrolled; raise ValueError for a word that says nothing of it."""
+    """Return what the service does with a person who is not enrolled. Raise ValueError for an unknown word."""
     if text not in NEW_LEARNERS:
         raise ValueError(f"{text!r} is none of {', '.join(NEW_LEARNERS)}")
     return text

@@ -1,4 +1,7 @@
-"""Which learner a user id means (contract §5). Every way in asks here, so two ways in for one user are one learner."""
+"""Which learner a user id means (contract §5).
+
+Sessions, Stripe's events and the tasks all use this one rule, so a user is the same learner in all of them.
+"""
 
 import re
 from uuid import UUID, uuid5
@@ -12,9 +15,9 @@ MAX_CHARACTERS = 255
 def learner_id(user_id: object, namespace: UUID | None) -> str | None:
     """Return the UUID of the learner whom a site's user id means, in lower case. Return None if the id is malformed.
 
-    An id that is a UUID is the learner's own. Any other id becomes the UUIDv5 (RFC 9562 §5.5) of `namespace` and the
-    UTF-8 text of the id. It has 1 to 255 characters; an integer counts as its decimal text. Without a namespace, only
-    UUIDs are ids.
+    If the user id is a UUID, it is the id of the learner. Any other user id becomes the UUIDv5 (RFC 9562 §5.5) of
+    `namespace` and of its UTF-8 text, which has 1 to 255 characters. An integer counts as its decimal text. Without a
+    namespace, every id that is not a UUID is malformed.
     """
     # In Python, true and false are integers too.
     text = str(user_id) if isinstance(user_id, int) and not isinstance(user_id, bool) else user_id

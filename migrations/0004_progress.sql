@@ -25,7 +25,7 @@ $$;
 create table if not exists progress (
     user_id uuid not null references users (id) on delete cascade,
     lesson_id uuid not null references lessons (id),
-    -- The API can show these times: years of four digits, and no infinity.
+    -- An answer of the API can show only times between these two: its years have four digits, and it has no infinity.
     completed_at timestamptz not null
     check (completed_at >= '1970-01-01 00:00:00+00' and completed_at < '10000-01-01 00:00:00+00'),
     created_at timestamptz not null default now(),

@@ -1,7 +1,7 @@
--- A learner whom NEW_LEARNERS or make add-user adds gets at once what Stripe keeps for them. These indexes find it.
--- They hold only what is nobody's yet.
+-- When NEW_LEARNERS or make add-user adds a learner, the learner at once gets the subscriptions at Stripe that name the
+-- learner. These indexes find them. They contain only rows that have no owner yet.
 
--- "if not exists" must pass over indexes of an earlier, killed run of this migration, and over no others.
+-- "if not exists" may skip what an earlier run of this migration created before it was killed, and nothing else.
 do $$
 declare
     taken text;
@@ -25,8 +25,8 @@ begin
 end
 $$;
 
--- Few rows are nobody's, so each index is built in the time of one scan. Learners' calls do not write these tables, and
--- Stripe's events wait for that moment.
+-- Few rows have no owner, so each index is built in the time of one scan. Stripe's events wait for that time. Learners'
+-- calls do not wait, because they do not write these tables.
 -- squawk-ignore require-concurrent-index-creation
 create index if not exists stripe_subscriptions_unattached_idx
 on stripe_subscriptions (claimed_user_id) where user_id is null;

@@ -1,5 +1,5 @@
--- What a learner may do: which access the learner has now, and when that access ends. It answers for everybody: also
--- for a learner without access, and for one without a row in users.
+-- Which access a learner has now, and when that access ends. There is an answer for everybody: also for a learner
+-- without access, and for a person without a row in users.
 --
 -- The view has the rule of access. The two tables only say when the access that the view names ends.
 --

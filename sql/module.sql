@@ -34,7 +34,7 @@ prerequisites as materialized (
     where lesson_id = any(array(select lesson_id from accessible))
 ),
 
--- Of the module's lessons and of their prerequisites.
+-- The completions of the module's lessons and of their prerequisites. Others do not matter here.
 completed as materialized (
     select
         lesson_id,

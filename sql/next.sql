@@ -1,5 +1,5 @@
--- The lesson to go on with: the first available lesson after the most recently completed one, in catalog order. Where
--- none is left after it, the first available lesson of the catalog.
+-- The lesson to continue with: the first available lesson after the most recently completed one, in catalog order. If
+-- there is none after it, the first available lesson of the catalog.
 --
 -- Parameters:
 --   user_id  uuid  the learner
@@ -61,8 +61,8 @@ next as (
         and lesson.lesson_id not in (select lesson_id from completed)
         and lesson.lesson_id not in (select lesson_id from locked)
     order by
-        -- First the lessons after the latest one, then the others: true sorts before false here. While nothing is
-        -- completed, it is null for every lesson and changes nothing.
+        -- First the lessons after the latest completed one, then the others: with desc, true sorts before false. While
+        -- nothing is completed, the comparison is null for every lesson, so it does not change the order.
         (module.position, module.id, lesson.position, lesson.lesson_id)
         > (latest.module_position, latest.module_id, latest.position, latest.lesson_id) desc,
         module.position asc, module.id asc, lesson.position asc, lesson.lesson_id asc

@@ -1,10 +1,10 @@
-"""The learner's calls, taken from app/openapi.yaml: a new call is part of every test that is about all of them."""
+"""The learner's calls, read from app/openapi.yaml. So every test of all calls also tests a call that is added later."""
 
 from tests.contract import DOCUMENT
 from tests.world import uuid4
 
 PREFIX = "/api/progress/"
-# What stands for each parameter of a path, unless a test gives something else.
+# The ids that replace the parameters of a path, unless a test gives others.
 IDS = {"moduleId": [uuid4(1)], "lessonId": [uuid4(2)]}
 
 

@@ -1,4 +1,7 @@
-"""One PostgreSQL for the session, migrated by the real migrations; every table emptied before each test."""
+"""The fixtures of all tests. A session of pytest has one PostgreSQL, which the real migrations have migrated.
+
+Every table is emptied before each test.
+"""
 
 import json
 import os
@@ -41,7 +44,7 @@ SERVICE = "progress_service"
 AUTO = "auto"
 MODES = ["force_generic_plan", "force_custom_plan"]
 
-# How much the proofs try: the same few hundred examples each time, or thousands, and others each time.
+# Whether the proofs run long: thousands of examples, different ones each time. Otherwise they try the same few hundred.
 DEEP = "PROGRESS_DEEP" in os.environ
 hypothesis.settings.register_profile("quick", max_examples=100, deadline=None, derandomize=True, database=None)
 hypothesis.settings.register_profile("deep", max_examples=2000, deadline=None, print_blob=True)
@@ -49,14 +52,17 @@ hypothesis.settings.load_profile("deep" if DEEP else "quick")
 
 
 def in_memory() -> Path | None:
-    """A folder in memory with room for a database, None where there is none."""
+    """Return a folder in memory with room for a database. Return None if there is none."""
     memory = Path("/dev/shm")
     room = memory.is_dir() and os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > 512 * 2**20
     return memory if room else None
 
 
 class Postgresql(testing.postgresql.Postgresql):
-    """The library's server on the wheel's programs: by socket alone, and as root too, which PostgreSQL refuses."""
+    """A server as the library testing.postgresql starts it, but with the programs of the PostgreSQL wheel.
+
+    It listens on a Unix socket only. PostgreSQL refuses to run as root, so under root it runs as another user.
+    """
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(
@@ -69,7 +75,7 @@ class Postgresql(testing.postgresql.Postgresql):
 
     def initialize(self) -> None:
         super().initialize()
-        self._use_tmpdir = True  # with base_dir= the library would leave the folder behind
+        self._use_tmpdir = True  # otherwise the library would not delete a folder that was given as base_dir
         self.prefix = unprivileged(ROOT)
 
     def initialize_database(self) -> None:
@@ -106,7 +112,7 @@ def postgres() -> Iterator[Postgresql]:
 
 
 def create_database(server: Postgresql, template: str = "template1") -> str:
-    """Make a fresh database, empty or a copy of a template; returns its URL."""
+    """Make a database that is empty, or a copy of a template. Return its URL."""
     name = f"test_{uuid.uuid4().hex}"
     with closing(psycopg.connect(server.url(), autocommit=True)) as connection:
         connection.execute(f"create database {name} template {template}")
@@ -121,9 +127,9 @@ def new_database(postgres: Postgresql) -> Callable[..., str]:
 
 @pytest.fixture(scope="session")
 def migrated_database(new_database: Callable[..., str]) -> Callable[[], str]:
-    """Make a fresh database with every migration and the rights of the service's role; returns its URL.
+    """Return a function that makes a database with every migration and the role's rights, and returns its URL.
 
-    A copy of a template takes a tenth of the time of the migrations.
+    Each database is a copy of a template, because a copy takes a tenth of the time of the migrations.
     """
     template = new_database()
     migrate(template)
@@ -143,7 +149,7 @@ def migrate(url: str) -> None:
 
 
 def grant(url: str, role: str = SERVICE) -> None:
-    """Give the service's role what it needs, as the operator does."""
+    """Give the service's role its rights with deploy/grants.sql, as an operator does."""
     command = [str(bindir() / "psql"), "-Xq", "-v", f"role={role}", "-f", "deploy/grants.sql", url]
     subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
 
@@ -154,7 +160,7 @@ def as_service(url: str) -> str:
 
 @pytest.fixture(scope="session")
 def environ(database_url: str) -> dict[str, str]:
-    """What the service of the tests is configured with, and nothing else: its role can do no more than it must."""
+    """Return the settings of the tests' service. Its role has only the rights of deploy/grants.sql."""
     return {"DATABASE_URL": as_service(database_url), "AUTH_JWT_SECRET": SECRET, "RATE_LIMIT_WRITES": ""}
 
 
@@ -168,7 +174,8 @@ def emptying(connection: psycopg.Connection) -> str:
     """Return the SQL that deletes every row of the service's tables. It includes the tables that later migrations add.
 
     The records of the migrations stay, and so does the key that a migration makes for the learners' tags. `delete`
-    takes 0.1 ms for a table, `truncate` ten times that. A replica's session checks no foreign key: any order will do.
+    takes 0.1 ms for a table, `truncate` ten times that. With session_replication_role = replica, PostgreSQL checks no
+    foreign key, so the order of the tables does not matter.
     """
     tables = connection.execute(
         "select format('%I', relname) from pg_class where relkind in ('r', 'p')"
@@ -180,7 +187,7 @@ def emptying(connection: psycopg.Connection) -> str:
 
 @pytest.fixture(scope="session")
 def empty_tables(connection: psycopg.Connection) -> Callable[[], None]:
-    """Empty the tables of the shared database. Those that a test has made are the test's own to drop."""
+    """Return a function that empties the service's tables. A test drops the tables that it has made itself."""
     query = emptying(connection).encode()
 
     def empty() -> None:
@@ -191,14 +198,14 @@ def empty_tables(connection: psycopg.Connection) -> Callable[[], None]:
 
 @pytest.fixture
 def db(connection: psycopg.Connection, empty_tables: Callable[[], None]) -> psycopg.Connection:
-    """The test's own connection to the database, whose tables are empty."""
+    """Return the tests' connection to the database, after emptying its tables."""
     empty_tables()
     return connection
 
 
 @pytest.fixture(scope="session")
 def apps(environ: dict[str, str]) -> Iterator[dict[str, Flask]]:
-    """The service, once for each way in which PostgreSQL may plan a prepared statement."""
+    """Yield an application of the service for each value of plan_cache_mode."""
     made = {
         mode: create_app(
             from_environ(environ | {"DATABASE_URL": f"{environ['DATABASE_URL']}&options=-c%20plan_cache_mode%3D{mode}"})
@@ -214,13 +221,13 @@ def apps(environ: dict[str, str]) -> Iterator[dict[str, Flask]]:
 
 @pytest.fixture
 def plan_mode() -> str:
-    """How PostgreSQL plans the statements of `api`: as it does by default."""
+    """Return the plan_cache_mode of the connections behind `api`. A file or a test may replace this fixture."""
     return AUTO
 
 
 @pytest.fixture
 def api(plan_mode: str, apps: dict[str, Flask], db: psycopg.Connection) -> FlaskClient:
-    """A client of the service."""
+    """Return a client of the service."""
     return apps[plan_mode].test_client(use_cookies=False)
 
 
@@ -235,7 +242,7 @@ one_plan = pytest.mark.parametrize("plan_mode", [AUTO])
 
 @pytest.fixture
 def make_api(environ: dict[str, str], db: psycopg.Connection) -> Iterator[Callable[..., FlaskClient]]:
-    """Make a client of a service with settings of its own."""
+    """Yield a function that makes a client of a service with other settings."""
     made = []
 
     def make(**settings: str) -> FlaskClient:
@@ -259,7 +266,7 @@ def free_port() -> int:
 
 
 class Gunicorn(NamedTuple):
-    """A running service: where it answers, its master, and the file that its standard output goes to."""
+    """A running service: its URL, its master process, and the file with its standard output."""
 
     url: str
     process: subprocess.Popen[bytes]
@@ -270,15 +277,15 @@ class Gunicorn(NamedTuple):
         return {int(pid) for pid in children.split()}
 
     def lines(self) -> list[dict[str, Any]]:
-        """What it has logged, a line each."""
+        """Return the lines of the log so far."""
         return [json.loads(line) for line in self.output.read_text().splitlines()]
 
 
 @contextmanager
 def running_gunicorn(environ: dict[str, str], folder: Path = ROOT) -> Iterator[Gunicorn]:
-    """A real gunicorn that serves the checkout in `folder`, once it answers."""
+    """Start a real gunicorn that serves the checkout in `folder`. Yield it when it answers."""
     port = int(environ.get("PORT") or free_port())
-    # It says more only to who asks for it.
+    # gunicorn's lines about each start and stop would only lengthen the output of the tests.
     level = [] if "LOG_LEVEL" in environ else ["--log-level", "warning"]
     command = [sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py", *level, "wsgi:app"]
     environ = {"PATH": "/usr/bin:/bin", "PORT": str(port), **environ}
@@ -303,6 +310,6 @@ def running_gunicorn(environ: dict[str, str], folder: Path = ROOT) -> Iterator[G
 
 @pytest.fixture
 def gunicorn(environ: dict[str, str]) -> Iterator[Callable[..., str]]:
-    """Start a gunicorn with settings of its own; returns its URL."""
+    """Yield a function that starts a gunicorn with other settings and returns its URL."""
     with ExitStack() as stack:
         yield lambda **settings: stack.enter_context(running_gunicorn(environ | settings)).url

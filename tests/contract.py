@@ -32,7 +32,7 @@ class Client(FlaskClient):
 
 
 def operation(path: str, method: str) -> tuple[str, dict[str, Any]] | None:
-    """The path template and the operation that the document has for a request; HEAD is as GET."""
+    """Return the path template and the operation that the document has for a request. HEAD counts as GET."""
     for template, item in DOCUMENT["paths"].items():
         parts, given = template.split("/"), path.split("/")
         if len(parts) == len(given) and all(p == g or (p[:1] == "{" and g) for p, g in zip(parts, given, strict=True)):
@@ -54,12 +54,12 @@ def check(response: TestResponse) -> None:
 
 
 def code_of(mimetype: str | None, data: bytes) -> str | None:
-    """The code of a problem document, None of anything else."""
+    """Return the code of a problem document. Return None if the answer is not a problem document."""
     return json.loads(data)["code"] if mimetype == "application/problem+json" and data else None
 
 
 def described(path: str, method: str, status: int, code: str | None) -> str:
-    """Return the JSON pointer of the document's response for such an answer.
+    """Return the JSON pointer of the response that the document has for an answer of this kind.
 
     Raises AssertionError, or KeyError, if the document has none.
     """
@@ -115,13 +115,13 @@ def _validate(pointer: str, value: Any) -> None:
     assert not errors, f"{pointer}: {'; '.join(errors)}"
 
 
-@cache  # to make a validator takes longer than to use it
+@cache  # making a validator takes longer than using it
 def _validator(pointer: str) -> OAS31Validator:
     return OAS31Validator(_resolved(_at(pointer)), format_checker=oas31_format_checker)
 
 
 def _at(pointer: str) -> Any:
-    """Return what the document has at a JSON pointer, whose steps may lead through references."""
+    """Return the part of the document at a JSON pointer. References on the way are followed."""
     found: Any = DOCUMENT
     for step in pointer.removeprefix("/").split("/"):
         found = _followed(found[step.replace("~1", "/").replace("~0", "~")])
@@ -133,7 +133,7 @@ def _followed(thing: Any) -> Any:
 
 
 def _resolved(thing: Any) -> Any:
-    """Return a copy of a part of the document in which what is referred to stands in the place of each reference."""
+    """Return a copy of a part of the document, with each reference replaced by its target."""
     thing = _followed(thing)
     if isinstance(thing, dict):
         # A discriminator names schemas of the document, and only tells a client which one of them to look at first.

@@ -1,4 +1,4 @@
-"""Clients that write again and again, and what may be said of the answers they got."""
+"""Clients that write again and again, and checks that the write limit let through as many writes as it must."""
 
 import json
 import math
@@ -19,7 +19,7 @@ class Write(NamedTuple):
 
 
 def write(url: str, user_id: str = LEARNER) -> Write:
-    """Unmark a lesson that is not marked, which succeeds as often as one likes."""
+    """Unmark a lesson that is not marked. This write succeeds each time, unless the limit refuses it."""
     request = urllib.request.Request(
         f"{url}/api/progress/lessons/{uuid4(0x11)}", method="DELETE", headers=bearer(user_id)
     )
@@ -39,23 +39,25 @@ def _keep_writing(url: str, seconds: float) -> list[Write]:
     until = time.time() + seconds
     while time.time() < until:
         writes.append(write(url))
-        # A hundred tries for each that is let through. More would only take time from the tests beside this one.
+        # With this pause there are still a hundred attempts for each write that the limit lets through. More attempts
+        # would only slow down the tests that run at the same time.
         time.sleep(0.02)
     return writes
 
 
 def hammer(urls: list[str], seconds: float) -> list[Write]:
-    """Eight clients, spread over the URLs, that write for one learner until the time is over."""
+    """Let eight clients, spread over the URLs, write for one learner for this long. Return their writes, in order."""
     with ThreadPoolExecutor(8) as pool:
         parts = pool.map(_keep_writing, [urls[number % len(urls)] for number in range(8)], [seconds] * 8)
     return sorted(write for part in parts for write in part)
 
 
 def assert_retry_after(url: str, window: int, first: Write, refused: Write) -> None:
-    """Hold the Retry-After of a write that was refused against the window that `first` began: to the second."""
+    """Assert that the Retry-After of a refused write is exact to the second, in the window that `first` began."""
     assert refused.status == 429
     seconds = int(refused.retry_after or 0)
-    # Nobody here can tell when exactly the service looked at its clock.
+    # The service counted each write at some time between its start and its end. So the time between both writes is
+    # only known to be between these limits.
     least, most = refused.started - first.ended, refused.ended - first.started
     assert math.ceil(window - most) <= seconds <= math.ceil(window - least)
     time.sleep(max(0, refused.ended + seconds - 1 - time.time()))
@@ -66,11 +68,11 @@ def assert_retry_after(url: str, window: int, first: Write, refused: Write) -> N
 
 
 def assert_exact(writes: list[Write], amount: int, window: float) -> None:
-    """Hold what was let through against `amount` in any `window` seconds: not one more, and no fewer."""
+    """Assert that the limit let through `amount` writes in any `window` seconds, neither more nor fewer."""
     assert {write.status for write in writes} == {200, 429}
     accepted = [write for write in writes if write.status == 200]
     for first in accepted:
-        # Began and ended within one window: they were counted within it, whenever exactly that was.
+        # These writes began and ended within one window, so the service counted them within it.
         within = [
             write for write in accepted if write.started >= first.started and write.ended < first.started + window
         ]

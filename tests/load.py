@@ -1,4 +1,4 @@
-"""Clients that write and read, until they are told to stop, and what they were answered."""
+"""Clients that write and read until a test stops them, and the answers that they got."""
 
 import http.client
 import json
@@ -17,7 +17,7 @@ LESSONS = 1500
 
 
 class Answer(NamedTuple):
-    """What a call came to. Without a status it was cut off: `error` says how."""
+    """The result of a call. If the connection ended before the answer, the status is None and `error` says why."""
 
     method: str
     learner: str
@@ -31,7 +31,7 @@ class Answer(NamedTuple):
 
 
 def fill(db: psycopg.Connection) -> None:
-    """A learner for each client, and lessons for them to mark."""
+    """Add a learner for each client, and the lessons that they mark."""
     for client in range(CLIENTS):
         add_user(db, uuid4(0xC0 + client))
     db.execute("insert into modules (id, title, position) values (%s, 'All', 1)", [uuid4(1)])
@@ -42,9 +42,10 @@ def fill(db: psycopg.Connection) -> None:
 
 
 class Load:
-    """Clients in threads; with `keep_alive` each stays on its connection as long as it is let.
+    """Clients, each in a thread. With `keep_alive`, a client uses one connection until the service closes it.
 
-    Each makes `calls` for one lesson after the other: POST and DELETE are of the lesson, GET is the summary.
+    For one lesson after the other, a client makes all of `calls`: POST marks it, DELETE unmarks it, and GET reads the
+    summary.
     """
 
     def __init__(self, url: str, keep_alive: bool = False, calls: tuple[str, ...] = ("POST", "GET")) -> None:
@@ -66,7 +67,7 @@ class Load:
             thread.join()
 
     def wait_for(self, fact: Callable[[list[Answer]], bool], seconds: float = 60) -> None:
-        """Wait until the answers that come from now on fulfil something."""
+        """Wait until `fact` is true for the list of the answers that come from now on."""
         first = len(self.answers)
         deadline = time.monotonic() + seconds
         while not fact(self.answers[first:]):
@@ -77,7 +78,7 @@ class Load:
         self.wait_for(lambda answers: sum(answer.status == 200 for answer in answers) >= amount)
 
     def marked(self) -> set[tuple[str, str]]:
-        """Whose mark of which lesson was answered."""
+        """Return the learner and the lesson of each mark that was answered with 200."""
         return {(a.learner, a.lesson) for a in self.answers if a.method == "POST" and a.status == 200}
 
     def _client(self, learner: str) -> None:
@@ -100,7 +101,7 @@ class Load:
             except (OSError, http.client.HTTPException, ValueError) as error:
                 failure = error
             if status == 503:
-                self.over.wait(0.01)  # the service needs the machine more than who asks again at once
+                self.over.wait(0.01)  # repeating at once would take CPU time from the service
             if connection and (failure or not self.keep_alive):
                 connection.close()
                 connection = None

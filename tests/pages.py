@@ -1,4 +1,4 @@
-"""The project's pages, which tests hold to the truth. A test finds a block by its content, so the block may move."""
+"""The project's pages, for tests that compare them with the code. A test finds a block by its content."""
 
 import re
 from textwrap import dedent
@@ -17,7 +17,7 @@ PAGES = {
 
 
 def blocks(language: str, pages: dict[str, str] = PAGES) -> list[str]:
-    """Every block of code in a language, without the indentation of a list that it is in."""
+    """Return every block of code in a language. If a block is inside a list, its indentation is removed."""
     fenced = re.compile(rf"^( *)```{language}\n(.*?)^\1```$", re.M | re.S)
     return [dedent(found[2]) for text in pages.values() for found in fenced.finditer(text)]
 
@@ -29,7 +29,7 @@ def block(language: str, *parts: str) -> str:
 
 
 def table(page: str, heading: str) -> list[list[str]]:
-    """Return the cells of all tables below a heading of a page, a list for each row, without the tables' heads."""
+    """Return the rows of all tables below a heading of a page, without the tables' heads. A row is a list of cells."""
     section = re.search(rf"^##+ {re.escape(heading)}\n(.*?)(?=^##? |\Z)", PAGES[page], re.M | re.S)
     assert section, f"{page} has no section {heading}"
     rows: list[list[str]] = []

@@ -319,7 +319,7 @@ def test_the_marks_of_what_is_loaded_count(api: FlaskClient, db, load):
 def test_every_free_lesson_that_stays_locked_for_good_is_warned_of(load, file, kept):
     lines = [f'  "Lesson {locked:x}" needs "Lesson {need:x}"' for locked, need in kept]
     if kept:
-        lines[:0] = [f"warning: {len(kept)} free lessons stay locked for good for learners on the free path"]
+        lines[:0] = [f"warning: {len(kept)} free lessons stay locked for good for learners with free access alone"]
     needs = sum(len(one.get("prerequisites", [])) for one in file)
     expected = report((1, 1, 0), (len(file), len(file), 0, 0, 0), (needs, 0), *lines)
     assert load(module(0xF, *file)) == expected
@@ -328,7 +328,7 @@ def test_every_free_lesson_that_stays_locked_for_good_is_warned_of(load, file, k
 def test_more_than_20_lessons_locked_for_good_are_20_and_how_many_more(load):
     file = [lesson(1), *(free(0x100 + n, 1) for n in range(21))]
     lines = load(module(0xF, *file), DRY_RUN="1")[1].splitlines()
-    assert lines[3] == "warning: 21 free lessons stay locked for good for learners on the free path"
+    assert lines[3] == "warning: 21 free lessons stay locked for good for learners with free access alone"
     assert lines[23:] == ['  "Lesson 113" needs "Lesson 1"', "  and 1 more", "dry run: nothing was written"]
 
 

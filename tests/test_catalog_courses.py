@@ -556,7 +556,7 @@ def test_a_partial_load_warns_of_lessons_in_the_database_too(world, load):
     load(course(0xC3, module(7, free(0x71), free(0x72, 0x71))), PARTIAL="1")
     # 71 is not free any more, and locks 72 in the next module, which the file does not have.
     file = course(0xC3, module(7, lesson(0x71), free(0x72, 0x71)))
-    warned = "warning: 1 free lessons stay locked for good for learners on the free path"
+    warned = "warning: 1 free lessons stay locked for good for learners with free access alone"
     assert load(file, PARTIAL="1")[1].splitlines()[-3:] == [warned, '  "Lesson 72" needs "Lesson 71"', "loaded"]
     outside = load(modules=(module(8, free(0x81, 0x72)),), PARTIAL="1")[1].splitlines()
     assert outside[-4:] == [

@@ -127,8 +127,8 @@ def test_add_user_adds_to_a_sites_own_users_table_by_id_alone(site):
     assert connection.execute("select id::text, login from users").fetchall() == [(LEARNER, None)]
 
 
-def free_path(db: psycopg.Connection) -> str:
-    """When the learner's free path ends, as make access shows it."""
+def free_access_end(db: psycopg.Connection) -> str:
+    """Return when the learner's free access ends, as make access shows it."""
     row = db.execute(
         """select to_char(expires_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') from enrollments"""
     ).fetchone()
@@ -138,8 +138,8 @@ def free_path(db: psycopg.Connection) -> str:
 
 def test_free_access_is_granted_for_ever_changed_and_taken_back(db, database_url):
     add_user(db, access=None)
-    none = f"no access: not enrolled\n{NO_SUBSCRIPTION}free path: not enrolled\n"
-    free = f"free access: the published free lessons\n{NO_SUBSCRIPTION}free path: enrolled, "
+    none = f"no access: not enrolled\n{NO_SUBSCRIPTION}enrollment: none\n"
+    free = f"free access: the published free lessons\n{NO_SUBSCRIPTION}enrollment: free access "
     assert run(database_url, "access", USER=LEARNER) == (0, none, "")
     assert run(database_url, "grant-free", USER=LEARNER) == (0, f"{free}for ever\n", "")
     limited = (0, f"{free}until 9999-12-31T23:59:59Z\n", "")
@@ -148,10 +148,10 @@ def test_free_access_is_granted_for_ever_changed_and_taken_back(db, database_url
     assert run(database_url, "grant-free", USER=LEARNER, UNTIL="") == (0, f"{free}for ever\n", "")
     (code, revoked, err) = run(database_url, "revoke-free", USER=LEARNER)
     assert (code, err) == (0, "")
-    ended = none.replace("free path: not enrolled", f"free path: ended {free_path(db)}")
+    ended = none.replace("enrollment: none", f"enrollment: free access ended {free_access_end(db)}")
     assert revoked == ended
     # What has ended stays as it is.
-    assert run(database_url, "revoke-free", USER=LEARNER) == (0, f"they were not on the free path\n{ended}", "")
+    assert run(database_url, "revoke-free", USER=LEARNER) == (0, f"the learner did not have free access\n{ended}", "")
 
 
 @pytest.mark.parametrize(
@@ -171,7 +171,7 @@ def test_revoke_free_ends_the_enrollment_and_leaves_an_ended_one(db, database_ur
     then = db.execute("select expires_at::text from enrollments").fetchone()
     code, out, _ = run(database_url, "revoke-free", USER=LEARNER)
     assert code == 0
-    assert out.startswith(NONE if was_free else f"they were not on the free path\n{NONE}")
+    assert out.startswith(NONE if was_free else f"the learner did not have free access\n{NONE}")
     assert db.execute("select expires_at <= now() from enrollments").fetchall() == [(True,)]
     if then and not was_free:
         assert db.execute("select expires_at::text from enrollments").fetchone() == then
@@ -228,13 +228,13 @@ PAST, FUTURE = "2020-01-01T00:00:00Z", "2999-01-01T00:00:00Z"
 @pytest.mark.parametrize(
     ("status", "ends", "enrolled", "words"),
     [
-        ("active", FUTURE, None, [FULL, f"active, period ends {FUTURE}", "not enrolled"]),
-        ("trialing", FUTURE, PAST, [FULL, f"trialing, period ends {FUTURE}", f"ended {PAST}"]),
-        ("active", PAST, "infinity", [FREE, f"active, period ends {PAST}", "enrolled, until infinity"]),
-        ("active", "infinity", "-infinity", [FULL, "active, period ends infinity", "ended -infinity"]),
-        ("active", None, FUTURE, [FREE, "active, period ends at no known time", f"enrolled, until {FUTURE}"]),
-        ("past_due", FUTURE, None, [NONE, f"past_due, period ends {FUTURE}", "not enrolled"]),
-        (None, None, PAST, [NONE, "none", f"ended {PAST}"]),
+        ("active", FUTURE, None, [FULL, f"active, period ends {FUTURE}", "none"]),
+        ("trialing", FUTURE, PAST, [FULL, f"trialing, period ends {FUTURE}", f"free access ended {PAST}"]),
+        ("active", PAST, "infinity", [FREE, f"active, period ends {PAST}", "free access until infinity"]),
+        ("active", "infinity", "-infinity", [FULL, "active, period ends infinity", "free access ended -infinity"]),
+        ("active", None, FUTURE, [FREE, "active, period ends at no known time", f"free access until {FUTURE}"]),
+        ("past_due", FUTURE, None, [NONE, f"past_due, period ends {FUTURE}", "none"]),
+        (None, None, PAST, [NONE, "none", f"free access ended {PAST}"]),
     ],
 )
 def test_access_says_what_access_a_learner_has_and_why(db, database_url, status, ends, enrolled, words):
@@ -246,7 +246,7 @@ def test_access_says_what_access_a_learner_has_and_why(db, database_url, status,
         )
     if enrolled:
         db.execute("insert into enrollments (user_id, expires_at) values (%s, %s)", [LEARNER, enrolled])
-    expected = "{}\nsubscription: {}\nfree path: {}\n".format(*words)
+    expected = "{}\nsubscription: {}\nenrollment: {}\n".format(*words)
     assert run(database_url, "access", USER=LEARNER) == (0, expected, "")
 
 
@@ -268,7 +268,7 @@ def given(db: psycopg.Connection) -> list:
     ).fetchall()
 
 
-NOTHING_ELSE = f"{NO_SUBSCRIPTION}free path: not enrolled\n"
+NOTHING_ELSE = f"{NO_SUBSCRIPTION}enrollment: none\n"
 ONE_COURSE = f"course access: every published lesson of 1 course\n{NOTHING_ELSE}"
 NAMED = f'course "JavaScript" ({COURSE}): '
 BY_HAND = ", given by hand or by the site\n"
@@ -343,7 +343,7 @@ def test_access_names_every_way_in(courses, database_url):
     run(database_url, "grant-free", USER=LEARNER)
     expected = (
         f"{FULL}\ncourse access: every published lesson of 1 course\n"
-        f"subscription: active, period ends {FUTURE}\nfree path: enrolled, for ever\n{NAMED}for ever{BY_HAND}"
+        f"subscription: active, period ends {FUTURE}\nenrollment: free access for ever\n{NAMED}for ever{BY_HAND}"
     )
     assert run(database_url, "grant-course", USER=LEARNER, COURSE=COURSE) == (0, expected, "")
     courses.execute("delete from subscriptions")

@@ -286,16 +286,33 @@ def test_the_examples_of_the_front_end_page_are_those_of_the_document():
 
 
 def test_the_code_of_the_example_site_is_on_the_page_as_it_is_in_its_file():
-    """The site is built and used in tests/system/test_next.py."""
+    """The site is built and used in tests/system/test_next.py. A block may show a part of a file, less indented."""
     site = ROOT / "examples" / "next"
     page = {"docs/front-end.md": PAGES["docs/front-end.md"]}
-    shown = []
-    for text in (*blocks("ts", page), *blocks("tsx", page)):
-        name, _, code = text.removeprefix("// ").partition("\n")
+    shown = set()
+    for text in (each for language in ("ts", "tsx", "prisma", "ini") for each in blocks(language, page)):
+        name, _, code = re.sub(r"^(//|#) ", "", text).partition("\n")
         if (site / name).is_file():
-            assert code in (site / name).read_text(), name
-            shown.append(name)
-    assert {"components/complete.tsx", "components/summary.tsx", "lib/progress.ts"} <= set(shown)
+            assert without_indentation(code) in without_indentation((site / name).read_text()), name
+            shown.add(name)
+    assert shown == {
+        "app/checkout/route.ts",
+        "app/layout.tsx",
+        "app/lessons/[lessonId]/page.tsx",
+        "components/complete.tsx",
+        "components/dashboard.tsx",
+        "components/summary.tsx",
+        "lib/progress-server.ts",
+        "lib/progress.ts",
+        "next.config.ts",
+        "prisma/schema.prisma",
+        "progress.env.example",
+        "scripts/export-catalog.ts",
+    }
+
+
+def without_indentation(code: str) -> str:
+    return "".join(f"{line.strip()}\n" for line in code.splitlines())
 
 
 def test_every_setting_that_is_read_is_documented():
@@ -327,14 +344,16 @@ def test_the_shell_blocks_run_as_they_stand(checkout):
     copy = block("sh", "site_users")  # tests/test_site.py runs it
     learners, events = block("sh", "make add-user"), block("sh", "make stripe-event")
     learner = block("sh", "make learner-id")
-    venv, production = block("sh", "python3 -m venv"), block("sh", "gunicorn -c")
+    venv, production = block("sh", "python3 -m venv"), block("sh", "exec .venv")
     owner, schema = block("sh", "app.cli migrate", "owner@/progress"), block("sh", "app.cli migrate", "owner@/site")
     dump, restore = block("sh", "pg_dump "), block("sh", "pg_restore ")
     queries = [text for text in blocks("sh") if "sql/summary.sql" in text]
     # These need a container engine. tests/system/test_container.py builds the image and runs its commands without one.
     engine = [text for text in blocks("sh") if text.startswith("docker ")]
+    # These need Next.js: tests/system/test_next.py runs them.
+    steps = [text for text in blocks("sh", {"docs/front-end.md": PAGES["docs/front-end.md"]}) if text.startswith("# ")]
     known = [start, test, copy, learners, learner, events, venv, production, owner, schema, dump, restore]
-    known += [*queries, *engine]
+    known += [*queries, *engine, *steps]
     assert sorted(known) == sorted(blocks("sh")), "a shell block that nothing runs"
     environ = {"PATH": f"{postgres.bindir()}:{os.environ['PATH']}", "HOME": "/nonexistent", "PORT": str(free_port())}
     environ |= {"WEB_CONCURRENCY": "1"}

@@ -29,7 +29,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from flask.testing import FlaskClient
 
 from app.keys import download, jwks
-from app.keys.jwks import KeySet, NotKnownError
+from app.keys.jwks import KeySet, NoKeySetError
 from app.service import service_of
 from app.settings import ALGORITHMS, SettingsError, from_environ
 from tests.conftest import ROOT, free_port
@@ -261,7 +261,7 @@ def test_rubbish_does_not_replace_a_good_set_and_the_log_says_what_it_was(provid
     assert told(caplog) == [f"AUTH_JWKS_URL: {words}"]
     assert provider.asked == 2
     # And it alone is as if there were nothing.
-    with pytest.raises(NotKnownError):
+    with pytest.raises(NoKeySetError):
         key_set(provider, clock).find("one")
 
 
@@ -444,7 +444,7 @@ def test_a_set_is_served_for_twenty_four_hours_and_no_longer(provider, clock):
     clock.now += 24 * 3600
     assert algorithms(keys, "one") == ["RS256"]
     clock.now += 1
-    with pytest.raises(NotKnownError):
+    with pytest.raises(NoKeySetError):
         keys.find("one")
 
 

@@ -106,7 +106,7 @@ def test_the_licence_of_every_package_is_listed():
         assert licence not in ("", "UNKNOWN", "License"), name
 
 
-NPM = ["examples/next", *(f"tests/system/{name}" for name in ("authjs", "axe", "react18", "react19"))]
+NPM = ["examples/next", *(f"tests/system/{name}" for name in ("authjs", "axe", "better-auth", "react18", "react19"))]
 
 
 @pytest.mark.parametrize("folder", NPM)

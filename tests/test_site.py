@@ -9,6 +9,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from psycopg.conninfo import conninfo_to_dict
 
 from app.database import readiness
 from app.demo.postgres import bindir
@@ -54,10 +55,8 @@ def site(new_database: Callable[[], str]) -> Iterator[Site]:
         for role in ("site_owner", "progress_owner"):
             if not superuser.execute("select from pg_roles where rolname = %s", [role]).rowcount:
                 superuser.execute(f"create role {role} login")
-        name = re.search(r"test_\d+", url)
-        assert name
         superuser.execute("grant create on schema public to site_owner")
-        superuser.execute(f"grant create on database {name[0]} to progress_owner")
+        superuser.execute(f"grant create on database {conninfo_to_dict(url)['dbname']} to progress_owner")
     made = Site(url)
     yield made
     made.site.close()

@@ -424,6 +424,78 @@ def test_customers_whom_nobody_is_known_to_be_are_named_once_in_order(world):
     assert named == [f"cus_{number}" for number in range(1, 9)]
 
 
+def test_a_customer_with_anything_that_names_the_learner_and_is_nobodys_is_claimed(world):
+    add_user(world, ANOTHER)
+    for number, (claimed, owner) in enumerate(((LEARNER, None), (LEARNER, ANOTHER), (ANOTHER, None), (None, None)), 1):
+        subscription(world, f"sub_{number}", customer_id=f"s{number}", claimed_user_id=claimed, user_id=owner)
+        if claimed:
+            world.execute(
+                "insert into stripe_checkouts (checkout_session_id, customer_id, stripe_subscription_id,"
+                " claimed_user_id, user_id, session_created) values (%s, %s, 'sub', %s, %s, now())",
+                [f"cs_{number}", f"c{number}", claimed, owner],
+            )
+            world.execute(
+                "insert into stripe_customers (customer_id, claimed_user_id, user_id, event_created)"
+                " values (%s, %s, %s, now())",
+                [f"a{number}", claimed, owner],
+            )
+    assert [row["customer_id"] for row in run(world, "stripe/claimed")] == ["a1", "c1", "s1"]
+    # Each customer once, in order: two calls lock the same customers in the same order.
+    for number in range(20):
+        subscription(world, f"more_{number}", customer_id=f"{'cas'[number % 3]}1", claimed_user_id=LEARNER)
+    with world.transaction():
+        world.execute("set local enable_sort = off")  # which would order them by itself
+        assert [row["customer_id"] for row in run(world, "stripe/claimed")] == ["a1", "c1", "s1"]
+
+
+def test_without_the_tables_nobody_may_add_to_them(world):
+    with world.transaction(force_rollback=True):
+        (before,) = run(world, "learners/rights")
+        world.execute("set local search_path = pg_catalog")
+        (after,) = run(world, "learners/rights")
+    assert [(row["own_users"], row["may_add"], row["may_enroll"]) for row in (before, after)] == [
+        (True, True, True),
+        (False, None, None),
+    ]
+
+
+@pytest.mark.parametrize(("access", "was_free"), [(None, False), ("full", False), ("free", True)])
+def test_a_revoked_free_path_is_the_learners_own(db, access, was_free):
+    add_user(db, access=access)
+    add_user(db, STRANGER, access="free")
+    assert run(db, "admin/revoke_free") == [{"was_free": was_free}]
+    ended = db.execute("select user_id::text from enrollments where expires_at <= now()").fetchall()
+    assert ended == [(LEARNER,)]
+
+
+@pytest.mark.parametrize("access", [None, "free", "full"])
+def test_access_tells_whether_the_learner_is_enrolled(db, access):
+    add_user(db, access=access)
+    add_user(db, STRANGER)
+    (row,) = run(db, "access")
+    assert row["enrolled"] is (access is not None)
+
+
+@pytest.mark.parametrize(
+    ("access", "expected"),
+    [
+        ("nobody", (False, False, False)),
+        (None, (False, True, False)),
+        ("full", (True, True, False)),
+        ("free", (True, True, True)),
+        ("ended", (False, True, True)),
+    ],
+)
+def test_what_a_learner_has_in_the_tables_and_what_is_missing(db, access, expected):
+    add_user(db, STRANGER, access="free")
+    if access != "nobody":
+        add_user(db, access=access)
+    if access == "ended":
+        db.execute("insert into enrollments values (%s, now())", [LEARNER])
+    (row,) = run(db, "learners/missing")
+    assert (row["enrolled"], row["is_user"], row["was_enrolled"]) == expected
+
+
 def test_the_learners_own_subscriptions_are_named_what_stripe_said_last_first(world):
     add_user(world, ANOTHER)
     for id, said, owner in (("b", "1", LEARNER), ("c", "2", LEARNER), ("a", "1", LEARNER), ("d", "3", ANOTHER)):

@@ -529,7 +529,7 @@ def test_the_last_of_the_listed_items_ends_the_period(make_api, learner, db, lis
 
 
 @pytest.mark.parametrize("odd", ["a\0b", "\ud800", "é", "", "x" * 300, 7, None])
-def test_whatever_an_event_holds_it_is_judged(make_api, learner, db, database_url, environ, odd):
+def test_the_prices_of_an_event_are_read_whatever_the_event_holds(make_api, learner, db, database_url, environ, odd):
     """PostgreSQL cannot read all that JSON may hold, and neither the webhook nor a start may fail for it."""
     listed = {"STRIPE_PRICES": "price_1", "SUBSCRIPTION_GRACE": "0"}
     api = make_api(STRIPE_WEBHOOK_SECRET=SECRET, **listed)
@@ -669,19 +669,19 @@ def test_a_start_without_a_change_writes_nothing(api, environ, learner, db):
     assert db.execute(rows).fetchall() == before
 
 
-def test_a_start_that_is_refused_judges_nothing(api, environ, learner, db):
+def test_a_start_that_is_refused_changes_no_access(api, environ, learner, db):
     deliver(api, event("updated", subscription()))
     assert start(environ, SUBSCRIPTION_GRACE="2 days", AUTH_SESSION_TABLE="not_there").returncode == 1
     assert copied(db) == (NEW, "active", T0 + 30 * DAY)
 
 
-def test_an_event_that_comes_while_a_start_judges_is_not_overwritten(api, learner, db, database_url):
+def test_an_event_that_comes_while_a_start_applies_the_terms_is_not_overwritten(api, learner, db, database_url):
     """The start waits for the event's transaction, and sees what it wrote."""
     deliver(api, event("updated", subscription(), T0))
     terms = mirror.AccessTerms(2 * DAY, ())
     options: dict[str, Any] = {"autocommit": True, "cursor_factory": psycopg.RawCursor, "row_factory": dict_row}
-    with psycopg.connect(database_url, **options) as judging:
-        thread = threading.Thread(target=mirror.apply_terms, args=(judging, terms))
+    with psycopg.connect(database_url, **options) as applying:
+        thread = threading.Thread(target=mirror.apply_terms, args=(applying, terms))
         with psycopg.connect(database_url, **options) as delivering, delivering.transaction():
             newer = event("updated", subscription("past_due", end=T0 + 60 * DAY), T0 + 1)
             mirror.store_event(delivering, read_subscription(newer, "userId", None), mirror.AccessTerms(0, ()))
@@ -692,7 +692,7 @@ def test_an_event_that_comes_while_a_start_judges_is_not_overwritten(api, learne
     assert copied(db) == (NEW, "past_due", T0 + 60 * DAY)
 
 
-def test_a_start_judges_and_says_once_that_every_subscription_counts_and_a_reload_does_neither(
+def test_a_start_applies_the_terms_and_warns_once_that_every_subscription_counts_and_a_reload_does_neither(
     api, environ, learner, db, capfd
 ):
     deliver(api, event("updated", subscription()))
@@ -714,7 +714,7 @@ def test_a_start_says_nothing_of_it_where_there_is_nothing_to_say(environ, db, n
     assert start(environ, **none).stderr == ""
 
 
-def test_a_start_that_cannot_judge_in_time_goes_on_and_says_so(api, environ, learner, db, database_url):
+def test_a_start_that_cannot_apply_the_terms_in_time_goes_on_and_says_so(api, environ, learner, db, database_url):
     deliver(api, event("updated", subscription()))
     with psycopg.connect(database_url) as other:
         other.execute("lock table stripe_subscriptions in row exclusive mode")
@@ -1436,7 +1436,7 @@ def test_a_sync_shows_times_in_utc_up_to_the_year_9999_whatever_the_database_is_
     )
 
 
-def test_a_sync_judges_again_what_stripe_is_not_asked_of(api, learner, db, sync):
+def test_a_sync_also_applies_the_terms_to_subscriptions_that_stripe_does_not_return(api, learner, db, sync):
     deliver(api, event("created", subscription()))
     assert sync(SUBSCRIPTION_GRACE="1 day") == (0, ["fetched 0 in all"])
     assert copied(db) == (NEW, "active", T0 + 31 * DAY)
@@ -1510,7 +1510,7 @@ def test_access_tells_what_stripe_says_of_every_subscription(api, learner, db, d
     assert told(database_url) == [
         "full access: every published lesson",
         f"subscription: active, period ends {end}",
-        "free path: not enrolled",
+        "enrollment: none",
         f"Stripe said last, at {stamp(T0)}: {NEW} is past_due, period ends {end}",
         f"Stripe said last, at {stamp(T0)}: sub_third is trialing, period ends at no known time",
         f"Stripe said last, at {stamp(T0 - DAY)}: {OLD} is active, period ends {end}",
@@ -1537,7 +1537,7 @@ def test_access_tells_which_prices_a_subscription_is_for_where_they_matter(make_
     assert told(database_url, STRIPE_PRICES="price_9, prod_8") == [
         "no access: not enrolled",
         "subscription: none",
-        "free path: not enrolled",
+        "enrollment: none",
         f"Stripe said last, at {stamp(T0)}: {NEW} is active, period ends {stamp(T0)}, for price_1, price_2, prod_1",
         f"Stripe said last, at {stamp(T0 - DAY)}: {OLD} is active, period ends at no known time, for no price",
         "access is given by: price_9, prod_8 (STRIPE_PRICES)",

@@ -1,4 +1,4 @@
-"""What a test's world is made of: learners, catalogs and tokens, in plain SQL; and what every answer must hold to."""
+"""What tests begin with: learners, catalogs and tokens, in plain SQL. And checks that hold for every answer."""
 
 import json
 import time
@@ -50,7 +50,7 @@ STATUS = {
 
 
 def token(user_id: Any = LEARNER, *, key: Any = SECRET, algorithm: str = "HS256", headers: Any = None, **claims: Any):
-    """Sign a token for a user that is valid for an hour; a claim given as None is left out."""
+    """Sign a token for a user, valid for an hour. A claim that is given as None is left out."""
     now = int(time.time())
     claims = {"sub": user_id, "iat": now, "exp": now + 3600} | claims
     return jwt.encode({k: v for k, v in claims.items() if v is not None}, key, algorithm, headers=headers)
@@ -61,7 +61,7 @@ def bearer(user_id: str = LEARNER) -> dict[str, str]:
 
 
 def cookie(user_id: Any = LEARNER, name: str = "authjs.session-token", secret: str = SECRET, **claims: Any):
-    """A header with a session cookie for an hour, made as Auth.js v5 makes it."""
+    """Return a header with a session cookie that is valid for an hour, made as Auth.js v5 makes it."""
     now = int(time.time())
     key, kid = cookies.derive(secret, name, 64)
     header = {"alg": "dir", "enc": "A256CBC-HS512", "kid": kid}
@@ -84,7 +84,10 @@ def add_user(db: psycopg.Connection, user_id: str = LEARNER, access: str | None 
 
 
 def add_module(db: psycopg.Connection, module: int, *lessons: int, position: int | None = None, **columns: Any) -> None:
-    """Add module uuid4(module) and its lessons uuid4(lesson), published, in this order; `columns` are the lessons'."""
+    """Add module uuid4(module) with the published lessons uuid4(lesson), in this order.
+
+    `columns` gives other columns of the lessons, for instance `is_free=True`.
+    """
     db.execute(
         "insert into modules (id, title, position) values (%s, %s, %s)",
         [uuid4(module), f"Module {module:x}", module if position is None else position],
@@ -118,7 +121,7 @@ def complete(db: psycopg.Connection, *lessons: int, user_id: str = LEARNER, at: 
 
 
 def ok(response: TestResponse) -> Any:
-    """Return the document of an answer to a call, which has the status and headers that each must have."""
+    """Return the document of an answer. Assert that it is a success, with the headers that every answer must have."""
     assert response.status_code == 200, response.text
     assert response.content_type == "application/json"
     assert_private(response)
@@ -126,7 +129,10 @@ def ok(response: TestResponse) -> Any:
 
 
 def assert_problem(response: TestResponse, code: str, **members: Any) -> None:
-    """Hold a whole error answer against contract §4; `members` are what its document has besides."""
+    """Assert that an answer is the problem document of this code, and is right in all that contract §4 says.
+
+    `members` are the members that the document has besides those that every problem document has.
+    """
     document = response.get_json()
     assert document == {
         "type": "about:blank",
@@ -161,7 +167,7 @@ def module_path(module: int) -> str:
 
 
 def get(api: FlaskClient, path: str, user_id: str = LEARNER) -> Any:
-    """GET a path below /api/progress/, or a whole one, and return the document of a success."""
+    """Read a path, either a whole one or one below /api/progress/. Return the document of the answer."""
     return ok(api.get(path if path.startswith("/") else f"/api/progress/{path}", headers=bearer(user_id)))
 
 
@@ -174,7 +180,7 @@ def unmark(api: FlaskClient, lesson: int, user_id: str = LEARNER, **options: Any
 
 
 def completions(db: psycopg.Connection) -> Any:
-    """Every row of progress, as (user_id, lesson_id, completed_at to the microsecond, in UTC)."""
+    """Return every row of progress, as (user_id, lesson_id, completed_at to the microsecond, in UTC)."""
     return db.execute(
         "select user_id::text, lesson_id::text, completed_at at time zone 'UTC' from progress order by 1, 2"
     ).fetchall()

@@ -36,9 +36,10 @@ def bindir() -> Path:
 
 
 def owner(folder: Path) -> tuple[int, int] | None:
-    """Return the user and group ids that PostgreSQL runs as, None unless this process is root.
+    """Return the user id and the group id that PostgreSQL runs as. Return None unless this process is root.
 
-    The first of these: the user who called sudo, the owner of `folder`, postgres, nobody.
+    The user is the one who called sudo, else the owner of `folder`, unless that is root. Otherwise it is postgres, or
+    nobody if there is no user postgres.
     """
     if os.getuid() != 0:
         return None
@@ -54,10 +55,10 @@ def owner(folder: Path) -> tuple[int, int] | None:
 
 
 def unprivileged(folder: Path) -> list[str]:
-    """Return the words that go before a command of PostgreSQL's in `folder`: none unless this process is root.
+    """Return the command that runs a program of PostgreSQL as owner(folder). It is empty unless this process is root.
 
-    The program keeps one capability of root, dac_override. Without it, the other user could not reach a checkout that
-    is below a folder of mode 700.
+    The program keeps one capability of root, dac_override. Without it, that user could not reach a checkout that is
+    below a folder of mode 700.
     """
     user = owner(folder)
     if user is None:
@@ -99,7 +100,7 @@ def start(folder: Path) -> tuple[subprocess.Popen[bytes], str]:
         with psycopg.connect(url.replace("/progress?", "/postgres?"), autocommit=True) as connection:
             if not connection.execute("select 1 from pg_database where datname = 'progress'").fetchone():
                 connection.execute("create database progress")
-    except BaseException:  # Ctrl-C too
+    except BaseException:  # KeyboardInterrupt (Ctrl-C) is no Exception
         stop(process, folder)
         raise
     return process, url

@@ -22,7 +22,7 @@ MIN_FRESH_SECONDS, DEFAULT_FRESH_SECONDS, MAX_FRESH_SECONDS = 60.0, 600.0, 3600.
 log = logging.getLogger(__name__)
 
 
-class NotKnownError(Exception):
+class NoKeySetError(Exception):
     """No fetch of the set has succeeded in the last 24 hours, so nobody can say whether a token is valid."""
 
 
@@ -58,14 +58,14 @@ class KeySet:
         """Return the keys that a token with this `kid` may be signed with, none if there is no such key.
 
         An unknown kid causes a fetch at once, but at most one in 30 seconds, because a kid may be forged. Raises
-        NotKnownError while there is no set.
+        NoKeySetError while there is no set.
         """
         found = self._matching(kid)
         if not found or self._is_stale():
             self._fetch_for(kid)
             found = self._matching(kid)
         if self._is_stale():
-            raise NotKnownError
+            raise NoKeySetError
         return found
 
     def _is_stale(self) -> bool:

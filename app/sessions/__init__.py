@@ -7,7 +7,7 @@ at both.
 from flask import request
 
 from app.call import current_call
-from app.keys.jwks import NotKnownError
+from app.keys.jwks import NoKeySetError
 from app.problems import RETRY_AFTER, Problem
 from app.service import current_service
 from app.sessions import bearer, cookies, origins, tags
@@ -45,7 +45,7 @@ def authenticate() -> None:
             error.detail,
             {"WWW-Authenticate": f'Bearer realm="progress", error="invalid_token", error_description="{error.detail}"'},
         ) from None
-    except NotKnownError:
+    except NoKeySetError:
         call.error = "no key set: no fetch of AUTH_JWKS_URL has succeeded in the last 24 hours"
         raise Problem(
             "unavailable",

@@ -26,7 +26,8 @@ class NoSecretError(Exception):
 def verify(token: str, settings: Settings) -> str | int:
     """Return the user id claim of a signed token, whatever the text or the number is.
 
-    Raises InvalidSessionError, or jwks.NotKnownError while it could only be judged with a key set that cannot be had.
+    Raises InvalidSessionError. Raises jwks.NoKeySetError if only a key of the provider's set could verify the token,
+    and the service has no such set, because no fetch of it has succeeded lately.
     """
     if len(token) > MAX_TOKEN_BYTES:
         raise InvalidSessionError("too long")
@@ -42,11 +43,12 @@ def verify(token: str, settings: Settings) -> str | int:
                 leeway=LEEWAY_SECONDS,
                 options={
                     "require": ["exp", "iat", settings.auth_user_id_claim],
-                    # The user id may be in another claim; whichever it is, its type is checked below.
+                    # PyJWT would refuse a `sub` that is not text. Below, _user_id checks the claim that has the user
+                    # id, which may be another one than `sub`, and may be a number.
                     "verify_sub": False,
                 },
             )
-        # Both mean another key.
+        # After these two errors the next key may still verify the token.
         except jwt.InvalidAlgorithmError:
             continue
         except jwt.InvalidSignatureError:
@@ -54,10 +56,10 @@ def verify(token: str, settings: Settings) -> str | int:
             continue
         except jwt.MissingRequiredClaimError as error:
             raise InvalidSessionError("missing claim", error.claim) from None
-        # Hostile tokens reach json and int(), which raise the last four.
+        # The last four come from json and int(), to which PyJWT passes the text of a hostile token.
         except (jwt.PyJWTError, ValueError, TypeError, OverflowError, RecursionError) as error:
             raise InvalidSessionError(REASONS_OF_PYJWT.get(type(error), "malformed")) from None
-        # PyJWT passes over an empty `aud`.
+        # If no audience is set, PyJWT accepts a token whose `aud` is empty.
         if "aud" in claims and settings.auth_jwt_audience is None:
             raise InvalidSessionError("wrong audience")
         return _user_id(claims, settings.auth_user_id_claim)
@@ -65,11 +67,10 @@ def verify(token: str, settings: Settings) -> str | int:
 
 
 def sign(user_id: str, settings: Settings, issued_at: int, expires_at: int) -> str:
-    """Sign a token that `verify` takes, with the first shared secret, for the first audience.
+    """Sign a token that `verify` accepts, with the first shared secret and for the first audience.
 
-    The times are seconds since 1970.
-
-    For those who run the service; it signs for nobody itself. Raises NoSecretError.
+    The times are seconds since 1970. Raises NoSecretError. Only `make token` and `make run` use this. The service
+    itself never signs a token.
     """
     secret = next((key.material for key in settings.auth_jwt_keys if isinstance(key.material, str)), None)
     if secret is None:
@@ -95,7 +96,8 @@ def _keys(token: str, settings: Settings) -> Iterator[Key]:
         header = jwt.get_unverified_header(token)
     except (jwt.PyJWTError, ValueError, RecursionError):
         raise InvalidSessionError("malformed") from None
-    # Only to choose among the keys: each still verifies with its own algorithm alone. Others are no reason to ask.
+    # Nothing has verified the header yet. Its `alg` only decides whether to look in the key set at all: a key there has
+    # an algorithm of its own, and verifies with that one alone. The set has no keys for HS256, which uses a secret.
     if header.get("alg") in settings.auth_jwt_algorithms and header["alg"] != "HS256":
         found = key_set.find(header.get("kid"))
         if not found:

@@ -41,7 +41,8 @@ const STYLES = sheet(`
     color: var(--muted); font-size: 0.875rem; overflow: hidden; text-overflow: ellipsis; white-space: nowrap;
     min-block-size: 1.4em;
   }
-  /* The site's offer takes the place of the button, and the sentence above it may take that of the module's name. */
+  /* With an offer of the site's, the button keeps its place but is invisible, and the offer is shown there. The sentence
+     above the offer may use the line of the module's name, which is not shown then. */
   .action { display: grid; justify-items: start; margin-block-start: auto; }
   .offers .button { position: absolute; }
   .offers .next { font-size: 0.9375rem; -webkit-line-clamp: 3; }

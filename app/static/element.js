@@ -353,7 +353,7 @@ export class ProgressElement extends HTMLElement {
   #fail(title, { code, seconds = 0, prerequisites = [] }) {
     const why = this.#labels.why[code] ?? this.#labels.why.internal_error;
     const text = (seconds) => {
-      // Without the lesson's title: the learner who has signed in meanwhile may not know the lesson.
+      // This text has no title of a lesson: the learner who has signed in meanwhile may not be allowed to see the lesson.
       if (code === "other_learner") return this._label("otherLearner");
       const values = { seconds, prerequisites: this._titles(prerequisites) };
       return this._label("notSaved", { lesson: title, reason: fill(why, values, this.#language) });

@@ -448,7 +448,8 @@ function same(ours, theirs) {
   return ours?.completedCount === theirs.completedCount && ours.totalCount === theirs.totalCount;
 }
 
-// As GET /api/progress/next: the first available lesson after the most recently completed one, else the first one.
+// Return the lesson that GET /api/progress/next would name: the first available lesson after the most recently completed
+// one. If there is none after it, return the first available lesson of all.
 function following(lessons) {
   let latest = -1;
   lessons.forEach(({ completedAt }, at) => {

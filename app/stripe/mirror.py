@@ -80,8 +80,8 @@ def _stored(row: DictRow) -> list[SubscriptionState]:
 def attach_customer(connection: psycopg.Connection[Any], customer_id: str, terms: AccessTerms) -> set[str]:
     """Set the owners of a customer's subscriptions, and give the learners the access that follows.
 
-    By NEW_LEARNERS, a learner who is not in users is added, if that gives them access. Returns the ids of the
-    subscriptions that have an owner.
+    If NEW_LEARNERS allows it, this adds a learner who is not in users and who gets access by it. Returns the ids of
+    the subscriptions that have an owner.
     """
     rows = _attach(connection, customer_id, terms)
     unknown = sorted({str(row["named"]) for row in rows if row["named"] and not row["after"]})
@@ -90,7 +90,7 @@ def attach_customer(connection: psycopg.Connection[Any], customer_id: str, terms
         and terms.adds_learners
         and statements.one(statements.run(connection, "learners/rights").fetchone())["own_users"]
     ):
-        # Sorted, as in _attach.
+        # The ids are sorted for the reason that _attach gives.
         for user_id in unknown:
             _add_if_that_gives_access(connection, customer_id, user_id, terms)
         rows = _attach(connection, customer_id, terms)
@@ -100,9 +100,9 @@ def attach_customer(connection: psycopg.Connection[Any], customer_id: str, terms
 def _add_if_that_gives_access(
     connection: psycopg.Connection[Any], customer_id: str, user_id: str, terms: AccessTerms
 ) -> None:
-    """Add a learner whom a subscription names, and take that back if the learner is not enrolled then.
+    """Add a learner whom a subscription names. Take that back if the learner is not enrolled afterwards.
 
-    So the rule of what gives access is asked, and not repeated.
+    In this way the views of the database decide what gives access. The rule is not repeated here.
     """
     with connection.transaction() as attempt:
         statements.run(connection, "learners/add", user_id=user_id)
@@ -112,9 +112,9 @@ def _add_if_that_gives_access(
 
 
 def lock_claimed_customers(connection: psycopg.Connection[Any], user_id: str) -> list[str]:
-    """Lock the customers of Stripe's with something that names a learner and is nobody's yet. Return their ids, sorted.
+    """Lock each customer with a subscription or session that names this learner and has no owner yet.
 
-    For who is going to add the learner, and to attach these customers then.
+    Returns the ids of the customers, sorted. The caller then adds the learner and attaches these customers.
     """
     rows = statements.run(connection, "stripe/claimed", user_id=user_id).fetchall()
     customers = [row["customer_id"] for row in rows]
@@ -124,15 +124,16 @@ def lock_claimed_customers(connection: psycopg.Connection[Any], user_id: str) ->
 
 
 def _attach(connection: psycopg.Connection[Any], customer_id: str, terms: AccessTerms) -> list[DictRow]:
-    """Set the owners of a customer's subscriptions, of those who are in users. Return the rows of stripe/attach.sql."""
+    """Set the owners of a customer's subscriptions, if they are in users. Return the rows of stripe/attach.sql."""
     rows = statements.run(connection, "stripe/attach", customer_id=customer_id).fetchall()
     # Sorted, so that two transactions lock the same learners in the same order. Otherwise there may be a deadlock.
     learners = sorted({str(row[when]) for row in rows for when in ("before", "after") if row[when]})
     for learner in learners:
-        # The foreign key has seen the learner. Row level security hides the row, and would take the access away.
+        # The learner exists, because a foreign key refers to the row in users. So row level security hides the row. The
+        # statements below would then take the access away.
         if not statements.run(connection, "lock", user_id=learner).fetchone():
             raise psycopg.OperationalError("lock.sql found no row of the learner")
-    # If no learner is known, a row that was written by hand may be right, and stays.
+    # If no owner is in users, a row in subscriptions that was written by hand may be right. It stays.
     if learners:
         if terms.prices:
             _store_items(connection, _array(learners))
@@ -173,8 +174,8 @@ def apply_terms(connection: psycopg.Connection[Any], terms: AccessTerms) -> None
     while terms.prices and _store_items(connection, None):
         pass
     with connection.transaction():
-        statements.run(connection, "stripe/judge_lock")
-        row = statements.one(statements.run(connection, "stripe/judge").fetchone())
+        statements.run(connection, "stripe/apply_terms_lock")
+        row = statements.one(statements.run(connection, "stripe/apply_terms_learners").fetchone())
         _copy_best(connection, row["user_ids"], terms)
 
 

@@ -26,7 +26,7 @@ def sync(
 ) -> Iterator[str]:
     """Fetch every subscription from Stripe and store its state. Yield a line for each one that this changed.
 
-    `user_id_key` and `namespace` say how the metadata names a learner, as read_subscription takes them.
+    `user_id_key` and `namespace` say how the metadata names a learner, as for read_subscription.
 
     Raises stripe.StripeError. Each subscription has a transaction of its own: what is stored before a failure stays.
     """

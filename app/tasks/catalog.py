@@ -394,7 +394,7 @@ def _report(
             yield f"{what}: {len(rows)} {kind}s with {completions} completions, all kept"
             yield from _first(f"  {quoted(row['title'])}: {row['completions']} completions" for row in rows)
     for words, part in (
-        ("free lessons stay locked for good for learners on the free path", lambda row: row["is_free"] or None),
+        ("free lessons stay locked for good for learners with free access alone", lambda row: row["is_free"] or None),
         (
             "lessons stay locked for good for a learner who has only the course of the lesson",
             lambda row: row["course_id"],

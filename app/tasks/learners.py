@@ -124,11 +124,11 @@ def access(connection: Connection, user_id: str, prices: tuple[str, ...]) -> Ite
     else:
         yield f"subscription: {row['status']}, period ends {row['current_period_end'] or 'at no known time'}"
     if not row["has_enrollment"]:
-        yield "free path: not enrolled"
+        yield "enrollment: none"
     elif not row["free_access"]:
-        yield f"free path: ended {row['expires_at']}"
+        yield f"enrollment: free access ended {row['expires_at']}"
     else:
-        yield f"free path: enrolled, {'until ' + row['expires_at'] if row['expires_at'] else 'for ever'}"
+        yield f"enrollment: free access {'until ' + row['expires_at'] if row['expires_at'] else 'for ever'}"
     for course in courses:
         line = f"course {quoted(course['title'])} ({course['course_id']}): "
         if course["has_ended"]:

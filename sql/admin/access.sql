@@ -6,9 +6,9 @@
 --   access              text     full, free, or null: not enrolled
 --   status              text     the status of the learner's subscription, null if there is none
 --   current_period_end  text     when the period of the subscription ends, in UTC
---   has_enrollment      boolean  the learner has the free path, or had it
---   expires_at          text     when the free path ends, in UTC; null: never
---   free_access         boolean  the learner has the free path now
+--   has_enrollment      boolean  the learner has a row in enrollments, which may have expired
+--   expires_at          text     when the enrollment ends, in UTC; null: it has no end, or there is none
+--   free_access         boolean  the learner has free access now; null: not enrolled
 -- Buffers: 15 light, 15 heavy
 
 select
@@ -27,7 +27,7 @@ select
         to_char(enrollments.expires_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"'),
         enrollments.expires_at::text
     ) as expires_at,
-    coalesce(learner_access.free_access, false) as free_access
+    learner_access.free_access
 from users
 left join learner_access on users.id = learner_access.user_id
 left join subscriptions on users.id = subscriptions.user_id

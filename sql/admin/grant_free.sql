@@ -1,4 +1,4 @@
--- Gives a learner the free path, or changes when it ends.
+-- Gives a learner free access, or changes when it ends.
 --
 -- Parameters:
 --   user_id     uuid         the learner

@@ -1,10 +1,10 @@
--- Ends the free path of a learner, now. The learner's completions stay. A learner who never had the free path gets a
+-- Ends the free access of a learner, now. The learner's completions stay. A learner who never had free access gets a
 -- row that has ended, so that NEW_LEARNERS=add-free does not give it. A row that has ended already stays as it is.
 --
 -- Parameters:
 --   user_id  uuid  the learner
 -- Returns: one row
---   was_free  boolean  the learner had the free path until now
+--   was_free  boolean  the learner had free access until now
 -- Buffers: 15 light, 15 heavy
 
 with before as (
@@ -16,6 +16,6 @@ with before as (
 insert into enrollments (user_id, expires_at)
 values (:'user_id'::uuid, now())
 on conflict (user_id) do update
-    -- least() ignores a null, which is a free path without an end.
+    -- least() ignores a null, which means free access without an end.
     set expires_at = least(enrollments.expires_at, excluded.expires_at)
 returning (select was_free from before) as was_free;

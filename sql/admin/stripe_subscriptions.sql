@@ -1,14 +1,14 @@
--- What Stripe says of every subscription of a learner, for make access. A subscription that names the learner, and is
--- nobody's yet, is among them.
+-- What Stripe says of every subscription of a learner, for make access. This includes a subscription that names the
+-- learner and has no owner yet.
 --
 -- Parameters:
 --   user_id  uuid  the learner
--- Returns: a row per subscription, the one of which Stripe said something last first
+-- Returns: a row per subscription, the one with the latest event first
 --   stripe_subscription_id  text     the subscription
 --   status                  text     as Stripe calls it
 --   current_period_end      text     when its period ends, in UTC; null if it has none
 --   said_at                 text     when Stripe said so, in UTC
---   attached                boolean  it is the learner's; false: it is nobody's yet
+--   attached                boolean  the learner owns it; false: it has no owner yet
 --   prices                  text     the prices and products of its items, by Stripe's ids; null if it has none
 -- Buffers: 10 light, 10 heavy
 

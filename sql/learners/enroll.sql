@@ -1,4 +1,4 @@
--- Gives the free path, without an end, to a learner who never had a row in enrollments. A row that has expired stays as
+-- Gives free access, without an end, to a learner who never had a row in enrollments. A row that has expired stays as
 -- it is. A learner without a row in users gets nothing.
 --
 -- Parameters:

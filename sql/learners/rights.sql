@@ -1,5 +1,5 @@
--- Whose table users is, and what the role of this connection may add, for NEW_LEARNERS. It is null where a table is
--- missing.
+-- Whether the table users is the service's own, and to which tables the role of this connection may add rows, for
+-- NEW_LEARNERS. A value is null if its table is missing.
 --
 -- Parameters: none
 -- Returns: one row

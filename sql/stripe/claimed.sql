@@ -1,5 +1,5 @@
--- The customers of Stripe's with something that names a learner and is nobody's yet. stripe/attach.sql then decides
--- whose it is.
+-- The customers of Stripe with a subscription, or a Checkout Session, that names a learner and has no owner yet. When
+-- the learner is in users, stripe/attach.sql sets the owner.
 --
 -- Parameters:
 --   user_id  uuid  the learner

@@ -1,9 +1,10 @@
 -- Copies the best subscription of each learner from stripe_subscriptions into subscriptions, which every other
--- statement reads. A subscription that gives access is better than one that does not; then the later end is better.
+-- statement reads. A subscription that gives access is better than one that does not. If both or neither give access,
+-- the one that ends later is better.
 --
 -- A subscription counts if `prices` lists the price or product of one of its items, or if `prices` is empty. If no
 -- subscription of a learner counts, the copy is deleted; a row that was written by hand stays. Run it under lock.sql,
--- or under stripe/judge_lock.sql.
+-- or under stripe/apply_terms_lock.sql.
 --
 -- Parameters:
 --   prices    text[]   Stripe's ids of the prices and products that give access; empty: every subscription does
@@ -32,7 +33,8 @@ with counting as (
         ) as period
     where
         subscription.user_id = any(:'user_ids'::uuid[])
-        -- What somebody gave to another learner by hand stays there; release.sql takes back what an event moves.
+        -- Another learner's row may name this subscription, if somebody wrote that row by hand. When the settings are
+        -- applied, such a row stays. When an event is stored, release.sql has deleted it before.
         and not exists (
             select from subscriptions as held
             where

@@ -1,4 +1,5 @@
--- Stores what was read of the items of subscriptions, unless another event has come since.
+-- Stores the items of subscriptions: when the period of each price and product ends. A subscription stays as it is if
+-- another event about it has come since its items were read.
 --
 -- Parameters:
 --   items  json  a list of { "stripe_subscription_id", "items" }, the items as app/stripe/events.py reads them

@@ -1,5 +1,5 @@
--- Takes the subscriptions of a customer, and those of learners, from whoever has one in subscriptions that is not
--- theirs.
+-- Deletes rows of subscriptions that copy a subscription for a learner who does not own it. It looks at every
+-- subscription of one customer, and at every subscription that one of these learners owns.
 --
 -- Parameters:
 --   customer_id  text    Stripe's id of the customer

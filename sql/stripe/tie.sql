@@ -1,6 +1,6 @@
 -- Ties a customer of Stripe's to the learner whom the customer's first Checkout Session of a subscription names.
--- Sessions may arrive in any order. A row that an earlier version stored has no session: it counts as the first, and
--- stays.
+-- Sessions may arrive in any order. A row that an earlier version of the service stored names no session. It counts as
+-- the first session, and stays.
 --
 -- Parameters:
 --   customer_id          text              Stripe's id of the customer
@@ -34,5 +34,6 @@ on conflict (customer_id) do update
         session_created = excluded.session_created
     where
     (excluded.session_created, excluded.checkout_session_id) < (tied.session_created, tied.checkout_session_id)
-    -- An earlier version, beside this one, let a later session change the row, and left the session's columns.
+    -- An earlier version may run at the same time. It lets a later session change the learner and event_created, and
+    -- does not know the columns of the session. The two times then differ, and any session may correct the row.
     or tied.event_created != tied.session_created;

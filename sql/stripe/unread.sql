@@ -1,10 +1,11 @@
--- Subscriptions of which another version stored an event and did not read the items, a thousand at the most.
+-- Subscriptions whose stored items are not those of the stored event, because another version of the service stored the
+-- event. At most a thousand of them.
 --
 -- Parameters:
---   user_ids  uuid[]  of these learners; null: of all
+--   user_ids  uuid[]  the learners who own the subscriptions; null: everybody
 -- Returns: a row per subscription
 --   stripe_subscription_id  text  the subscription
---   event_id                text  the event that said something of it last
+--   event_id                text  the last event about it
 --   object                  text  the subscription as the event had it, JSON
 -- Buffers: 5 light, 5 heavy
 

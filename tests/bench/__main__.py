@@ -1,4 +1,7 @@
-"""`make bench`: the service against a bare Flask app, each under the same gunicorn, in rounds, on this machine."""
+"""`make bench`: compares the service with a bare Flask app, both under the same gunicorn on this machine.
+
+It measures in rounds. In each round it measures both, one right after the other.
+"""
 
 import json
 import os
@@ -31,14 +34,14 @@ Request = tuple[str, str, str]  # method, path, token
 
 
 class Server(NamedTuple):
-    """A gunicorn and the address it answers at."""
+    """A running gunicorn."""
 
     address: str
     pid: int
 
 
 class Run(NamedTuple):
-    """What a server did in one round: requests a second, milliseconds of latency, milliseconds of CPU for a request."""
+    """The figures of one round: requests in a second, milliseconds of latency, milliseconds of CPU for a request."""
 
     rate: float
     p50: float
@@ -49,7 +52,7 @@ class Run(NamedTuple):
 
 
 def main() -> None:
-    """Print a table for each size, and what an open loop at a fixed rate sees."""
+    """Print the table of the calls, and the latencies of an open loop at a fixed rate."""
     size = os.environ.get("SIZE", "") or "small"
     seconds = float(os.environ.get("SECONDS", "") or 2)
     if size not in scale.SIZES:
@@ -87,7 +90,7 @@ def main() -> None:
                 bare.append(_run(ceiling, [("GET", "/", "-")], seconds, postgres))
                 ours.append(_run(server, _requests(kind, learner, writers), seconds, postgres))
             ceilings += bare
-            # Of the two runs of a round, one right after the other: the machine may be slower in the next.
+            # Compare the two runs of one round only, because the machine may be slower in the next round.
             share = median(mine.rate / best.rate for mine, best in zip(ours, bare, strict=True))
             print(_row(name, ours, share), flush=True)
         print(_row("a bare Flask app", ceilings, 1) + "\n")
@@ -110,14 +113,15 @@ def _scenarios(open_: Server, limited: Server, prototype: Server) -> list[tuple[
         ("summary, modules, outline, next in turn", open_, "dashboard"),
         ("mark and unmark in turn, no limit", open_, "writes"),
         ("mark and unmark in turn, with the limit", limited, "writes"),
-        # What of the ceiling is left with a session and the statement, and nothing else of the contract.
+        # The prototype has a session and the statement, and nothing else of the contract. So it shows how much of the
+        # time these two need.
         ("summary of a bare prototype", prototype, "summary"),
     ]
 
 
 def _requests(kind: str, learner: plans.Learner, writers: Iterator[str]) -> list[Request]:
     if kind == "writes":
-        # Ten writes of a learner, then the next one's, who never comes back.
+        # Each learner makes ten writes, which is what the write limit allows, and is not used again.
         path = f"/api/progress/lessons/{learner.lesson_id}"
         tokens = [token(next(writers)) for _ in range(400)]
         return [(method, path, given) for given in tokens for method in ("POST", "DELETE") * 5]
@@ -127,7 +131,7 @@ def _requests(kind: str, learner: plans.Learner, writers: Iterator[str]) -> list
 
 
 def _writers(connection: psycopg.Connection[Any]) -> Iterator[str]:
-    """Learners who have completed nothing, and are asked for no more than once."""
+    """Add learners who have completed nothing. Return an iterator, so that each of them is used once."""
     query = (
         "with added as (insert into users (id) select gen_random_uuid() from generate_series(1, 20000) returning id)"
         " insert into subscriptions (user_id, status, current_period_end) select id, 'active', '2100-01-01' from added"
@@ -193,7 +197,7 @@ def _load(server: Server, requests: list[Request], seconds: float, rate: float =
 
 
 def _cpu(parent: int) -> float:
-    """Seconds of CPU that a process and its children have used, those that have ended included."""
+    """Return the seconds of CPU that a process and its children have used. Children that have ended count too."""
     pids = [parent, *map(int, Path(f"/proc/{parent}/task/{parent}/children").read_text().split())]
     ticks = 0
     for pid in pids:

@@ -1,4 +1,4 @@
-"""A bare Flask app: what gunicorn, Flask and this machine can do at best, asked for the same bytes as a summary."""
+"""A bare Flask app that answers with the bytes of a summary: the most that gunicorn, Flask and this machine can do."""
 
 from flask import Flask, Response
 

@@ -1,4 +1,7 @@
-"""A load generator in a process of its own: a closed loop where there is no wrk, and an open one at a fixed rate."""
+"""A load generator, which runs as a process of its own.
+
+It makes a closed loop where the program wrk is missing, and an open loop at a fixed rate.
+"""
 
 import http.client
 import json
@@ -9,7 +12,7 @@ from pathlib import Path
 
 
 def main() -> None:
-    """Send the requests of a file: `client FILE ADDRESS SECONDS CONNECTIONS RATE`; RATE 0 is a closed loop."""
+    """Send the requests of a file: `client FILE ADDRESS SECONDS CONNECTIONS RATE`. RATE 0 means a closed loop."""
     file, address = sys.argv[1:3]
     seconds, connections, rate = float(sys.argv[3]), int(sys.argv[4]), float(sys.argv[5])
     requests = [line.split() for line in Path(file).read_text().splitlines()]
@@ -24,7 +27,8 @@ def main() -> None:
         while True:
             with lock:
                 number = next(turn)
-            # In an open loop a request is due at its time, whether the one before it was answered or not.
+            # In an open loop each request has its time, even if the request before it was not answered yet. Its latency
+            # counts from that time.
             due = started + number / rate if rate else time.perf_counter()
             if due - started > seconds:
                 break

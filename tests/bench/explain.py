@@ -1,4 +1,4 @@
-"""`make explain`: how PostgreSQL runs each file of sql/, for a light and a heavy learner, planned either way."""
+"""`make explain`: how PostgreSQL runs each file of sql/, for a light and a heavy learner, with both kinds of plan."""
 
 import os
 import shutil
@@ -13,7 +13,7 @@ BUILD = Path(__file__).parent.parent.parent / "build" / "explain"
 
 
 def main() -> None:
-    """Write build/explain/FILE.txt for each file, and a line for each plan on the screen."""
+    """Write build/explain/FILE.txt for each file, and print a line for each plan."""
     size = os.environ.get("SIZE", "") or "small"
     if size not in scale.SIZES:
         sys.exit(f"SIZE={size} is none of {', '.join(scale.SIZES)}")

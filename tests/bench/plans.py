@@ -1,4 +1,4 @@
-"""How PostgreSQL runs a statement of sql/: its plan, for one learner, under one of its two ways of planning."""
+"""How PostgreSQL runs a statement of sql/: its plan for one learner, custom or generic."""
 
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -9,7 +9,7 @@ from app.database.statements import SQL as FOLDER
 from app.database.statements import STATEMENTS, load
 
 MODES = ("force_generic_plan", "force_custom_plan")
-# A value for every parameter that is nobody's own.
+# Values of the parameters that do not depend on the learner.
 VALUES = {
     "tables": '["users", "progress", "lessons", "subscriptions"]',
     "course_id": "00000000-0000-4000-8000-00000000000c",
@@ -41,7 +41,7 @@ VALUES = {
 
 
 class Learner(NamedTuple):
-    """Somebody of the scale data, and a lesson that they may take next, with its module."""
+    """A learner of the scale data, with a lesson that the learner may take next, and its module."""
 
     name: str
     user_id: str
@@ -50,7 +50,7 @@ class Learner(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """What one run came to: the whole plan, the pages it touched, the rows it read in vain, its milliseconds."""
+    """One run of a statement: its plan, the pages that it touched, the rows that it read and dropped, its time."""
 
     document: dict[str, Any]
     buffers: int
@@ -58,11 +58,11 @@ class Plan(NamedTuple):
     milliseconds: float
 
     def nodes(self) -> Iterator[dict[str, Any]]:
-        """Every node of the plan, the root first."""
+        """Yield every node of the plan, the root first."""
         yield from _nodes(self.document)
 
     def shape(self) -> list[str]:
-        """What tells one plan from another: the nodes, and the tables and indexes that they read."""
+        """Return the nodes of the plan, with the tables and indexes that they read, to compare two plans."""
         return [
             " ".join(str(node[key]) for key in ("Node Type", "Join Type", "Relation Name", "Index Name") if key in node)
             for node in self.nodes()
@@ -70,7 +70,7 @@ class Plan(NamedTuple):
 
 
 def lines(node: dict[str, Any], depth: int = 0) -> Iterator[str]:
-    """A plan as text: a line for each node, what it filters by below it."""
+    """Yield a plan as text: a line for each node, and below it the conditions by which the node filters."""
     words = [
         node["Node Type"],
         *(str(node[key]) for key in ("Join Type", "Relation Name", "Index Name") if key in node),
@@ -96,7 +96,7 @@ def _nodes(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def learner(connection: psycopg.Connection[Any], name: str, completions: int) -> Learner:
-    """Find the first learner with full access and so many completions, and a lesson that they may take next."""
+    """Find the first learner with full access and this number of completions, and the learner's next lesson."""
     user = connection.execute(
         "select user_id::text from progress inner join subscriptions using (user_id) where status = 'active'"
         " group by user_id having count(*) = %s order by user_id limit 1"
@@ -117,12 +117,16 @@ def learner(connection: psycopg.Connection[Any], name: str, completions: int) ->
 
 
 def names() -> list[str]:
-    """Every statement of sql/ that has a plan, by its file: `lock table` has none."""
-    return sorted(set(STATEMENTS) - {"admin/catalog_lock", "stripe/judge_lock"}, key=lambda name: ("/" in name, name))
+    """Return the name of every statement of sql/ that has a plan. `lock table` has none."""
+    without_plan = {"admin/catalog_lock", "stripe/apply_terms_lock"}
+    return sorted(set(STATEMENTS) - without_plan, key=lambda name: ("/" in name, name))
 
 
 def explain(connection: psycopg.Connection[Any], name: str, learner: Learner, mode: str, runs: int = 1) -> Plan:
-    """Run a statement so often, warm, each time taken back, and return the fastest run. It needs autocommit."""
+    """Run a statement `runs` times, after one run that fills the caches. Return the fastest run.
+
+    Each run is rolled back. The connection must be in autocommit mode.
+    """
     statement = STATEMENTS[name]
     if name == "session":
         statement = load(FOLDER / "session.sql", "pg_temp.sessions")
@@ -149,7 +153,7 @@ def explain(connection: psycopg.Connection[Any], name: str, learner: Learner, mo
     finally:
         connection.execute("deallocate explained; reset plan_cache_mode")
         if name.startswith("admin/catalog"):
-            # What was taken back is still there, and would be read by all that comes after.
+            # The rows of the runs that were rolled back are still in the table, and every later run would read them.
             connection.execute("vacuum courses, modules, lessons, lesson_prerequisites")
             connection.execute("reindex table lessons")
     return min(plans[1:], key=lambda plan: plan.milliseconds)

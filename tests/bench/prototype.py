@@ -1,4 +1,4 @@
-"""A summary and nothing of the contract's besides: what Flask, PyJWT, a pool and the statement cost at least."""
+"""A summary without the rest of the contract: the least that Flask, PyJWT, a pool and the statement cost."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""`make scale-data SIZE=…`: a catalog and its learners, in a PostgreSQL of their own, kept for the next run."""
+"""`make scale-data SIZE=…`: fills a PostgreSQL of its own with a catalog and learners, once for each size."""
 
 import os
 import re
@@ -19,7 +19,7 @@ ROUNDS = 30
 
 
 class Size(NamedTuple):
-    """How many there are; of users, how many complete half and a tenth of the catalog."""
+    """Numbers of rows. `halves` and `tenths` are the users who have completed half and a tenth of the catalog."""
 
     modules: int
     lessons: int
@@ -36,7 +36,7 @@ SIZES = {
 
 
 def main() -> None:
-    """Load the data of SIZE, into URL if that is given, else into the checkout's own database for it."""
+    """Load the data of SIZE into the database URL. Without URL, load it into a database in the checkout."""
     size = os.environ.get("SIZE", "")
     if size not in SIZES:
         sys.exit(f"SIZE={size} is none of {', '.join(SIZES)}")
@@ -50,7 +50,7 @@ def main() -> None:
 
 @contextmanager
 def database(size: str) -> Iterator[str]:
-    """The data of a size, loaded the first time, in a server of the checkout's; yields its URL while that runs."""
+    """Start a server in the checkout, and load the data of a size if it is not there yet. Yield the URL."""
     local = ROOT / ".local"
     local.mkdir(exist_ok=True)
     folder = local / f"scale-{size}"
@@ -63,7 +63,7 @@ def database(size: str) -> Iterator[str]:
 
 
 def load(url: str, size: Size) -> None:
-    """Migrate a database and fill it, unless it is full already; one that holds anything else is refused."""
+    """Migrate a database and fill it, unless it has this data already. Exit if it has another catalog."""
     migrate(url)
     with psycopg.connect(url, autocommit=True) as connection:
         found = connection.execute("select count(*) from lessons").fetchone()
@@ -73,7 +73,8 @@ def load(url: str, size: Size) -> None:
         if found[0]:
             sys.exit("the database holds a catalog already: give one that is empty")
         with connection.transaction():
-            # Right by construction; checking six million references takes longer than all else.
+            # Skip the checks of foreign keys: the data is right by construction, and checking six million references
+            # would take longer than everything else.
             connection.execute("set local session_replication_role = replica")
             _fill(connection, size)
         connection.execute("vacuum (analyze, freeze)")

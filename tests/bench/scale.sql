@@ -1,12 +1,15 @@
--- A catalog and its learners of any size, the same each time. scale.py runs it, a statement at a time.
+-- A catalog and its learners of any size, the same ones each time. scale.py runs the statements of this file one by one,
+-- and then fills the table progress.
 --
--- Parameters: :modules, :lessons (in all), :users, and how many of the users are heavy. A user's number is their share:
---   0 to users / 5          have completed nothing
---   the last 26 of all      half of the catalog
---   the 500 before them     a tenth of it
---   the others              30 lessons
--- What somebody has completed begins at a module of their own, and goes on in catalog order. The rows are in the order
--- in which they were completed, one learner's far apart, as they come to be in a table that many write to.
+-- Parameters: :modules, :lessons (of all modules together), :users
+--
+-- The number of a user decides how much the user has completed, here in the size `large`:
+--   0 to users / 5          nothing
+--   the last 26 users       half of the catalog
+--   the 500 before them     a tenth of the catalog
+--   all others              30 lessons
+-- The completions of a user begin at a module that depends on the user, and go on in catalog order. The rows of progress
+-- are in the order of the completions. So the rows of one learner are far apart, as in a table that many learners write.
 
 create function pg_temp.id(kind text, number bigint) returns uuid language sql immutable as
 'select regexp_replace(md5(kind || number), ''^(.{8})(.{4}).(.{3}).(.{3})(.{12})$'', ''\1-\2-4\3-8\4-\5'')::uuid';
@@ -26,7 +29,7 @@ select
     n % 10 = 0
 from generate_series(0, :lessons - 1) as n;
 
--- Every other lesson needs the one before it; one in ten needs the first one of its module too.
+-- Every second lesson needs the lesson before it. One lesson in ten also needs the first lesson of its module.
 insert into lesson_prerequisites (lesson_id, prerequisite_id)
 select pg_temp.id('lesson', n), pg_temp.id('lesson', n - 1)
 from generate_series(1, :lessons - 1, 2) as n
@@ -39,7 +42,7 @@ insert into users (id, email)
 select pg_temp.id('user', n), 'user' || n || '@example.org'
 from generate_series(0, :users - 1) as n;
 
--- Nine in ten have full access, the others the free path.
+-- Nine in ten have full access, the others free access.
 insert into subscriptions (user_id, stripe_subscription_id, status, current_period_end)
 select pg_temp.id('user', n), 'sub_' || n, 'active', '2100-01-01'
 from generate_series(0, :users - 1) as n

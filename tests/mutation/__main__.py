@@ -23,8 +23,8 @@ from tests.mutation import sql
 FILE = os.environ.get("FILE", "")
 ROOT = Path(__file__).parent.parent.parent
 
-# The tests that matter for each statement, those first that are soonest to notice. What a statement answers does not
-# depend on how it is planned; and what takes long has shorter ones beside it.
+# The tests that matter for each statement. Those that notice a mutant soonest come first. One kind of plan is enough,
+# because an answer does not depend on the plan. Slow tests are left out if quicker ones test the same.
 ONE_PLAN = ["-k", "not force_generic_plan and not psql_gets"]
 WORLDS = "tests/proof/test_worlds.py"
 MODEL = "tests/proof/test_model.py"
@@ -59,7 +59,7 @@ TESTS = {
 
 
 def tests_for(name: str) -> list[str]:
-    """The tests that matter for a statement."""
+    """Return the tests that matter for a statement, as arguments of pytest."""
     if name in TESTS:
         return TESTS[name]
     if name.startswith("learners/") or name == "stripe/claimed":
@@ -70,7 +70,7 @@ def tests_for(name: str) -> list[str]:
 
 
 class Case(NamedTuple):
-    """A mutant, and the tests that it is tried with."""
+    """A mutant, and the tests that run on it."""
 
     file: str
     id: str
@@ -79,14 +79,14 @@ class Case(NamedTuple):
 
 
 def sql_cases() -> list[Case]:
-    """Every mutant of sql/, and of the views that it reads."""
+    """Return every mutant of sql/, and of the views that sql/ reads."""
     cases = []
     for path in sorted((ROOT / "sql").rglob("*.sql")):
         name = path.relative_to(ROOT / "sql").with_suffix("").as_posix()
         file = path.relative_to(ROOT).as_posix()
         cases += [Case(file, m.id(), m.text, tests_for(name)) for m in sql.mutants(name, path.read_text())]
     for path in sorted((ROOT / "migrations").glob("*_views.sql")):
-        # The block before the views and the index after them change no answer.
+        # Only the views can change an answer. The block before them and the index after them cannot.
         text = path.read_text()
         start, end = text.index("create or replace view"), text.rindex("comment on view")
         for mutant in sql.mutants(path.stem, text[start:end]):
@@ -129,20 +129,20 @@ PYTHON = {
 
 
 def python_cases() -> list[Case]:
-    """Every mutant of the pure modules."""
-    # Installed for the long checks alone.
+    """Return every mutant of the pure modules."""
+    # Imported here, because mutmut is in requirements-system.txt only.
     from tests.mutation import python
 
     return [
         Case(file, mutant.id(), mutant.text, tests)
         for file, tests in PYTHON.items()
-        if _is_wanted(file)  # making them all takes minutes
+        if _is_wanted(file)  # making the mutants of all files takes minutes
         for mutant in python.mutants(file, (ROOT / file).read_text())
     ]
 
 
 def copy_of_the_checkout(folder: Path) -> None:
-    """What git has or would take, and the environment that runs here."""
+    """Copy every file that git does not ignore, and link the .venv of this checkout."""
     command = ["git", "ls-files", "-co", "--exclude-standard"]
     for name in subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout.splitlines():
         if (ROOT / name).is_file():
@@ -163,7 +163,7 @@ class Worker:
         self.process = subprocess.Popen(
             [sys.executable, "-m", "tests.mutation.worker"],
             cwd=folder,
-            # Without the plugins that are found by being installed: they take longer to load than most mutants to fail.
+            # Load no installed plugin of pytest: loading them takes longer than the tests take to notice most mutants.
             env={**os.environ, "MUTATION_OUTPUT": str(folder / "output"), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -171,7 +171,7 @@ class Worker:
         )
 
     def ask(self, file: str, tests: list[str], **text: str) -> dict[str, Any]:
-        """Try a mutant, or without a text the file as it is."""
+        """Run the tests on a file with this text, or on the file as it is. Return the worker's answer."""
         assert self.process.stdin
         assert self.process.stdout
         print(json.dumps({"file": file, "tests": tests, **text}), file=self.process.stdin, flush=True)
@@ -182,21 +182,21 @@ class Worker:
         return answer
 
     def close(self) -> None:
-        """Let it stop its PostgreSQL."""
+        """End the worker, which then stops its PostgreSQL."""
         assert self.process.stdin
         self.process.stdin.close()
         self.process.wait()
 
 
 def run(cases: list[Case]) -> dict[tuple[str, str], dict[str, Any]]:
-    """Try every case, on every core; return what became of each."""
+    """Try every case, with a worker for each core. Return the outcome of each case."""
     waiting: queue.SimpleQueue[Case] = queue.SimpleQueue()
     for case in cases:
         waiting.put(case)
     outcomes: dict[tuple[str, str], dict[str, Any]] = {}
     failures: list[BaseException] = []
     workers = min(os.cpu_count() or 1, len(cases))
-    # Tests that fail anyway would tell nothing: each set of them must first pass on the file as it is.
+    # A test that fails without a mutant would tell nothing. So each set of tests first runs on the file as it is.
     first = list({tuple(case.tests): case for case in cases}.values())
 
     def work(folder: Path, number: int) -> None:

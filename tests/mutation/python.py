@@ -13,9 +13,10 @@ from tests.mutation.sql import Mutant
 
 
 def mutants(file: str, text: str) -> list[Mutant]:
-    """Every mutant of a file, but for those of prose: what an error says is not what a caller acts on.
+    """Return every mutant of a file that may change what a caller does.
 
-    And of a header's name, in which capitals and small letters are the same.
+    Mutants of prose are left out, for instance of an error's text. So are mutants that only change capital letters in
+    the name of a header.
     """
     module, mutations, _, _ = create_mutations(file, text)
     where = cst.metadata.MetadataWrapper(module, unsafe_skip_copy=True).resolve(cst.metadata.PositionProvider)
@@ -42,7 +43,7 @@ def _is_prose(node: cst.CSTNode) -> bool:
 
 
 def _is_without_prose(original: cst.CSTNode, mutated: cst.CSTNode) -> bool:
-    """Whether a call only lost an argument that is prose."""
+    """Return whether the mutant only removed an argument that is prose from a call."""
     if not (isinstance(original, cst.Call) and isinstance(mutated, cst.Call)):
         return False
     kept = {_code(arg.value) for arg in mutated.args}

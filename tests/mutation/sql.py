@@ -1,16 +1,16 @@
-"""Mutants of the files of sql/: each `and`, comparison, join, `coalesce`, filter, order, … changed, one at a time."""
+"""Mutants of the files of sql/. A mutant has one change: of an `and`, a comparison, a join, a filter or the like."""
 
 import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
-# A statement's pieces: what is not to be looked into comes first.
+# The tokens of a statement. Comments, literals and quoted names come first, so that nothing inside of them is changed.
 TOKEN = re.compile(
     r"(?P<comment>--[^\n]*)|(?P<literal>:?'(?:[^']|'')*')|(?P<quoted>\"[^\"]*\")|(?P<number>\b\d+\b)|(?P<word>\w+)"
     r"|(?P<operator><=|>=|=>|!=|<>|::|\|\||->|[<>=*/+-])|(?P<mark>[^\s\w])",
 )
 
-# What one word or operator becomes. What then does not prepare, such as `set a != b`, was none of the kind.
+# What replaces each word or operator. A result that PostgreSQL cannot prepare, such as `set a != b`, is not tried.
 WORDS = {
     "and": ["or"],
     "or": ["and"],
@@ -46,12 +46,13 @@ WORDS = {
 }
 
 
-# Where a change begins and ends, what comes there instead, and what to call it where that is not what it is called.
+# A change: its start and its end in the text, the new text between them, and its name. An empty name means that the old
+# and the new text are the name.
 Change = tuple[int, int, str, str]
 
 
 class Mutant(NamedTuple):
-    """One change to a statement: the line that it is on, as it was, and what the statement becomes."""
+    """A statement with one change: the original line, the change, and the text of the changed statement."""
 
     name: str  # of the file, without .sql
     line: str
@@ -60,7 +61,7 @@ class Mutant(NamedTuple):
     text: str
 
     def id(self) -> str:
-        """Name it by what it is, so that an edit elsewhere in the file changes nothing."""
+        """Return a name that stays the same when another line of the file is edited."""
         return f"{self.line} | {self.change}" + (f" | {self.occurrence}" if self.occurrence > 1 else "")
 
 
@@ -72,7 +73,7 @@ class Token(NamedTuple):
 
 
 def mutants(name: str, text: str) -> list[Mutant]:
-    """Every mutant of a statement, in the order of the file, whether it prepares or not."""
+    """Return every mutant of a statement, in the order of the file. PostgreSQL may be unable to prepare some."""
     found: list[Mutant] = []
     seen: dict[tuple[str, str], int] = {}
     for start, end, new, what in sorted(_changes(text)):
@@ -103,18 +104,18 @@ def _changes(text: str) -> Iterator[Change]:
             yield token.start, token.end, f"{token.text[:-1]}_'", ""
         elif token.kind in ("word", "operator"):
             for new in WORDS.get(words[at], []):
-                if words[at] != "exists" or words[at - 1] != "not":  # which is the mutant of `not`
+                if words[at] != "exists" or words[at - 1] != "not":  # `not` before it already has this mutant
                     yield token.start, token.end, new, "" if new else f"without {words[at]}"
         yield from _clauses(tokens, words, at)
 
 
 def _clauses(tokens: list[Token], words: list[str], at: int) -> Iterator[Change]:
-    """Changes to what begins at a token and is longer than it."""
+    """Yield the changes to the clause or expression that begins at a token."""
     start, word = tokens[at].start, words[at]
     following = words[at + 1] if at + 1 < len(words) else ""
 
     def without(first: int, stops: set[str], separator: str, before: str) -> Iterator[Change]:
-        """All of a list left out, and then each of its parts in turn."""
+        """Yield a change that removes the whole list, and then a change for each part that removes the part."""
         parts = _split(tokens, words, first, {*stops, separator}, separator)
         end = tokens[parts[-1][1]].end
         if before != "set":
@@ -161,7 +162,7 @@ def _clauses(tokens: list[Token], words: list[str], at: int) -> Iterator[Change]
 
 
 def _end(tokens: list[Token], words: list[str], first: int, stops: set[str]) -> int:
-    """The last token of what begins at `first`: before a stop, or before the bracket that closes around it."""
+    """Return the last token of the clause that begins at `first`: it ends before a stop or a closing bracket."""
     depth = 0
     for at in range(first, len(tokens)):
         if words[at] in ("(", "["):
@@ -176,7 +177,7 @@ def _end(tokens: list[Token], words: list[str], first: int, stops: set[str]) -> 
 
 
 def _split(tokens: list[Token], words: list[str], first: int, stops: set[str], separator: str) -> list[tuple[int, int]]:
-    """The parts of what begins at `first`, each as its first and its last token."""
+    """Return the parts of the list that begins at `first`, each as its first and its last token."""
     parts = []
     while True:
         last = _end(tokens, words, first, stops)
@@ -187,7 +188,7 @@ def _split(tokens: list[Token], words: list[str], first: int, stops: set[str], s
 
 
 def _text(tokens: list[Token], first: int, last: int) -> str:
-    """A stretch of tokens as SQL on one line, without its comments."""
+    """Return the tokens from `first` to `last` as SQL on one line, without comments."""
     parts = []
     for before, token in zip([None, *tokens[first:last]], tokens[first : last + 1], strict=True):
         parts.append(("" if before is None or before.end == token.start else " ") + token.text)

@@ -1,7 +1,7 @@
-"""Tries mutants in the copy of the checkout that it is started in: a line of JSON in for each, a line out.
+"""A process that tries mutants in its own copy of the checkout.
 
-It has a PostgreSQL of its own, once for all. Each mutant gets a fork of this process, which costs none of the second
-that Python, the libraries and the database take to start.
+For each mutant it reads a line of JSON, and writes a line of JSON with the outcome. It starts one PostgreSQL for all
+mutants. Each mutant gets a fork of this process. A new process would need a second to start Python and the libraries.
 """
 
 import contextlib
@@ -23,11 +23,11 @@ from psycopg.pq import ExecStatus
 from app.database import statements
 from tests import conftest
 
-SECONDS = 240  # for all tests of one mutant; what hangs is noticed, before it has taken all memory
+MAX_SECONDS = 240  # for all tests of one mutant; a mutant that hangs must end before it has taken all memory
 
 
 class Given:
-    """A pytest plugin: session fixtures whose values are there already. It remembers the first test that fails."""
+    """A plugin of pytest: it gives session fixtures values that exist already, and remembers the first failed test."""
 
     def __init__(self, **values: Any) -> None:
         self.values = values
@@ -51,9 +51,9 @@ class Given:
 
 
 def prepares(url: str, file: Path) -> bool:
-    """Whether the server takes a statement; what it does not take is noticed at the start, and is no mutant.
+    """Return whether PostgreSQL can prepare a statement. If not, the check at the start would notice the mutant.
 
-    A migration is applied: those with mutants create their views anew each time.
+    A migration is applied instead. Only migrations with views have mutants, and they replace their views.
     """
     with closing(psycopg.connect(url)) as connection:
         if file.parts[0] == "migrations":
@@ -67,14 +67,14 @@ def prepares(url: str, file: Path) -> bool:
         return result.status == ExecStatus.COMMAND_OK
 
 
-def tried(file: Path, tests: list[str], given: Given) -> dict[str, Any]:
-    """Run tests in a fork; return what became of the mutant, which test noticed it, and how long that took."""
+def outcome_of(file: Path, tests: list[str], given: Given) -> dict[str, Any]:
+    """Run the tests in a fork. Return the outcome, the test that noticed the mutant, and the seconds."""
     started = time.monotonic()
     reading, writing = os.pipe()
     pid = os.fork()
     if pid == 0:
         os.setsid()
-        signal.alarm(SECONDS)
+        signal.alarm(MAX_SECONDS)
         out = os.open(os.environ["MUTATION_OUTPUT"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         os.dup2(out, 1)
         os.dup2(out, 2)
@@ -82,12 +82,12 @@ def tried(file: Path, tests: list[str], given: Given) -> dict[str, Any]:
             name = file.relative_to("sql").with_suffix("").as_posix()
             statements.STATEMENTS[name] = statements.load(file)
         elif file.suffix == ".py":
-            # As if nothing of ours had been imported yet.
+            # Forget every module of the project, so that the tests import the mutant.
             for module in [name for name in sys.modules if name.split(".")[0] in ("app", "tests")]:
                 del sys.modules[module]
         options = ["-x", "-q", "--tb=short", "--assert=plain", "-p", "no:cacheprovider"]
         files = [test for test in tests if test.endswith(".py")]
-        # One after the other: most are killed by the first, and to collect all takes longer than that.
+        # Run one file of tests at a time: the first one notices most mutants, and collecting all takes longer.
         code: int = pytest.ExitCode.NO_TESTS_COLLECTED
         for test in files:
             ended = pytest.main([*options, test, *tests[len(files) :]], plugins=[given])
@@ -102,7 +102,7 @@ def tried(file: Path, tests: list[str], given: Given) -> dict[str, Any]:
         failed = pipe.read()
     _, status = os.waitpid(pid, 0)
     with contextlib.suppress(ProcessLookupError):
-        os.killpg(pid, signal.SIGKILL)  # servers that its tests left behind
+        os.killpg(pid, signal.SIGKILL)  # the tests may have left servers behind
     seconds = round(time.monotonic() - started, 2)
     if os.WIFSIGNALED(status):
         return {"outcome": "killed", "by": "no end", "seconds": seconds}
@@ -116,15 +116,15 @@ def tried(file: Path, tests: list[str], given: Given) -> dict[str, Any]:
 
 
 def drop_others(server: conftest.Postgresql) -> None:
-    """Drop the databases that tests have made for themselves, so that the next ones can."""
+    """Drop the databases that the tests of a mutant have made, so that the next tests can use the names."""
     with closing(psycopg.connect(server.url(), autocommit=True)) as connection:
         for (name,) in connection.execute("select datname from pg_database where datname like 'test_%'").fetchall():
             connection.execute(f'drop database "{name}" with (force)'.encode())
 
 
 def main() -> None:
-    """Serve until the input ends."""
-    # One failing example is enough: the shortest one is of no interest, and takes long to find.
+    """Read requests from standard input and answer them until the input ends."""
+    # One failing example is enough. Hypothesis would take long to find the shortest one.
     hypothesis.settings.register_profile("mutation", max_examples=30, phases=[hypothesis.Phase.generate])
     hypothesis.settings.load_profile("mutation")
     with conftest.Postgresql() as server:
@@ -145,7 +145,8 @@ def main() -> None:
                 if file.suffix == ".sql" and not prepares(url, file):
                     answer = {"outcome": "invalid", "by": "", "seconds": 0.0}
                 else:
-                    answer = tried(file, request["tests"], Given(**given if file.parts[0] == "migrations" else copied))
+                    values = given if file.parts[0] == "migrations" else copied
+                    answer = outcome_of(file, request["tests"], Given(**values))
             finally:
                 file.write_text(original)
                 if file.parts[0] == "migrations":

@@ -1,6 +1,6 @@
 """Concurrent histories of calls, and a checker: is there a serial order that explains every answer?
 
-Client processes import this module: it needs the standard library alone, and starts at once.
+Client processes import this module. It imports little besides the standard library, so they start at once.
 """
 
 import dataclasses
@@ -23,7 +23,7 @@ class Call(NamedTuple):
 
 
 class Operation(NamedTuple):
-    """A call, when it began and ended, by a clock that all processes share, and its answer as the model gives it."""
+    """A call, its start and its end by a clock that all processes share, and its answer in the form of the model's."""
 
     call: Call
     started: float
@@ -32,9 +32,10 @@ class Operation(NamedTuple):
 
 
 def client(url: str, headers: dict[str, dict[str, str]], calls: list[Call], start: float) -> list[Operation]:
-    """Make calls one after the other from `start` on, on a connection that is kept for a few of them.
+    """From `start` on, make calls one after the other. A connection is used for a few calls.
 
-    A GET says what its client has of that learner's already; 304 then claims that the answer is still the same.
+    A GET sends the ETag of the last answer that this client got to the same call of the same learner. A 304 counts as
+    that answer.
     """
     connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=30)
     had: dict[tuple[str, str], tuple[str, dict[str, Any]]] = {}
@@ -61,13 +62,13 @@ def client(url: str, headers: dict[str, dict[str, str]], calls: list[Call], star
             answer = {name: answer[name] for name in ("code", "prerequisites") if name in answer}
         operations.append(Operation(call, started, ended, answer))
         if random.random() < 0.2:
-            connection.close()  # the next may meet another worker
+            connection.close()  # the next connection may go to another worker
     connection.close()
     return operations
 
 
 def after(learner: Learner, operation: Operation) -> Learner | None:
-    """The learner as an operation leaves them; None if the model would have answered something else."""
+    """Return the state of the learner after an operation. Return None if the model would have answered otherwise."""
     call, answer = operation.call, operation.answer
     if call.method == "GET":
         return learner if learner.read(call.path) == answer else None
@@ -75,16 +76,17 @@ def after(learner: Learner, operation: Operation) -> Learner | None:
     lesson = call.path.removeprefix("lessons/")
     if call.method == "DELETE":
         return changed if changed.unmark(lesson) == answer else None
-    # Without a time of the caller's it is the service's to choose; what comes after must agree with it.
+    # If the caller gave no time, the service chose one. The model takes it over, and later answers must agree with it.
     at = call.completed_at or answer.get("completedAt") or "1970-01-01T00:00:00Z"
     return changed if changed.mark(lesson, datetime.fromisoformat(at)) == answer else None
 
 
 def serial_order(learner: Learner, operations: list[Operation]) -> list[Operation] | None:
-    """Find an order of one learner's operations, each within its own time, that explains all answers, or None.
+    """Find an order of one learner's operations that explains all answers. Return None if there is none.
 
-    The search of Wing and Gong (Testing and Verifying Concurrent Objects, 1993); with Lowe's memory of what was tried:
-    which operations are left, and what the learner has completed (Testing for Linearizability, 2017).
+    In the order, each operation happens at one moment between its start and its end. The search is that of Wing and
+    Gong (Testing and Verifying Concurrent Objects, 1993). As Lowe proposes (Testing for Linearizability, 2017), it
+    remembers the states that it has tried: the operations that are left, and what the learner has completed.
     """
     by_start = sorted(operations, key=lambda operation: operation.started)
     tried = set()
@@ -98,7 +100,7 @@ def serial_order(learner: Learner, operations: list[Operation]) -> list[Operatio
         tried.add(state)
         first_end = min(by_start[number].ended for number in left)
         for number in left:
-            if by_start[number].started > first_end:  # another had ended: it cannot be the next
+            if by_start[number].started > first_end:  # another operation ended before this one began
                 break
             changed = after(learner, by_start[number])
             if changed is not None:

@@ -1,4 +1,4 @@
-"""Contract §2 and §3 once more, in plain Python: what every call must answer. No SQL, and nothing of the service's."""
+"""Contract §2 and §3 in plain Python: what every call must answer. It has no SQL and uses no code of the service."""
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -24,7 +24,7 @@ class Subscription(NamedTuple):
 
 
 def timestamp(instant: datetime) -> str:
-    """An instant as an answer shows it."""
+    """Return an instant as an answer shows it."""
     return instant.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
@@ -35,7 +35,7 @@ class Catalog:
     prerequisites: set[tuple[str, str]] = field(default_factory=set)  # (lesson, what must be completed first)
 
     def place(self, lesson: str) -> tuple[int, str, int, str]:
-        """Where a lesson stands in catalog order."""
+        """Return the key by which lessons are sorted in catalog order."""
         row = self.lessons[lesson]
         return self.modules[row.module_id].position, row.module_id, row.position, lesson
 
@@ -66,7 +66,7 @@ class Learner:
         return row.published and (access == "full" or (access == "free" and row.is_free))
 
     def keeping_locked(self, lesson: str) -> list[str]:
-        """What must be completed before a lesson, in catalog order; it is locked unless there is nothing."""
+        """Return the lessons that keep a lesson locked, in catalog order. Without any, it is not locked."""
         if lesson in self.completed:
             return []
         needed = {needed for locked, needed in self.catalog.prerequisites if locked == lesson}
@@ -74,7 +74,7 @@ class Learner:
         return sorted(due, key=self.catalog.place)
 
     def accessible(self, module: str | None = None) -> list[str]:
-        """The lessons that the learner may take, of one module or of all, in catalog order."""
+        """Return the lessons that the learner may take, of one module or of all, in catalog order."""
         lessons = self.catalog.lessons
         of = (one for one in lessons if module in (None, lessons[one].module_id) and self.is_accessible(one))
         return sorted(of, key=self.catalog.place)
@@ -93,22 +93,22 @@ class Learner:
         return timestamp(self.completed[lesson]) if lesson in self.completed else None
 
     def module_ids(self) -> list[str]:
-        """The modules with a lesson that the learner may take, in order."""
+        """Return the modules with a lesson that the learner may take, in catalog order."""
         modules = self.catalog.modules
         return sorted(filter(self.accessible, modules), key=lambda module: (modules[module].position, module))
 
-    # Contract §3 and §4: the document of a success, or what tells an error from every other
+    # Contract §3 and §4: the document of a success, or the members of an error that tell it from other errors
 
     def read(self, path: str) -> dict[str, Any]:
-        """What a GET below /api/progress/ answers."""
+        """Return the answer to a GET below /api/progress/."""
         if path == "access":
-            return self.told_access()  # also to learners who are not enrolled
+            return self.access_answer()  # learners who are not enrolled get an answer too
         if self.access() is None:
             return {"code": "not_enrolled"}
         name, _, module = path.partition("/")
         return self.module(module) if module else getattr(self, name)()
 
-    def told_access(self) -> dict[str, Any]:
+    def access_answer(self) -> dict[str, Any]:
         full, free = self.is_full(), self.is_free()
         until = (
             self.subscription.current_period_end if full and self.subscription else self.expires_at if free else None
@@ -173,7 +173,7 @@ class Learner:
         return {"lessonId": lesson, "moduleId": self.catalog.lessons[lesson].module_id if lesson else None}
 
     def mark(self, lesson: str, at: datetime) -> dict[str, Any]:
-        """Mark a lesson as completed at `at`, unless it is; what that answers."""
+        """Mark a lesson as completed at `at`, unless it is completed already. Return the answer."""
         refused = self.refused(lesson)
         if not refused and self.keeping_locked(lesson):
             refused = {"code": "lesson_locked", "prerequisites": self.keeping_locked(lesson)}
@@ -183,7 +183,7 @@ class Learner:
         return self.written(lesson)
 
     def unmark(self, lesson: str) -> dict[str, Any]:
-        """Take the mark of a lesson back; what that answers."""
+        """Take the mark of a lesson back. Return the answer."""
         refused = self.refused(lesson)
         if refused:
             return refused

@@ -1,4 +1,4 @@
-"""Killed at any moment: no answered write is lost, and what is all or nothing is that."""
+"""Processes are killed at any moment: no answered write is lost, and a task does all of its work or none."""
 
 import json
 import os
@@ -30,14 +30,14 @@ TASKS = 30 if DEEP else 2  # rounds of a task of make's
 
 
 class Cluster:
-    """A PostgreSQL on disk, that syncs to it as any does, and that can be killed."""
+    """A PostgreSQL that writes to the disk with fsync, as in production, and that can be killed."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.process, self.url = postgres.start(folder)
 
     def kill(self, whole: bool) -> None:
-        """Kill the first of its processes, which the others then see, or all of them."""
+        """Kill all processes of the server, or only the first one. The others end when the first one is gone."""
         first = self.process.pid
         children = Path(f"/proc/{first}/task/{first}/children").read_text().split()
         for pid in [first, *map(int, children if whole else [])]:
@@ -62,7 +62,7 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
 
 
 def kill_gunicorn(service: Gunicorn) -> None:
-    """Kill all its processes; the master first, which would replace the others."""
+    """Kill all its processes. The master comes first, because it would replace workers that are killed."""
     workers = service.workers()
     service.process.kill()
     for pid in workers:
@@ -74,7 +74,7 @@ Rows = dict[tuple[str, str], str]  # (learner, lesson) → completedAt
 
 
 def rows(cluster: Cluster) -> Rows:
-    """What the table holds, once no backend is left that may still be at something for a service that was killed."""
+    """Return the rows of progress. First wait until no backend is still working for a service that was killed."""
     shown = """to_char(completed_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')"""
     busy = "select from pg_stat_activity where application_name = 'progress-tracking' and state <> 'idle'"
     with connected(cluster.url) as db:
@@ -86,9 +86,10 @@ def rows(cluster: Cluster) -> Rows:
 
 
 def assert_nothing_lost(before: Rows, answers: list[Answer], after: Rows) -> None:
-    """Hold the table against what was in it before, and the writes since, in their order.
+    """Assert that the rows of progress follow from the rows before and from the writes since, in their order.
 
-    A write that was answered has happened. One that was not may have happened, or not, at any time since it was sent.
+    A write that was answered has happened. A write without an answer may have happened at any time since it was sent,
+    or not at all.
     """
     writes: dict[tuple[str, str], list[Answer]] = {}
     for answer in answers:
@@ -119,7 +120,7 @@ def test_what_was_answered_survives_the_death_of_gunicorn_and_of_postgresql(clus
             service = service or stack.enter_context(running_gunicorn(environ))
             with Load(service.url, calls=("POST", "DELETE", "POST")) as load:
                 load.wait_for_more(random.randint(1, 200))
-                time.sleep(random.uniform(0, 0.02))  # not when an answer has just come
+                time.sleep(random.uniform(0, 0.02))  # otherwise the kill would always come right after an answer
                 if "postgresql" in killed:
                     cluster.kill(whole=random.random() < 0.5)
                 if "gunicorn" in killed:
@@ -185,9 +186,9 @@ def test_the_check_sees_no_loss_where_there_is_none(state):
 
 
 def kill_at_work(db: psycopg.Connection, process: subprocess.Popen[str], after: float) -> int:
-    """Wait until a task has begun a transaction, kill it some seconds later, and wait until its backend has noticed.
+    """Wait until a task has begun a transaction. Kill it `after` seconds later. Wait until its backend has ended.
 
-    Returns the task's exit code: it may have been done before.
+    Returns the exit code of the task, which may have ended before the kill.
     """
     others = "select from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid() and "
     deadline = time.monotonic() + 30
@@ -202,12 +203,15 @@ def kill_at_work(db: psycopg.Connection, process: subprocess.Popen[str], after: 
 
 
 def moments(took: float) -> list[float]:
-    """When to kill: at once, and then at any moment of what a task takes undisturbed."""
+    """Return the seconds after which to kill a task: 0, and random times up to the time that the task takes."""
     return [0, *(random.uniform(0, took) for _ in range(TASKS - 1))]
 
 
 def a_catalog(edition: int) -> dict[str, Any]:
-    """300 lessons that are called, stand, are needed and published otherwise in each edition; some are in one alone."""
+    """Return a catalog of 300 lessons.
+
+    Each edition has other titles, positions and prerequisites. In each, other lessons are missing or unpublished.
+    """
     numbers = [n for n in range(1, 361) if n % 6 != edition]
     chosen = random.Random(edition)
     chosen.shuffle(numbers)
@@ -237,7 +241,8 @@ def test_a_load_that_is_killed_at_any_moment_leaves_all_or_nothing(migrated_data
         add_user(db)
         assert run(url, "load-catalog", str(paths[0]))[0] == 0
         complete(db, *range(1, 6), *range(7, 12))
-        # Both states as they are once the other was there: what a file leaves out stays, unpublished.
+        # Load each file once after the other one, because lessons that a file leaves out stay as unpublished lessons.
+        # From then on, a load leads from one of these two states to the other.
         states = []
         for path in (paths[1], paths[0]):
             started = time.monotonic()
@@ -260,7 +265,7 @@ def test_migrations_that_are_killed_at_any_moment_leave_each_applied_or_not(new_
     for name in NAMES:
         execute(reference, (FOLDER / f"{name}.sql").read_text())
         schemas.append(schema(reference, own))
-    # All differ, but for 0007_marks, which changes nothing on a fresh database.
+    # The schemas after two migrations differ. Only 0007_marks changes nothing on a fresh database.
     assert len(set(schemas)) == len(NAMES)
     started = time.monotonic()
     assert run(new_database(), "migrate")[0] == 0
@@ -272,7 +277,8 @@ def test_migrations_that_are_killed_at_any_moment_leave_each_applied_or_not(new_
             codes.add(kill_at_work(db, spawn(url, "migrate"), moment))
         now = schema(url, own)
         applied = [number for number, one in enumerate(schemas) if one == now]
-        # It is recorded after it is applied: in between, it is repeated, which does no harm.
+        # yoyo records a migration after applying it. If the run is killed in between, the next run applies it again,
+        # which does no harm.
         assert len(recorded(url)) in {number - late for number in applied for late in (0, 1)}
         assert recorded(url) == NAMES[: len(recorded(url))]
         assert run(url, "migrate-unlock")[0] == 0

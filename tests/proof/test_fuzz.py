@@ -1,6 +1,6 @@
-"""Raw bytes and hostile HTTP at a real gunicorn: never a 5xx, never HTML, no memory lost (contract §4).
+"""Random bytes and hostile HTTP at a real gunicorn: no answer is a 5xx or HTML, and no memory is lost (contract §4).
 
-What gunicorn refuses before the service sees it is gunicorn's: an answer of the service has an X-Request-Id.
+Some requests are refused by gunicorn, before the service sees them. An answer of the service has an X-Request-Id.
 """
 
 import json
@@ -26,7 +26,7 @@ SEED = random.SystemRandom().randrange(2**32) if DEEP else 0
 CASES = 20_000 if DEEP else 1_500  # of each kind
 WEBHOOK_SECRET = "whsec_1"
 EVENT = json.loads((ROOT / "app" / "demo" / "stripe" / "active.json").read_text())
-# What gunicorn itself answers: to what is no HTTP, or too much of it, or of a kind that it does not take.
+# The statuses with which gunicorn itself refuses a request: it is not HTTP, is too long, or has an unsupported feature.
 OF_GUNICORN = {400, 403, 413, 414, 417, 431, 501, 505}
 
 
@@ -47,7 +47,7 @@ def service(
     add_user(connection)
     add_module(connection, 1, 2, 3, 4, 5)
     require(connection, 3, 2)
-    require(connection, 4, 5)  # which nobody asks for, so that it stays locked
+    require(connection, 4, 5)  # no request marks lesson 5, so lesson 4 stays locked
     connection.execute('create table fuzz_sessions ("sessionToken" text, "userId" text, "expires" timestamptz)')
     connection.execute(f"grant select on fuzz_sessions to {SERVICE}".encode())
     settings = {
@@ -70,7 +70,7 @@ CALLS = {
     for path, item in contract.DOCUMENT["paths"].items()
 }
 
-# What a request is made of. Each of these draws one, plain more often than odd.
+# The parts of a request. Each function draws one part. Most parts are usual, and some are odd.
 
 
 def text(draw: random.Random, most: int = 40) -> str:
@@ -112,7 +112,7 @@ def path_id(draw: random.Random) -> str:
 
 
 def call(draw: random.Random) -> tuple[str, str]:
-    """A method and a target, mostly of the document's."""
+    """Draw a method and a target. Most of them are in the OpenAPI document."""
     writes = ["/api/progress/lessons/{lessonId}"] * 12 + ["/api/stripe/webhook"] * 5
     template = draw.choice([*CALLS, *writes, "/progress-ui/", "/progress-ui/{name}", "/nothing", "/", "*"])
     method = draw.choice([*CALLS.get(template, ["GET", "POST"])])
@@ -178,7 +178,7 @@ def session(draw: random.Random) -> list[tuple[str, str]]:
 
 
 def value(draw: random.Random, depth: int = 2) -> Any:
-    """Something that JSON can say."""
+    """Draw a JSON value."""
     plain: list[Any] = [
         None,
         True,
@@ -241,7 +241,7 @@ def body(draw: random.Random) -> bytes:
 
 
 def event(draw: random.Random) -> bytes:
-    """An event of Stripe's, some of which are odd somewhere."""
+    """Draw an event of Stripe. Some have an odd value somewhere."""
     changed = json.loads(json.dumps(EVENT))
     changed["type"] = draw.choice([changed["type"], "checkout.session.completed", "customer.subscription.deleted", "x"])
     for _ in range(draw.randint(0, 3)):
@@ -293,7 +293,7 @@ FIELDS: dict[str, Callable[[random.Random], str]] = {
     "X-Long": lambda draw: "x" * draw.choice([8000, 60_000]),
 }
 
-# What gunicorn mostly refuses itself.
+# Headers about the body and the connection. gunicorn itself refuses most odd values of these.
 FRAMING: dict[str, Callable[[random.Random], str]] = {
     "Host": lambda draw: draw.choice(["localhost", "[::1", "a:b", "", "e\u00e9", "a" * 3000]),
     "Expect": lambda draw: draw.choice(["100-continue", "200-ok"]),
@@ -303,7 +303,7 @@ FRAMING: dict[str, Callable[[random.Random], str]] = {
 
 
 def request(draw: random.Random) -> bytes:
-    """A request that is HTTP, or nearly."""
+    """Draw a request that is HTTP, or almost HTTP."""
     data = body(draw)
     method, path = call(draw)
     headers = [("Host", "localhost"), *session(draw)]
@@ -325,7 +325,8 @@ def request(draw: random.Random) -> bytes:
         headers.append(("Content-Length", str(max(0, len(data) + off))))
     lines = [f"{method} {path} HTTP/{draw.choice(['1.1'] * 90 + ['1.0', '0.9', '2.0', '1.1.1'])}"]
     lines += [f"{name}: {field}" for name, field in headers]
-    # A line's end within a line would be another line; of other control characters gunicorn lets none through.
+    # Replace control characters in most requests, because gunicorn refuses every request with one. The end of a line is
+    # always replaced: it would make two lines of one.
     controls = r"[\r\n]" if draw.random() < 0.05 else r"[\x00-\x08\x0a-\x1f\x7f]"
     head = "\r\n".join(re.sub(controls, " ", line) for line in lines)
     return head.encode("utf-8" if draw.random() < 0.5 else "latin-1", "replace") + b"\r\n\r\n" + data
@@ -348,7 +349,7 @@ def chunked(draw: random.Random, data: bytes) -> bytes:
 
 
 def raw(draw: random.Random) -> bytes:
-    """Bytes: none of HTTP, or a request with some of its bytes changed, doubled, taken away or cut off."""
+    """Draw random bytes, or a request of which some bytes are changed, doubled, removed or cut off."""
     if draw.random() < 0.1:
         return draw.randbytes(draw.choice([1, 10, 1000, 20_000]))
     data = bytearray(request(draw))
@@ -362,7 +363,7 @@ def raw(draw: random.Random) -> bytes:
 
 
 def answers_to(address: tuple[str, int], data: bytes) -> list[Answer]:
-    """Send bytes and no more; return every answer. Raises AssertionError if the connection is not closed in time."""
+    """Send bytes, and then no more. Return every answer. Raise AssertionError if the connection stays open."""
     received = b""
     with socket.create_connection(address, timeout=20) as client:
         try:
@@ -373,7 +374,7 @@ def answers_to(address: tuple[str, int], data: bytes) -> list[Answer]:
         except TimeoutError:
             raise AssertionError("no end") from None
         except OSError:
-            pass  # it was refused before it was sent, and the reset took the answer with it
+            pass  # the server refused before it had read everything: the reset may have removed the answer
     return parsed(received)
 
 
@@ -386,7 +387,7 @@ def parsed(received: bytes) -> list[Answer]:
         if status == HTTPStatus.CONTINUE:
             continue
         headers = {name.lower(): field.strip() for name, _, field in (line.partition(":") for line in lines)}
-        # Of HEAD there is a length and no body.
+        # An answer to HEAD has a Content-Length and no body, so the next answer follows at once.
         length = 0 if received.startswith(b"HTTP/1.") else int(headers.get("content-length", len(received)))
         answers.append(Answer(status, headers, received[:length]))
         received = received[length:]
@@ -394,8 +395,8 @@ def parsed(received: bytes) -> list[Answer]:
     return answers
 
 
-def judge(answer: Answer) -> str:
-    """Whose answer it is; raise AssertionError if it is one that nobody may get."""
+def origin_of(answer: Answer) -> str:
+    """Return who gave the answer, gunicorn or the service. Raise AssertionError if nobody may get such an answer."""
     if not answer.is_ours():
         assert answer.status in OF_GUNICORN, answer
         return "gunicorn's"
@@ -409,25 +410,25 @@ def judge(answer: Answer) -> str:
 
 
 def hold_to_the_document(answer: Answer, data: bytes) -> None:
-    """Hold an answer to a request, the first of its connection, against the OpenAPI document."""
+    """Assert that the answer to the first request of a connection is one that the OpenAPI document describes."""
     method, path, _ = data.split(b"\r\n", 1)[0].decode("latin-1").split(" ")
     path = unquote_to_bytes(urlsplit(path).path.encode("latin-1")).decode("latin-1")
     if answer.status == 204 or not path.startswith("/") or path.startswith("//"):
         return
     code = contract.code_of(answer.headers.get("content-type"), answer.body)
     if method == "HEAD" and answer.status == 404:
-        code = "not_found"  # as the body would say of a request that wants to become a WebSocket
+        code = "not_found"  # a HEAD that asks for a WebSocket gets this code, but an answer to HEAD has no body
     contract.check_headers(contract.described(path, method, answer.status, code), answer.headers.items())
 
 
 def memory(service: Gunicorn) -> int:
-    """What the workers hold of the machine's memory that is theirs alone, in kB."""
+    """Return the memory in kB that the workers do not share with other processes."""
     text = "".join(Path(f"/proc/{pid}/smaps_rollup").read_text() for pid in service.workers())
     return sum(int(amount) for amount in re.findall(r"^Private_\w+: +(\d+) kB", text, re.M))
 
 
 def try_all(service: Gunicorn, make: Callable[[random.Random], bytes], cases: int, seed: str) -> Counter[str]:
-    """Send cases; return whose the answers were, with their statuses."""
+    """Send cases. Return how often each status came from gunicorn and from the service."""
     url = urlsplit(service.url)
     address = str(url.hostname), int(url.port or 0)
     seen: Counter[str] = Counter()
@@ -436,7 +437,7 @@ def try_all(service: Gunicorn, make: Callable[[random.Random], bytes], cases: in
         try:
             answers = answers_to(address, data)
             for answer in answers:
-                seen[f"{judge(answer)} {answer.status}"] += 1
+                seen[f"{origin_of(answer)} {answer.status}"] += 1
             if make is request and answers and answers[0].is_ours():
                 hold_to_the_document(answers[0], data)
         except (AssertionError, KeyError, ValueError) as error:
@@ -448,19 +449,19 @@ def try_all(service: Gunicorn, make: Callable[[random.Random], bytes], cases: in
 @pytest.mark.parametrize("make", [request, raw])
 def test_whatever_is_sent_is_answered_below_500_and_never_with_html(service, make, capfd):
     workers = service.workers()
-    # The first cases fill caches, pools and the arenas of the memory.
+    # The first cases fill caches, pools and the memory allocator's arenas, so they are not measured.
     warm = try_all(service, make, CASES // 4, f"{SEED} warm")
     before = memory(service)
     seen = try_all(service, make, CASES, str(SEED)) + warm
     after = memory(service)
     assert service.workers() == workers
-    assert service.lines() == []  # nothing was an error
+    assert service.lines() == []  # at this LOG_LEVEL, a line would be an error
     _, errors = capfd.readouterr()
     assert "Traceback" not in errors
     assert "Error handling request" not in errors
     print(f"seed {SEED}: {dict(seen)}; {before} kB, then {after} kB")  # noqa: T201 - shown if it fails
     assert after - before < 8 * 1024
-    # Most of it came through to the service, and was of every kind.
+    # Most requests reached the service, and all kinds of answers came. Otherwise the test would show little.
     ours = {int(kind.split()[1]) for kind in seen if kind.startswith("ours")}
     assert {200, 400, 401, 404, 405} <= ours
     if make is request:

@@ -1,4 +1,4 @@
-"""Whatever a caller sends, nothing that they get, and no line of the log, depends on another learner's rows."""
+"""Whatever a caller sends, no answer and no line of the log depends on another learner's rows."""
 
 import json
 import socket
@@ -40,7 +40,10 @@ AT = {"completedAt": "2026-02-03T04:05:06.789Z"}
 
 @pytest.fixture
 def world(db):
-    """Lesson 2 is completed by the learner; 3 is not, 4 is locked by it, 5 is unpublished. Sessions are in a table."""
+    """The learner has completed lesson 2. Lesson 3 is open and locks lesson 4. Lesson 5 is unpublished.
+
+    There is a table of database sessions.
+    """
     add_user(db)
     add_module(db, 1, 2, 3, 4)
     add_lesson(db, 1, 5, published=False)
@@ -62,7 +65,8 @@ def service(make_api):
         STRIPE_WEBHOOK_SECRET=STRIPE_SECRET,
         METRICS="on",
     ).application
-    # Without the check against the OpenAPI document: thousands of calls are compared with each other.
+    # This client does not compare answers with the OpenAPI document. For thousands of calls that would take long, and
+    # here answers are compared with each other.
     return FlaskClient(app, app.response_class, use_cookies=False)
 
 
@@ -81,7 +85,7 @@ def another_with_everything(db, api):
     db.execute("""insert into sessions values (%s, %s, now() + '1 day')""", [DATABASE_SESSION, OTHER])
     assert mark(api, 3, OTHER, headers=KEY, json=AT).status_code == 200
     complete(db, 2, 4, 5, 7, 8, user_id=OTHER, at="2025-12-31T00:00:00Z")
-    # Nothing is left of their write limit.
+    # The other learner has used up the write limit.
     db.execute("update rate_limits set hits = array_fill(now(), array[5000])")
     theirs = subscription(name="sub_other", metadata={"userId": OTHER}) | {"customer": "cus_other"}
     assert post_event(api, theirs).status_code == 200
@@ -107,7 +111,7 @@ class Call(NamedTuple):
 
 
 def calls(api) -> dict[str, Call]:
-    """A call of every route, by every method that it has, with every kind of id."""
+    """Return a call for every route, every method of the route, and every kind of id."""
     ids = {
         "lesson_id": [uuid4(number) for number in (2, 3, 4)] + [OTHER],
         "module_id": [uuid4(1), uuid4(9), OTHER],
@@ -119,7 +123,7 @@ def calls(api) -> dict[str, Call]:
             with api.application.test_request_context():
                 adapter = api.application.url_map.bind("x")
                 path = adapter.build(rule.endpoint, {argument: value} if argument else {})
-            for method in (rule.methods or set()) - {"HEAD"}:  # which is GET's, without the body
+            for method in (rule.methods or set()) - {"HEAD"}:  # HEAD is a GET without the body
                 options: dict[str, Any] = {"json": AT} if rule.endpoint == "progress.mark" else {}
                 if rule.endpoint == "stripe.webhook":
                     payload = json.dumps(event("updated", subscription()))
@@ -129,7 +133,7 @@ def calls(api) -> dict[str, Call]:
 
 
 def tricks(theirs: list[str], my_tag: str, their_tag: str) -> dict[str, dict[str, Any]]:
-    """What a caller may add to name the other learner; `theirs` are the other's ETags."""
+    """Return what a caller may add to a call to name the other learner. `theirs` are ETags of the other learner."""
     mine, their_token = token(), token(OTHER)
     my_cookie, their_cookie = cookie(name=V5_SECURE)["Cookie"], cookie(OTHER)["Cookie"]
     their_value = cookie(OTHER, name=V5_SECURE)["Cookie"].partition("=")[2]
@@ -198,12 +202,12 @@ def tricks(theirs: list[str], my_tag: str, their_tag: str) -> dict[str, dict[str
     }
 
 
-# What a trick may come to instead of the answer without it: it is refused, by its form alone.
+# A call with a trick gets the same answer as without it. Or the form of the trick is refused, with one of these codes.
 REFUSED = {"unauthenticated", "other_learner", "invalid_body", "unsupported_media_type", "invalid_signature"}
 
 
 def observe(api, caplog, call: Call, trick: dict[str, Any]) -> tuple[int, list[tuple[str, str]], bytes, dict[str, Any]]:
-    """All that a call came to: its answer and its line of the log, but for what is drawn or measured."""
+    """Make a call. Return its answer and its line of the log, without random and measured values."""
     options = call.options | trick
     headers = bearer() | call.options.get("headers", {}) | trick.get("headers", {})
     options["headers"] = {name: value for name, value in headers.items() if value is not None}
@@ -215,18 +219,20 @@ def observe(api, caplog, call: Call, trick: dict[str, Any]) -> tuple[int, list[t
     for name in ("time", "duration_ms", "request_id", "backend_pid"):
         line.pop(name, None)
     shown = sorted((name, value) for name, value in answer.headers.items() if name != "X-Request-Id")
-    body = b"" if call.path == "/metrics" else answer.data  # what was measured; it must name nobody all the same
+    # The metrics differ each time, so they are not compared. Below, they must not name the other learner either.
+    body = b"" if call.path == "/metrics" else answer.data
     if call.path == "/metrics":
         shown = [(name, value) for name, value in shown if name != "Content-Length"]
     for text in (answer.text, str(shown), json.dumps(line), *(one.getMessage() for one in caplog.records)):
         assert OTHER not in text
         assert EMAIL not in text
-    line.pop("traceback", None)  # of what was sent together, a failure may come back sooner or later
+    # The statements of a write are sent together. An error may come back at different places, so the traceback differs.
+    line.pop("traceback", None)
     return answer.status_code, shown, body, line
 
 
 def learners_own(db: psycopg.Connection) -> None:
-    """Put the learner's own rows back to where each call finds them."""
+    """Restore the learner's own rows, so that each call begins with the same rows."""
     db.execute("delete from progress where user_id = %s", [LEARNER])
     db.execute("delete from stripe_subscriptions where user_id = %s", [LEARNER])
     db.execute(
@@ -239,7 +245,7 @@ def learners_own(db: psycopg.Connection) -> None:
 
 
 def written(db: psycopg.Connection) -> list[Any]:
-    """What a write may have left in the learner's own rows."""
+    """Return the learner's own rows that a write may have changed."""
     columns = {"progress": "lesson_id, completed_at", "subscriptions": "stripe_subscription_id, current_period_end"}
     return [
         db.execute(f"select {names} from {table} where user_id = %s order by 1", [LEARNER]).fetchall()
@@ -273,7 +279,8 @@ def test_no_answer_and_no_line_of_the_log_depends_on_another_learners_rows(servi
         before = others_own(world)
         for name, call in every.items():
             for trick, addition in added.items():
-                if call.path == "/metrics" and trick not in ("nothing", "their id in headers"):  # which takes long
+                # /metrics takes long, so it gets only two of the tricks.
+                if call.path == "/metrics" and trick not in ("nothing", "their id in headers"):
                     continue
                 writes = call.method in ("POST", "DELETE")
                 if writes:
@@ -294,7 +301,7 @@ def test_no_answer_and_no_line_of_the_log_depends_on_another_learners_rows(servi
 
 @pytest.mark.parametrize("state", ["P0001", "23505", "53100", "57014", "40001"])
 def test_no_failure_tells_of_another_learners_rows(service, world, caplog, state):
-    """The text, the detail and the hint of an error of PostgreSQL's may hold any row's values."""
+    """The text, the detail and the hint of an error of PostgreSQL may contain values of any row."""
     caplog.set_level("DEBUG")
     world.execute(
         "create function fail() returns trigger language plpgsql as $$ begin raise exception using"
@@ -324,7 +331,7 @@ def test_the_write_limit_is_each_learners_own(make_api, world):
 
 
 def raw(url: str, lines: list[str], path: str) -> tuple[int, bytes]:
-    """Send a GET with header lines as they are; the status and the body of the answer."""
+    """Send a GET with these header lines, unchanged. Return the status and the body of the answer."""
     host = urlsplit(url)
     with socket.create_connection((str(host.hostname), host.port or 80), timeout=20) as connection:
         text = "\r\n".join([f"GET {path} HTTP/1.1", "Host: x", "Connection: close", *lines, "", ""])
@@ -335,7 +342,7 @@ def raw(url: str, lines: list[str], path: str) -> tuple[int, bytes]:
 
 
 def test_headers_that_come_twice_are_mine_or_refused(environ, world):
-    """As gunicorn hands them on: the first, the last, or all in one."""
+    """gunicorn passes on the first of two headers, the last one, or both joined, depending on the header."""
     add_user(world, OTHER)
     complete(world, 2)
     complete(world, 3, 4, 7, 8, user_id=OTHER)

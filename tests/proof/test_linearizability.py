@@ -1,4 +1,7 @@
-"""Contract §3: calls at once answer as if one came after the other. Random histories, and a checker that is checked."""
+"""Contract §3: parallel calls answer as if one came after the other.
+
+Random histories are checked by tests/proof/histories.py. The first tests here check this checker.
+"""
 
 import itertools
 import multiprocessing
@@ -21,7 +24,7 @@ NEXT_YEAR = datetime.now(UTC) + timedelta(days=365)
 
 
 def small_learner(*completed: str) -> Learner:
-    """A learner with full access to one module of A, B, which needs A, and C."""
+    """Return a learner with full access to one module with the lessons A, B and C. B needs A."""
     catalog = Catalog(
         {MODULE: Module("", 1)},
         {lesson: Lesson(MODULE, "", position, True, False) for position, lesson in enumerate(LESSONS)},
@@ -35,7 +38,7 @@ def small_learner(*completed: str) -> Learner:
 
 
 def write(method, lesson, completed, total, at="2026-01-01T00:00:00.000Z"):
-    """A write and its answer, of which `completed` of `total` lessons are the counts."""
+    """Return a write and its answer, which counts `completed` of `total` lessons."""
     counts = {"percent": 100 * completed // total, "completedCount": completed, "totalCount": total}
     marked = method == "POST"
     answer = {"lessonId": lesson, "completed": marked, "completedAt": at if marked else None}
@@ -55,7 +58,7 @@ def read(completed, total):
 
 
 def history(*operations):
-    """(when it began, when it ended, what it was and was answered) of each."""
+    """Return operations, each from a tuple (start, end, (call, answer))."""
     return [Operation(call, started, ended, answer) for started, ended, (call, answer) in operations]
 
 
@@ -131,7 +134,7 @@ INSTANTS = [datetime(2026, 1, day, tzinfo=UTC) for day in (1, 2, 3)]
 
 
 def catalog(db: psycopg.Connection) -> Catalog:
-    """Two modules of four lessons: a diamond in the first, a chain from it into the second."""
+    """Add two modules of four lessons. The prerequisites are a diamond in the first, and a chain into the second."""
     add_module(db, 1, 0x10, 0x11, 0x12, 0x13)
     add_module(db, 2, 0x20, 0x21, 0x22, 0x23)
     needs = {0x11: [0x10], 0x12: [0x10], 0x13: [0x11, 0x12], 0x21: [0x13], 0x22: [0x21]}
@@ -149,7 +152,7 @@ def catalog(db: psycopg.Connection) -> Catalog:
 
 
 def draw(draw: random.Random, learners: list[str]) -> list[Call]:
-    """The calls of one process: writes of few lessons, so that they meet, and reads of everything."""
+    """Draw the calls of one process: reads of all kinds, and writes of few lessons, so that many writes conflict."""
     calls = []
     lessons = draw.sample(EVERY_LESSON, 3) + EVERY_LESSON[:2]
     for _ in range(CALLS):
@@ -203,9 +206,10 @@ def test_whatever_comes_at_once_some_serial_order_explains_every_answer(environ,
                 assert serial_order(learner, operations) is not None, (
                     f"no order explains this history (seed {seed}), which began with {learner.completed}:\n{in_order}"
                 )
-    # Otherwise nothing was at once, and nothing was shown.
+    # Enough writes must have overlapped. Otherwise the test would show nothing.
     assert met > ROUNDS
-    # The service tries again after one, so that no answer tells; its backends tell what they counted when they end.
+    # There was no deadlock. After a deadlock the service repeats the write, so no answer would show one. A backend adds
+    # its deadlocks to the statistics when it ends.
     deadline = time.monotonic() + 10
     while not backends(db) <= others:
         assert time.monotonic() < deadline, "the service's backends do not end"

@@ -1,4 +1,4 @@
-"""Worlds that change at random, by calls and by plain SQL: every answer is that of contract §2 in plain Python."""
+"""Catalogs and learners change at random, by calls and by plain SQL. Every answer must be the model's (model.py)."""
 
 import itertools
 import time
@@ -26,18 +26,18 @@ from tests.proof.model import Catalog, Learner, Lesson, Module, Subscription
 from tests.world import assert_problem, ok, token, uuid4
 
 MODULES = [uuid4(number) for number in (1, 2, 3)]
-# Not in the order of their ids.
+# The order of the ids here is not their sorted order, so that an order by id differs from any other order.
 LESSONS = [uuid4(number) for number in (0x15, 0x12, 0x19, 0x11, 0x17, 0x18, 0x13, 0x16, 0x14, 0x10)]
 NO_LESSON = uuid4(0x99)
 LEARNERS = [uuid4(0xA11CE), uuid4(0xB0B)]
-A_DAY = int(time.time()) + 86400  # the deep form may take more than an hour
+A_DAY = int(time.time()) + 86400  # a token must last for the deep form, which may take more than an hour
 HEADERS = {learner: {"Authorization": f"Bearer {token(learner, exp=A_DAY)}"} for learner in LEARNERS}
 PAST = datetime(2026, 1, 1, tzinfo=UTC)
 
-positions = st.integers(-1, 2)  # few, so that many are equal
+positions = st.integers(-1, 2)  # few different positions, so that many lessons have the same one
 titles = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=8)
 lesson_ids, module_ids, learners = st.sampled_from(LESSONS), st.sampled_from(MODULES), st.sampled_from(LEARNERS)
-# Most in one module, so that its counts do not divide.
+# Most lessons are in one module, so that its counts are large enough for a percent that must be rounded.
 lessons = st.builds(
     Lesson,
     st.sampled_from([MODULES[0], MODULES[0], *MODULES]),
@@ -46,7 +46,7 @@ lessons = st.builds(
     st.sampled_from([True, True, False]),
     st.booleans(),
 )
-# A few instants, of which some differ only below the millisecond that is shown.
+# Few instants. Some differ only by less than a millisecond, which an answer does not show.
 instants = st.builds(
     lambda milliseconds, microseconds: PAST + timedelta(milliseconds=milliseconds, microseconds=microseconds),
     st.integers(0, 2),
@@ -61,7 +61,7 @@ prerequisites = st.one_of(st.sets(pairs, max_size=12), st.just(chain), st.just(d
 
 
 def seen(response: TestResponse) -> dict[str, Any]:
-    """An answer, held against what all of its kind have, in the form of the model's."""
+    """Return an answer in the form of the model's answers. Assert what holds for every success and every error."""
     if response.status_code == 200:
         document: dict[str, Any] = ok(response)
         return document
@@ -97,7 +97,7 @@ class World(RuleBasedStateMachine):
             self.db.execute("insert into users (id) values (%s)", [user_id])
             if level == "full":
                 self.subscribe(user_id, "active", timedelta(hours=1))
-            elif level == "free":  # after a period that has lapsed
+            elif level == "free":  # the learner also has a subscription that has ended
                 self.subscribe(user_id, "active", timedelta(hours=-1))
                 self.enroll(user_id, None)
             elif level == "lapsed":
@@ -141,7 +141,7 @@ class World(RuleBasedStateMachine):
         learner = self.learners[user_id]
         if at is None and "code" not in answer and lesson not in learner.completed:
             at = datetime.fromisoformat(answer["completedAt"])
-            # The database's clock is this machine's; it is cut to the millisecond.
+            # The database runs on this machine, so it has the same clock. The service cuts the time to milliseconds.
             assert before - timedelta(milliseconds=1) < at <= datetime.now(UTC)
         assert answer == learner.mark(lesson, at or PAST)
 
@@ -235,7 +235,7 @@ class World(RuleBasedStateMachine):
 
     @rule(user_id=learners, lesson=lesson_ids, at=instants)
     def write_a_row(self, user_id, lesson, at):
-        """Whatever its lesson is to the learner, and with its microseconds."""
+        """Insert a row with plain SQL, even if the learner may not take the lesson. Its time has microseconds."""
         self.acting = user_id
         if lesson in self.catalog.lessons:
             self.db.execute(
@@ -248,11 +248,11 @@ class World(RuleBasedStateMachine):
     def every_answer_is_the_models(self):
         (other,) = set(LEARNERS) - {self.acting}
         paths = reads(moduleId=list(MODULES))
-        # Of the other learner, the answer that has everything in it.
+        # For the other learner, read only the outline: it shows every lesson and every count.
         for user_id, path in [(self.acting, path) for path in paths] + [(other, "outline")]:
             answer = seen(self.api.get(f"/api/progress/{path}", headers=HEADERS[user_id]))
             assert answer == self.learners[user_id].read(path), (path, user_id)
-        # And of a mark, which is taken back unless the lesson was completed before.
+        # Mark a lesson too. The mark is taken back, unless the lesson was completed before.
         lesson, learner = next(self.turns), self.learners[self.acting]
         was_completed = lesson in learner.completed
         self._mark(self.acting, lesson, PAST, False, json={"completedAt": PAST.isoformat()})

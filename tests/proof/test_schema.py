@@ -1,4 +1,4 @@
-"""app/openapi.yaml against a running service, by schemathesis: data that fits the document, and data that does not."""
+"""schemathesis sends a running service data that fits app/openapi.yaml, and data that does not."""
 
 import urllib.request
 from collections import Counter
@@ -20,17 +20,18 @@ from tests.conftest import DEEP, ROOT, running_gunicorn
 from tests.test_openapi import OPERATIONS
 from tests.world import SECRET, add_user, bearer, cookie
 
-# What the document says in words, since a schema cannot: from 1970 to now.
+# A completedAt must be from 1970 on and not in the future. A schema cannot say this, so the document says it in words.
 schemathesis.openapi.format(
     "date-time",
     st.datetimes(datetime(1970, 1, 2), datetime(2026, 1, 1), timezones=st.timezones()).map(lambda at: at.isoformat()),
 )
 
-# Without a session: what schemathesis makes up in its place.
+# `nobody` calls with a session that schemathesis makes up. `learner` calls with a valid session.
 nobody = schemathesis.openapi.from_dict(contract.DOCUMENT)
 learner = schemathesis.openapi.from_dict(contract.DOCUMENT)
 learner.config.generation.update(with_security_parameters=False)
-# A tag that is made up is refused before what else is wrong with a write.
+# schemathesis may make up a Learner-Tag. The service refuses that tag with 412, before it looks at other faults of a
+# write.
 rejections = learner.config.checks.negative_data_rejection
 rejections.expected_statuses = [*rejections.expected_statuses, "412"]
 CATALOG = catalog.read_file(ROOT / "app" / "demo" / "catalogs" / "exercism-javascript.json")
@@ -47,7 +48,7 @@ tried = settings(max_examples=300 if DEEP else 12, suppress_health_check=list(He
 
 @schemathesis.check
 def described_by_the_document(ctx: schemathesis.CheckContext, response: Any, case: Any) -> None:
-    """No status, problem or header that the document does not have, by the rules that the rest of the tests have."""
+    """Assert that the document has the status, the problem and the headers, with the check of tests/contract.py."""
     data, headers = response.content, {name: values[0] for name, values in response.headers.items()}
     code = contract.code_of(headers.get("content-type"), data)
     pointer = contract.described(case.operation.path, case.method, response.status_code, code)
@@ -68,15 +69,15 @@ def url(
     with running_gunicorn(environ | more) as service:
         yield service.url
     shown = (f"{amount:6} {method} {path} {status}" for (method, path, status), amount in sorted(TRIED.items()))
-    print("\n".join(shown))  # noqa: T201 - with -rA, or if it fails
-    # That it answered at all what it was made for, with success.
+    print("\n".join(shown))  # noqa: T201 - pytest shows it with -rA, or if a test fails
+    # Every call that was tried has succeeded at least once.
     documented = {(method.upper(), path) for path, method, _ in OPERATIONS.values()}
     tried = {(method, path) for method, path, _ in TRIED} & documented
     assert {(method, path) for method, path, status in TRIED if status == 200} == tried
 
 
 def sign(request: Any) -> Any:
-    """As Stripe signs, which no schema says."""
+    """Sign a request as Stripe does. A schema cannot describe the signature."""
     body = request.body or b""
     payload = body.decode() if isinstance(body, bytes) else body
     request.headers["Stripe-Signature"] = WebhookSignature.generate_signature_header(payload, WEBHOOK_SECRET)
@@ -84,16 +85,16 @@ def sign(request: Any) -> Any:
 
 
 def hold(case: Any, url: str, headers: dict[str, str]) -> None:
-    """Send a request, and let every check have a look at the answer."""
+    """Send a request, and run every check of schemathesis on the answer."""
     positive = case.meta.generation.mode.is_positive
     signed = positive and case.operation.path == "/api/stripe/webhook"
     if positive:
-        # Of the ids that could be, three in four become one that there is.
+        # Replace three of four made-up ids by the id of an existing module or lesson.
         for name, known in KNOWN.items():
             number = int(str(case.path_parameters.get(name, "0"))[:8], 16)
             if number % 4:
                 case.path_parameters[name] = known[number % len(known)]
-        # No schema can say which tag is the learner's own.
+        # Replace a made-up Learner-Tag by the learner's own, which no schema can describe.
         if headers and "Learner-Tag" in (case.headers or {}):
             with urllib.request.urlopen(urllib.request.Request(f"{url}/api/progress/summary", headers=headers)) as own:
                 case.headers["Learner-Tag"] = own.headers["Learner-Tag"]

@@ -1,4 +1,4 @@
-"""Contract §2 and §3 at the edges of time: access that ends now, offsets, first and last years, clocks, zones."""
+"""Contract §2 and §3 at the edges of time: the end of access, UTC offsets, the first and last year, clocks, zones."""
 
 import itertools
 import json
@@ -39,7 +39,7 @@ from tests.world import (
 
 
 def instant(db: psycopg.Connection, query: str = "select clock_timestamp()") -> Any:
-    """What a statement returns; unless another is given, the database's clock."""
+    """Return the value of a query. Without a query, return the time of the database's clock."""
     (found,) = db.execute(query).fetchone() or (None,)
     return found
 
@@ -58,7 +58,8 @@ def found(connection: psycopg.Connection) -> dict[str, str | bool | None]:
         row = statements.run(connection, name, **given).fetchone()
         assert row
         access[name] = row["enrolled" if name in STATEMENTS else "access"]
-    # It runs after a write that found some, and only counts: all lessons, the free ones, none.
+    # lesson.sql runs after a write that found access, so it does not return the access. Its count shows it: two lessons
+    # with full access, one with free access, none without access.
     row = statements.run(connection, "lesson", user_id=LEARNER, lesson_id=uuid4(2)).fetchone()
     assert row
     access["lesson"] = {2: "full", 1: "free", 0: None}[row["answer"]["overall"]["totalCount"]]
@@ -83,7 +84,7 @@ def test_full_access_lasts_until_the_period_ends_and_not_a_microsecond_longer(
     add_user(db)
     if enrolled:
         db.execute("insert into enrollments (user_id) values (%s)", [LEARNER])
-    # In a transaction now() stands still.
+    # All in one transaction: there, now() does not move on.
     with psycopg.connect(database_url, cursor_factory=RawCursor, row_factory=dict_row) as connection:
         connection.execute(
             "update subscriptions set current_period_end = now() + make_interval(secs => $1::float8 / 1e6)",
@@ -150,13 +151,13 @@ OFFSETS = st.integers(-23 * 60 - 59, 23 * 60 + 59)
 
 
 def test_any_instant_in_any_offset_is_stored_in_utc_to_the_millisecond(api, db):
-    """The text is made, and what is expected, by counting; nothing of the service's is used."""
+    """The text and the expected time are made by adding seconds to 1970. No code of the service makes them."""
     add_user(db)
     add_module(db, 1, 2)
 
     @settings(suppress_health_check=list(HealthCheck))
     @given(
-        seconds=st.integers(0, 1_790_000_000),  # from 1970 to a time that is over
+        seconds=st.integers(0, 1_790_000_000),  # from 1970 to 2026, so never in the future
         fraction=st.text("0123456789", max_size=12),
         offset=OFFSETS,
         letters=st.sampled_from(["TZ", "tz", "Tz"]),
@@ -177,12 +178,13 @@ def test_any_instant_in_any_offset_is_stored_in_utc_to_the_millisecond(api, db):
     check()
 
 
-# Local times around the change of a clock, by the offset that says which is meant; in the order of their instants.
+# Local times around the change from or to summer time, and the same instants in UTC. The offset says which of two equal
+# local times is meant.
 CHANGES = {
     "Europe/Berlin": [
-        ("2025-10-26T02:30:00.000+02:00", "2025-10-26T00:30:00.000Z"),  # the first half past two
-        ("2025-10-26T02:15:00.000+01:00", "2025-10-26T01:15:00.000Z"),  # a quarter past two, again
-        ("2026-03-29T02:30:00.000+02:00", "2026-03-29T00:30:00.000Z"),  # which no clock there showed
+        ("2025-10-26T02:30:00.000+02:00", "2025-10-26T00:30:00.000Z"),  # the hour from 2:00 to 3:00 comes twice
+        ("2025-10-26T02:15:00.000+01:00", "2025-10-26T01:15:00.000Z"),  # the second time
+        ("2026-03-29T02:30:00.000+02:00", "2026-03-29T00:30:00.000Z"),  # no clock in Berlin showed this time
         ("2026-03-29T02:30:00.000+01:00", "2026-03-29T01:30:00.000Z"),
     ],
     "America/New_York": [
@@ -190,12 +192,13 @@ CHANGES = {
         ("2025-11-02T01:00:00.000-05:00", "2025-11-02T06:00:00.000Z"),
         ("2026-03-08T02:00:00.000-05:00", "2026-03-08T07:00:00.000Z"),
     ],
-    "Australia/Lord_Howe": [  # by half an hour
+    "Australia/Lord_Howe": [  # here the change is half an hour
         ("2026-04-05T01:45:00.000+11:00", "2026-04-04T14:45:00.000Z"),
         ("2026-04-05T01:30:00.000+10:30", "2026-04-04T15:00:00.000Z"),
     ],
     "Asia/Kathmandu": [("2026-01-01T05:44:59.999+05:45", "2025-12-31T23:59:59.999Z")],
-    "Pacific/Apia": [("2011-12-31T00:00:00.000+14:00", "2011-12-30T10:00:00.000Z")],  # after the day that was left out
+    # Samoa moved across the date line, and had no 30 December 2011.
+    "Pacific/Apia": [("2011-12-31T00:00:00.000+14:00", "2011-12-30T10:00:00.000Z")],
     "UTC": [
         ("2026-01-01T00:00:00.000-00:00", "2026-01-01T00:00:00.000Z"),
         ("2016-12-31T23:59:60Z", "2017-01-01T00:00:00.000Z"),
@@ -209,13 +212,16 @@ def in_zone(url: str, zone: str) -> str:
 
 @pytest.fixture
 def local(monkeypatch):
-    """Give this process a local time, in the form of POSIX, which needs no files; hours east of UTC."""
+    """Yield a function that sets the time zone of this process, in hours east of UTC.
+
+    The zone is written in the form of POSIX, because a name of a zone would need the files of tzdata.
+    """
 
     def set_local(hours: float) -> None:
         minutes = round(abs(hours) * 60)
         monkeypatch.setenv("TZ", f"<xyz>{'-' if hours > 0 else '+'}{minutes // 60}:{minutes % 60:02}")
         time.tzset()
-        assert time.timezone == -hours * 3600  # what is no zone is passed over, and is UTC
+        assert time.timezone == -hours * 3600  # a TZ that libc cannot read would silently mean UTC
 
     yield set_local
     monkeypatch.undo()
@@ -240,7 +246,7 @@ HOURS = [0, 5.75, -3.5, 14, -12]
 
 
 def test_every_answer_is_the_same_wherever_service_and_database_are(make_api, db, database_url, local):
-    """With completions in the first year and the last, which are other years in some zones."""
+    """There are completions in the first and in the last allowed year. In some zones these are other years."""
     add_user(db)
     add_module(db, 1, 2, 3, 4, 5, 6)
     require(db, 6, 5)
@@ -309,7 +315,7 @@ def test_the_tasks_show_times_in_utc_whatever_the_database_is_set_to(db, databas
         0,
         "full access: every published lesson\n"
         "subscription: active, period ends 9999-12-31T23:59:59Z\n"
-        "free path: enrolled, until 2027-01-31T23:59:59Z\n",
+        "enrollment: free access until 2027-01-31T23:59:59Z\n",
     )
     code, said, _ = run(url, "migration-status")
     times = [datetime.fromisoformat(line.split("applied ")[1].replace(" UTC", "+00:00")) for line in said.splitlines()]
@@ -322,7 +328,7 @@ def test_the_tasks_show_times_in_utc_whatever_the_database_is_set_to(db, databas
 
 @pytest.fixture
 def clock(monkeypatch):
-    """Put the service's own clock ahead of the database's, or stop it at a time."""
+    """Yield a function that moves the clock of the service ahead of the database's, or stops it at a time."""
 
     def put(ahead: timedelta = timedelta(0), at: datetime | None = None) -> None:
         class Clock(datetime):
@@ -374,10 +380,10 @@ def test_a_service_whose_clock_is_five_minutes_off_dates_by_the_databases(api, d
 
     before = instant(db, now)
     assert before <= marked(2) <= instant(db, now)
-    # A caller whose clock is right.
+    # A caller with a right clock: the time is stored as it was sent.
     honest = instant(db, now)
     assert marked(3, json={"completedAt": honest.isoformat()}) == honest
-    # One who is as far ahead as is still taken: never later than now.
+    # A caller whose clock is as far ahead as the service still accepts: the stored time is not in the future.
     before = instant(db, now)
     latest = before + FIVE + timedelta(seconds=seconds)
     assert min(before, latest) <= marked(4, json={"completedAt": latest.isoformat()}) <= instant(db, now)

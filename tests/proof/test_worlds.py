@@ -1,6 +1,7 @@
-"""Worlds drawn at once, with everything in them that the tables allow: every call answers as contract §2 says.
+"""Random catalogs and learners, with everything that the tables allow: every call answers as contract §2 says.
 
-The histories of test_model.py are short, and their worlds small; these are dense, so that little hides in them.
+The worlds of test_model.py are small, and have short histories. The worlds here have many rows from the start, so they
+have more unusual combinations.
 """
 
 import random
@@ -19,7 +20,7 @@ HOUR = timedelta(hours=1)
 
 
 def draw(seed):
-    """Two learners of a catalog with equal positions, circles, empty modules, and rows of other hands."""
+    """Draw two learners of a catalog with equal positions, circles, empty modules and rows that no call writes."""
     draw = random.Random(seed)
     now = datetime.now(UTC)
     ids = [uuid4(number) for number in draw.sample(range(1, 10_000), 30)]
@@ -38,7 +39,7 @@ def draw(seed):
         learner = Learner(catalog, Subscription(status, ends) if status else None, draw.random() < 0.7)
         learner.expires_at = draw.choice([None, now - HOUR, now + HOUR])
         share = draw.choice([0.2, 0.5, 0.9])
-        # Few different times, so that many are equal, some of them only to the millisecond.
+        # Few different times, so that many are equal. Some are equal only when they are cut to milliseconds.
         learner.completed = {
             name: PAST + timedelta(milliseconds=draw.randint(0, 3), microseconds=draw.randint(0, 999))
             for name in names

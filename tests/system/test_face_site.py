@@ -192,7 +192,7 @@ FREE = "3 of 3 free lessons completed; full access opens the rest."
 
 @pytest.fixture
 def free(world, db):  # noqa: F811
-    """A learner on the free path, who has one of three free lessons left."""
+    """Make a learner with free access, who has one of three free lessons left."""
     db.execute("delete from subscriptions")
     db.execute("insert into enrollments (user_id) values (%s)", [LEARNER])
     db.execute("update lessons set is_free = id = any(%s)", [[uuid4(LASAGNA), uuid4(INFILTRATION), uuid4(HELLO)]])

@@ -1,10 +1,13 @@
-"""examples/next: built by Next.js, with Prisma's tables and the service in one database, and used in Chromium."""
+"""examples/next: built by Next.js, with Prisma's tables and the service in one database, and used in Chromium.
+
+The site is set up by the commands of docs/front-end.md, "In a Next.js site", as they stand there.
+"""
 
 import json
 import os
 import re
+import signal
 import subprocess
-import sys
 import threading
 import time
 import urllib.request
@@ -20,8 +23,10 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from app.demo import stripe_event
-from tests.conftest import ROOT, SERVICE, as_service, free_port, running_gunicorn
+from tests.conftest import ROOT, free_port
+from tests.pages import PAGES, block, blocks
 from tests.system.conftest import screenshot
+from tests.test_demo import copy_of_the_checkout
 
 SITE = ROOT / "examples" / "next"
 TABLES = SITE / "prisma" / "migrations" / "20261101000000_site" / "migration.sql"
@@ -96,66 +101,142 @@ def running_next(environ: dict[str, str], port: int) -> Iterator[str]:
     command = ["node_modules/.bin/next", "start", "-H", "127.0.0.1", "-p", str(port)]
     with subprocess.Popen(command, cwd=SITE, env=environ, stdout=subprocess.DEVNULL) as process:
         try:
-            deadline = time.monotonic() + 60
-            while True:
-                try:
-                    urllib.request.urlopen(f"{url}/sign-in").close()
-                    break
-                except OSError:
-                    assert process.poll() is None, "Next.js did not start"
-                    assert time.monotonic() < deadline, "Next.js does not answer"
-                    time.sleep(0.05)
+            wait_for(f"{url}/sign-in", process)
             yield url
         finally:
             process.terminate()
 
 
+def wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
+    """Wait until the process answers at a URL."""
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            urllib.request.urlopen(url).close()
+            return
+        except OSError:
+            assert process.poll() is None, f"{process.args!r} has ended"
+            assert time.monotonic() < deadline, f"nothing answers at {url}"
+            time.sleep(0.05)
+
+
+class Guide:
+    """The commands of the page, each run as it stands there, but for addresses, passwords and places."""
+
+    def __init__(self, checkout: Path, environ: dict[str, str], replaced: dict[str, str]) -> None:
+        self.folders = {"in the checkout of the service": checkout, "in the folder of the site": SITE}
+        self.environ = environ
+        self.replaced = replaced
+
+    def script(self, *parts: str) -> tuple[str, Path]:
+        """Return the block that has these parts, and the folder that its first line names."""
+        text = block("sh", *parts)
+        folder = next((path for place, path in self.folders.items() if text.startswith(f"# {place}")), Path("/"))
+        for example, ours in self.replaced.items():
+            text = text.replace(example, ours)
+        # The packages are installed already, at the versions of the lock.
+        return re.sub(r"^npm install .*$", "", text, flags=re.M), folder
+
+    def run(self, *parts: str) -> str:
+        """Run a block, and hold what it prints to what the page says that it prints, if the page says it."""
+        script, folder = self.script(*parts)
+        done = subprocess.run(["sh", "-euc", script], cwd=folder, env=self.environ, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+        told, printed = printed_after(block("sh", *parts)), done.stdout.splitlines()
+        if "…" in told:  # more lines
+            rest = iter(printed)
+            assert all(line in rest for line in told if line != "…"), done.stdout
+        elif told:
+            assert printed == told
+        return done.stdout
+
+    @contextmanager
+    def running(self, url: str, *parts: str) -> Iterator[None]:
+        """Run a block that starts a server, from its first answer at `url` to the end of the context."""
+        script, folder = self.script(*parts)
+        process = subprocess.Popen(
+            ["sh", "-euc", script], cwd=folder, env=self.environ, stdout=subprocess.DEVNULL, start_new_session=True
+        )
+        try:
+            wait_for(url, process)
+            yield
+        finally:
+            os.killpg(process.pid, signal.SIGTERM)
+            process.wait(timeout=60)
+
+
+def printed_after(commands: str) -> list[str]:
+    """Return the lines of the block of text that comes right after a block of commands, none without such a block."""
+    page = PAGES["docs/front-end.md"]
+    found = re.match(r"```\n\n```text\n(.*?)\n```", page[page.index(commands) + len(commands) :], re.S)
+    return found[1].splitlines() if found else []
+
+
 @pytest.fixture(scope="module")
 def site(new_database: Callable[[], str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """All that the README of the example does, in its order."""
+    """What the page says, in its order. The types come earlier, because the site is built, with all its pages, once."""
     url = new_database()
-    with closing(psycopg.connect(url, autocommit=True)) as connection:
-        connection.execute(TABLES.read_text())
-        connection.execute((SITE / "prisma" / "seed.sql").read_text())
-    owner = {**os.environ, "DATABASE_URL": f"{url}&options=-csearch_path%3Dprogress"}
-    for task in (["migrate"], ["grants", "--role", SERVICE]):
-        subprocess.run([sys.executable, "-m", "app.cli", *task], cwd=ROOT, env=owner, check=True, capture_output=True)
-    service = {
-        "WEB_CONCURRENCY": "1",
-        "DATABASE_URL": as_service(url),
-        "AUTH_SECRET": "the secret of the example's sessions",
-        "AUTH_USER_ID_NAMESPACE": "7c3f4d0e-6a55-4b0e-9d55-0c8f2d0a4f11",
-        "NEW_LEARNERS": "add-free",
-        "STRIPE_WEBHOOK_SECRET": STRIPE_SECRET,
-        "STRIPE_PRICES": PRICE,
-    }
-    with stripe_server() as stripe, running_gunicorn(service) as gunicorn:
-        environ = {
-            "PATH": os.environ["PATH"],
-            "HOME": str(tmp_path_factory.mktemp("home")),
-            "DATABASE_URL": url,
-            "AUTH_SECRET": service["AUTH_SECRET"],
-            "AUTH_TRUST_HOST": "true",
-            "PROGRESS_URL": gunicorn.url,
-            "STRIPE_SECRET_KEY": "sk_test_example",
-            "STRIPE_PRICE_ID": PRICE,
+    folder = tmp_path_factory.mktemp("site")
+    checkout = copy_of_the_checkout(folder / "checkout")
+    (checkout / ".venv").symlink_to(ROOT / ".venv")
+    with stripe_server() as stripe, closing(psycopg.connect(url, autocommit=True)) as database:
+        database.execute(TABLES.read_text())
+        database.execute((SITE / "prisma" / "seed.sql").read_text())
+        service_port, port = free_port(), free_port()
+        service_url, site_url = f"http://127.0.0.1:{service_port}", f"http://127.0.0.1:{port}"
+        guide = Guide(
+            checkout,
+            {"PATH": os.environ["PATH"], "HOME": str(folder), "PORT": str(service_port), "WEB_CONCURRENCY": "1"},
+            {
+                "postgresql://site:password@localhost/site?": f"{url}&",
+                "http://127.0.0.1:8000": service_url,
+                "http://localhost:3000": site_url,
+                "../site/catalog.json": "catalog.json",
+                "catalog.json": str(folder / "catalog.json"),
+                "--env-file=.env": f"--env-file={folder}/.env",
+            },
+        )
+        guide.run("app.cli grants", "OWNER_URL=")
+        database.execute(block("sql", "alter role progress password"))
+        settings = {
+            "DATABASE_URL": url.replace("//postgres@", "//progress@"),
+            "AUTH_SECRET": "the secret of the sessions",
+            "AUTH_USER_ID_NAMESPACE": "7c3f4d0e-6a55-4b0e-9d55-0c8f2d0a4f11",
+            "NEW_LEARNERS": "add-free",
+            "STRIPE_WEBHOOK_SECRET": STRIPE_SECRET,
+            "STRIPE_PRICES": PRICE,
         }
-        assert set(environ) - {"PATH", "HOME"} == settings_of(".env.example")
-        assert set(service) - {"WEB_CONCURRENCY"} == settings_of("progress.env.example")
-        # Nothing is fetched: Next.js sends no telemetry, and Prisma takes any file for the engine that `generate` never
-        # starts.
-        environ |= {"NEXT_TELEMETRY_DISABLED": "1", "CHECKPOINT_DISABLE": "1"}
-        environ["PRISMA_SCHEMA_ENGINE_BINARY"] = "/bin/true"
-        run("npm", "run", "types", environ=environ)
-        run("npm", "run", "build", environ=environ)
-        catalog = tmp_path_factory.mktemp("catalog") / "catalog.json"
-        catalog.write_text(run("npm", "run", "--silent", "export-catalog", environ=environ))
-        load = [sys.executable, "-m", "app.cli", "load-catalog", str(catalog)]
-        subprocess.run(load, cwd=ROOT, env=owner, check=True, capture_output=True)
-        environ["NODE_OPTIONS"] = f"--import={Path(__file__).parent / 'next' / 'stripe.mjs'}"
-        environ["STRIPE_PORT"] = str(stripe.server_port)
-        with running_next(environ, free_port()) as next_url:
-            yield Site(next_url, url, stripe, environ)
+        told = "".join(text for text in blocks("ini") if text.startswith("# progress.env.example"))
+        assert set(settings) == settings_of("progress.env.example") == set(re.findall(r"^([A-Z_]+)=", told, re.M))
+        (checkout / "progress.env").write_text("".join(f"{name}='{value}'\n" for name, value in settings.items()))
+        with guide.running(f"{service_url}/healthz", "./progress.env"):
+            signed_out = guide.run("# anywhere: the service")
+            environ = {
+                "PATH": os.environ["PATH"],
+                "HOME": str(folder),
+                "DATABASE_URL": url,
+                "AUTH_SECRET": settings["AUTH_SECRET"],
+                "AUTH_TRUST_HOST": "true",
+                "PROGRESS_URL": service_url,
+                "STRIPE_SECRET_KEY": "sk_test_example",
+                "STRIPE_PRICE_ID": PRICE,
+            }
+            assert set(environ) - {"PATH", "HOME"} == settings_of(".env.example")
+            (folder / ".env").write_text(f"DATABASE_URL='{url}'\n")
+            # Nothing is fetched: Next.js sends no telemetry, and Prisma takes any file for the engine that `generate`
+            # never starts.
+            environ |= {"NEXT_TELEMETRY_DISABLED": "1", "CHECKPOINT_DISABLE": "1"}
+            environ["PRISMA_SCHEMA_ENGINE_BINARY"] = "/bin/true"
+            guide.run("npx openapi-typescript")
+            run("npm", "run", "build", environ=environ)
+            environ["NODE_OPTIONS"] = f"--import={Path(__file__).parent / 'next' / 'stripe.mjs'}"
+            environ["STRIPE_PORT"] = str(stripe.server_port)
+            with running_next(environ, port):
+                assert guide.run("# anywhere: the site") == signed_out
+                guide.run("npx tsx")
+                guide.environ["OWNER_URL"] = f"{url}&options=-csearch_path%3Dprogress"
+                guide.run("load-catalog ../site")
+                yield Site(site_url, url, stripe, environ)
 
 
 PASSWORD = "correct horse battery staple"
@@ -202,6 +283,10 @@ def summary(page: Page, text: str) -> None:
 def test_a_learner_signs_up_marks_a_lesson_and_finds_it_after_a_reload_and_nobody_else_does(site, page):
     enter(page, site, "ada@example.org", "Sign up")
     summary(page, "0 of 2")
+    # What the page tells to look at in the browser, before and after the lessons are loaded.
+    access, outline = (page.request.get(f"{site.url}/api/progress/{call}").json() for call in ("access", "outline"))
+    assert access == json.loads(block("text", '"free": true'))
+    assert [lesson["title"] for module in outline["modules"] for lesson in module["lessons"]] == ["Values", "Names"]
     course = page.locator("course-progress")
     page.evaluate("document.stays = true")
     course.get_by_role("link", name="Values").first.click()
@@ -220,7 +305,8 @@ def test_a_learner_signs_up_marks_a_lesson_and_finds_it_after_a_reload_and_nobod
     summary(page, "1 of 2")
     expect(course).to_contain_text("50%")
     screenshot(page, "next")
-    # A tick in the dashboard renders the server's numbers again, and the free path ends with the offer.
+    # After a tick in the dashboard, the page renders the server's numbers again. When no free lesson is left, it shows
+    # the offer.
     expect(page.get_by_role("button", name="Become a member")).to_be_hidden()
     course.get_by_role("button", name="Mark as completed").click()
     summary(page, "2 of 2")
@@ -280,6 +366,7 @@ def test_who_buys_may_take_the_paid_lessons(site, page):
     assert stripe_event.send(site.url, json.dumps(event), STRIPE_SECRET) == '{"outcome": "applied"}'
     page.goto(asked["success_url"])
     summary(page, "0 of 4")
+    assert page.request.get(f"{site.url}/api/progress/access").json()["full"] is True
     page.goto(lesson_url(site, "While"))
     lesson = page.locator("lesson-progress")
     lesson.get_by_role("button").click()

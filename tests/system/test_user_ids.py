@@ -1,4 +1,4 @@
-"""The column by which a site finds its user again: its TypeScript and its SQL give the UUIDs that the service knows."""
+"""Ids that are no UUIDs: Auth.js' own sessions have them, and a site's column has the UUIDs that the service knows."""
 
 import json
 import re
@@ -12,6 +12,8 @@ import pytest
 
 from app.user_ids import learner_id
 from tests.pages import block
+from tests.system.test_authjs import SECRET, V4, V5, made, status
+from tests.world import add_user
 
 # Where the package `uuid` is.
 FOLDER = Path(__file__).parent / "authjs"
@@ -48,3 +50,14 @@ def test_the_pages_column_has_the_uuids_of_the_service_for_old_users_and_new_one
             site.execute(SQL)
         rows = site.execute('select id, "progressId"::text from "User"').fetchall()
     assert dict(rows) == {each: learner_id(each, UUID(NAMESPACE)) for each in ids}
+
+
+@pytest.mark.parametrize("user_id", IDS[:3])
+def test_a_session_of_the_real_library_with_such_an_id_is_the_learner(gunicorn, db, user_id):
+    learner = learner_id(user_id, UUID(NAMESPACE))
+    assert learner
+    add_user(db, learner)
+    url = gunicorn(AUTH_SECRET=SECRET, AUTH_USER_ID_NAMESPACE=NAMESPACE, WEB_CONCURRENCY="1")
+    for version, name in ((5, V5), (4, V4)):
+        assert status(url, made(version, name, sub=user_id)) == 200
+        assert status(url, made(version, name, sub=f"{user_id}x")) == 403

@@ -1,11 +1,11 @@
 // The demo: who is signed in, which modules are listed, which lesson's page is open, and what goes over the wire.
 
-const LONGEST = 50; // calls in the drawer
+const MAX_CALLS_SHOWN = 50; // in the drawer
 
 const list = document.querySelector("#call-list");
 const { fetch } = window;
 
-// Before the components are there, so that the drawer has every call they make. A site has no use for this.
+// Replace fetch before the components load, so that the drawer shows every call of theirs. A site does not need this.
 window.fetch = async (resource, options) => {
   const { pathname } = new URL(resource, location.href);
   const started = performance.now();
@@ -24,7 +24,7 @@ window.fetch = async (resource, options) => {
   }
 };
 
-// What the calls say that the page itself has a use for, without calls of its own.
+// The page reads these from the answers to the components' calls, so it needs no calls of its own.
 const known = { titles: new Map(), next: null };
 
 function learn(path, document) {
@@ -60,7 +60,7 @@ function show(method, path, status, ms, body) {
   details.append(summary, text);
   item.append(details);
   list.prepend(item);
-  while (list.children.length > LONGEST) list.lastElementChild.remove();
+  while (list.children.length > MAX_CALLS_SHOWN) list.lastElementChild.remove();
   document.querySelector("#last-call").textContent =
     `${method} ${path.replace("/api/progress", "…")} ${status} ${took}`;
 }
@@ -79,7 +79,7 @@ async function session(learner) {
   return response.json();
 }
 
-// Where there is room for it beside the dashboard, it is open.
+// The drawer begins open if there is room for it beside the dashboard.
 document.querySelector("#calls").open = matchMedia("(width >= 72rem)").matches;
 
 await import("/progress-ui/progress-ui.js");
@@ -119,10 +119,11 @@ document.querySelector("#curricula").addEventListener("change", ({ target }) => 
 document.querySelector(`#learners [value="${learner}"]`).checked = true;
 document.querySelector("#learners").addEventListener("change", async ({ target }) => {
   await session(target.value);
-  course.reset(); // and the lesson's header with it: they share what they know
+  course.reset(); // this also resets the lesson's header, because both elements use one store
 });
 
-// A lesson's page, for a demo that has none: its id is in the address, else it is the one to go on with.
+// The demo has no page for each lesson, so this shows a lesson's header on the one page. The id of the lesson is in the
+// address. Without one, the lesson to continue with is shown.
 function open() {
   const lessonId = location.hash.slice(1) || known.next;
   lesson.setAttribute("lesson-id", lessonId ?? "");

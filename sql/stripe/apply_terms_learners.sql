@@ -1,6 +1,6 @@
 -- The learners to copy again when SUBSCRIPTION_GRACE or STRIPE_PRICES may have changed: those whose row in
 -- subscriptions the mirror wrote, and those who have no row. A learner is left out if somebody wrote the status or the
--- end of their row by hand. Run it under stripe/judge_lock.sql.
+-- end of their row by hand. Run it under stripe/apply_terms_lock.sql.
 --
 -- Parameters: none
 -- Returns: one row
