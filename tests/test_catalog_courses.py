@@ -21,7 +21,7 @@ from tests.test_catalog import (
     prerequisites,
     wait_for_blocked,
 )
-from tests.test_cli import ended, run, spawn
+from tests.test_cli import ended, make, run, spawn
 from tests.world import add_user, complete, require, uuid4
 
 Answer = tuple[int, str, str]
@@ -425,6 +425,8 @@ def test_one_module_outside_of_courses_is_loaded_and_keeps_its_position(world, l
 
 
 def test_a_new_course_or_module_goes_last_and_the_file_orders_what_is_new(world, load):
+    # The positions in other courses do not count.
+    world.execute("update modules set position = 99 where course_id = %s", [uuid4(0xC1)])
     new = (course(0xCB), course(0xC2, module(3, lesson(0x31, 0x11)), module(4, lesson(0x41))), course(0xCA))
     assert load(*new, modules=(module(9), module(6, lesson(0x61)), module(8)), PARTIAL="1")[0] == 0
     assert courses(world) == [("Course c1", 10), ("Course c2", 20), ("Course cb", 21), ("Course ca", 22)]
@@ -491,6 +493,17 @@ def test_an_empty_partial_file_changes_nothing(world, load):
         left(7),
     )
     assert rows(world) == before
+
+
+def test_by_make_a_partial_load_is_asked_for(world, database_url, tmp_path):
+    path = tmp_path / "catalog.json"
+    path.write_text(json.dumps({"courses": [course(0xC2, module(4, lesson(0x41)), module(3))]}))
+    dry = make(database_url, "load-catalog", f"FILE={path}", "PARTIAL=1", "DRY_RUN=1")
+    assert dry[0] == 0
+    assert left(5) in dry[1]
+    # What is in the environment counts only without make.
+    assert left(5) not in make(database_url, "load-catalog", f"FILE={path}", "DRY_RUN=1", PARTIAL="1")[1]
+    assert len(published(world)) == 7
 
 
 def test_without_partial_the_file_is_the_whole_catalog(world, load):

@@ -293,11 +293,11 @@ def _check_circles(catalog: Catalog, outside: Outside) -> None:
 def locked_for_good(
     catalog: Catalog, outside: Outside, part: Callable[[dict[str, Any]], Hashable | None]
 ) -> list[tuple[dict[str, Any], dict[str, Any]]]:
-    """Return the lessons that nobody who has only one part of the catalog can ever unlock, each with a prerequisite.
+    """Return the lessons that nobody with access to one part alone can ever unlock, each with what locks it.
 
-    `part` says in which part a lesson is; None: in no part that somebody may have alone. The prerequisite is published
-    (an unpublished one never locks), and it is either in another part or locked for good itself. `outside` has the
-    lessons that are not in `catalog`, as they are after the load.
+    `part` says in which part a lesson is; None: in no part that somebody may have alone. What locks a lesson is a
+    published prerequisite (an unpublished one never locks) that is in another part, or is locked for good itself.
+    `outside` has the lessons that are not in `catalog`, as they are after the load.
     """
     courses = {module["id"]: module["course_id"] for module in catalog["modules"]}
     lessons = {lesson["id"]: lesson | {"course_id": courses[lesson["module_id"]]} for lesson in catalog["lessons"]}
