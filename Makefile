@@ -5,7 +5,7 @@ LOCK = --upgrade --universal --python-version 3.11 --generate-hashes --no-header
 
 # A variable on the command line of make reaches a task through the environment, unchanged: neither make nor a shell
 # interprets its value. A variable that was in the environment before, such as a login shell's USER, does not reach it.
-$(foreach name,USER ROLE FILE DRY_RUN CONFIRM EMAIL NAME UNTIL HOURS SIZE URL SECONDS,\
+$(foreach name,USER COURSE ROLE FILE DRY_RUN PARTIAL CONFIRM EMAIL NAME UNTIL HOURS SIZE URL SECONDS,\
 	$(if $(filter command,$(origin $(name))),\
 		$(eval override export $(name) := $$(value $(name))),\
 		$(eval unexport $(name))))
@@ -79,7 +79,7 @@ migrate-unlock: install  ## remove the lock of a migration run that was killed
 grants: install  ## give ROLE=... the rights of the service, as deploy/grants.sql does
 	@$(RUN) app.cli grants
 
-load-catalog: install  ## make the catalog equal to FILE=...; DRY_RUN=1 shows the changes and makes none
+load-catalog: install  ## make the catalog equal to FILE=...; PARTIAL=1 leaves the rest alone; DRY_RUN=1 changes nothing
 	@$(RUN) app.cli load-catalog
 
 learner-id: install  ## print the UUID by which the service knows the user USER=<id>

@@ -181,16 +181,17 @@ def grant_rights(role: str) -> None:
 @cli.command()
 @click.argument("file", type=click.Path(path_type=Path), envvar="FILE", required=False)
 @click.option("--dry-run", is_flag=True, envvar="DRY_RUN", help="say what this would do, and do nothing")
-def load_catalog(file: Path | None, dry_run: bool) -> None:
-    """Make the catalog what a JSON file says."""
+@click.option("--partial", is_flag=True, envvar="PARTIAL", help="leave what the file does not name as it is")
+def load_catalog(file: Path | None, dry_run: bool, partial: bool) -> None:
+    """Make the catalog, or with --partial the courses and modules of the file, what a JSON file says."""
     if file is None:
         raise click.ClickException("FILE is not given; say which catalog: FILE=<path>")
     try:
-        rows = catalog.read_file(file)
+        rows = catalog.read_file(file, partial)
+        with _connect() as connection:
+            _print(catalog.load(connection, rows, dry_run, partial))
     except catalog.CatalogError as error:
         raise click.ClickException(f"{file} is not loaded:\n{error}") from None
-    with _connect() as connection:
-        _print(catalog.load(connection, rows, dry_run))
     click.echo("dry run: nothing was written" if dry_run else "loaded")
 
 

@@ -51,14 +51,15 @@ select current_schema() as schema
 grant usage on schema :"schema" to :"role";
 
 -- Revoke everything first, so that rights which only an older version needed are taken back.
-revoke all on :"schema".modules, :"schema".lessons, :"schema".lesson_prerequisites, :"schema".subscriptions,
-:"schema".enrollments, :"schema".progress, :"schema".rate_limits, :"schema".stripe_checkouts,
-:"schema".stripe_customers, :"schema".stripe_subscriptions, :"schema".learner_tag_keys,
+revoke all on :"schema".courses, :"schema".modules, :"schema".lessons, :"schema".lesson_prerequisites,
+:"schema".subscriptions, :"schema".enrollments, :"schema".course_enrollments, :"schema".progress,
+:"schema".rate_limits, :"schema".stripe_checkouts, :"schema".stripe_customers, :"schema".stripe_subscriptions,
+:"schema".learner_tag_keys,
 :"schema".learner_access, :"schema".accessible_lessons, :"schema".published_prerequisites,
 :"schema"._yoyo_migration from :"role";
 
-grant select on :"schema".modules, :"schema".lessons, :"schema".lesson_prerequisites, :"schema".subscriptions,
-:"schema".enrollments to :"role";
+grant select on :"schema".courses, :"schema".modules, :"schema".lessons, :"schema".lesson_prerequisites,
+:"schema".subscriptions, :"schema".enrollments, :"schema".course_enrollments to :"role";
 
 -- The views read these tables with the rights of the role that asks, so the role needs both.
 grant select on :"schema".learner_access, :"schema".accessible_lessons, :"schema".published_prerequisites to :"role";

@@ -21,7 +21,8 @@ begin
             'stripe_subscriptions_user_id_idx', 'stripe_checkouts', 'stripe_checkouts_stripe_subscription_id_idx',
             'stripe_checkouts_customer_id_idx', 'stripe_checkouts_user_id_idx', 'learner_tag_keys', 'learner_access',
             'accessible_lessons', 'published_prerequisites', 'lessons_unpublished_idx',
-            'stripe_subscriptions_unattached_idx', 'stripe_checkouts_unattached_idx', 'stripe_customers_unattached_idx'
+            'stripe_subscriptions_unattached_idx', 'stripe_checkouts_unattached_idx', 'stripe_customers_unattached_idx',
+            'courses', 'course_enrollments', 'modules_course_id_idx', 'course_enrollments_course_id_idx'
         )
         and (obj_description(coalesce(indrelid, pg_class.oid), 'pg_class') ~ 'created by progress-tracking') is not true;
     if taken is not null then

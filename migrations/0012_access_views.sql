@@ -32,52 +32,62 @@ $$;
 -- security_invoker: PostgreSQL checks the rights and the row level security of the role that asks, and not of the owner
 -- of the view. So a view lets nobody read more than the tables do.
 
--- A row for each learner with access of any kind. A learner without a row is not enrolled.
---
--- It does not read users, because every row of these two tables refers to a row there. So a role from which row level
--- security hides users still sees who has access: a write then fails at its lock, and no read says "not enrolled".
---
--- PostgreSQL hands a condition on user_id down to both parts of the union. With a full join it does so in simple
--- statements only, and in others it would read the access of every learner.
-create or replace view learner_access with (security_invoker = true) as
-select
-    user_id,
-    bool_or(full_access) as full_access,
-    bool_or(free_access) as free_access
-from (
+-- 0014_courses adds columns to the first two views, and a view cannot lose columns. So a repeated run of this migration
+-- leaves them alone.
+do $$
+begin
+    if to_regclass(quote_ident(current_schema()) || '.learner_access') is not null then
+        return;
+    end if;
+
+    -- A row for each learner with access of any kind. A learner without a row is not enrolled.
+    --
+    -- It does not read users, because every row of these two tables refers to a row there. So a role from which row level
+    -- security hides users still sees who has access: a write then fails at its lock, and no read says "not enrolled".
+    --
+    -- PostgreSQL hands a condition on user_id down to both parts of the union. With a full join it does so in simple
+    -- statements only, and in others it would read the access of every learner.
+    create view learner_access with (security_invoker = true) as
     select
         user_id,
-        true as full_access,
-        false as free_access
-    from subscriptions
-    where status in ('active', 'trialing') and current_period_end > now()
-    union all
+        bool_or(full_access) as full_access,
+        bool_or(free_access) as free_access
+    from (
+        select
+            user_id,
+            true as full_access,
+            false as free_access
+        from subscriptions
+        where status in ('active', 'trialing') and current_period_end > now()
+        union all
+        select
+            user_id,
+            false as full_access,
+            true as free_access
+        from enrollments
+        where expires_at is null or expires_at > now()
+    ) as reasons
+    group by user_id;
+
+    comment on view learner_access is 'who has which access now (created by progress-tracking)';
+
+    -- A row for each learner and each lesson that the learner may take.
+    create view accessible_lessons with (security_invoker = true) as
     select
-        user_id,
-        false as full_access,
-        true as free_access
-    from enrollments
-    where expires_at is null or expires_at > now()
-) as reasons
-group by user_id;
+        learner_access.user_id,
+        lessons.id as lesson_id,
+        lessons.module_id,
+        lessons.title,
+        lessons.position
+    from learner_access
+    inner join lessons
+        on
+            lessons.published
+            and (learner_access.full_access or (learner_access.free_access and lessons.is_free));
 
-comment on view learner_access is 'who has which access now (created by progress-tracking)';
-
--- A row for each learner and each lesson that the learner may take.
-create or replace view accessible_lessons with (security_invoker = true) as
-select
-    learner_access.user_id,
-    lessons.id as lesson_id,
-    lessons.module_id,
-    lessons.title,
-    lessons.position
-from learner_access
-inner join lessons
-    on
-        lessons.published
-        and (learner_access.full_access or (learner_access.free_access and lessons.is_free));
-
-comment on view accessible_lessons is 'which learner may take which lesson now (created by progress-tracking)';
+    comment on view accessible_lessons is 'which learner may take which lesson now (created by progress-tracking)';
+end
+$$;
 
 -- A row for each prerequisite that counts: an unpublished one never locks a lesson, because nobody can complete it.
 --

@@ -380,7 +380,7 @@ FAULTS: list[tuple[str, str | bytes, list[str]]] = [
     ("a list", "[]", ["the file: is not an object"]),
     ("a string", '"modules"', ["the file: is not an object"]),
     ("null", "null", ["the file: is not an object"]),
-    ("nothing in it", "{}", ["modules: is missing"]),
+    ("nothing in it", "{}", ["the file: has neither courses nor modules"]),
     ("modules null", '{"modules": null}', ["modules: is null"]),
     ("modules an object", '{"modules": {}}', ["modules: is not a list"]),
     ("modules a string", '{"modules": "x"}', ["modules: is not a list"]),

@@ -419,8 +419,9 @@ def test_the_shell_blocks_run_as_they_stand(checkout):
     wait_until_nothing_works_in(checkout)
 
 
-def test_the_catalog_of_the_page_loads(tmp_path, database_url, db):
-    (tmp_path / "catalog.json").write_text(block("json", '"modules"'))
+@pytest.mark.parametrize("part", ['"isFree"', '"courses"'])
+def test_each_catalog_of_the_page_loads(tmp_path, database_url, db, part):
+    (tmp_path / "catalog.json").write_text(block("json", '"modules"', part))
     done = subprocess.run(
         [sys.executable, "-m", "app.cli", "load-catalog", str(tmp_path / "catalog.json")],
         cwd=ROOT,

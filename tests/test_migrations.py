@@ -21,7 +21,7 @@ from app.checks import UUID4
 from app.database.readiness import known_migrations
 from app.demo.postgres import bindir
 from app.tasks import migrations
-from tests.conftest import ROOT
+from tests.conftest import ROOT, as_service
 from tests.test_cli import Answer, ended, run, spawn
 
 NAMES = known_migrations()
@@ -34,8 +34,10 @@ TEXTS = {name: (FOLDER / f"{name}.sql").read_text() for name in NAMES}
 
 
 def created(name: str, what: str) -> list[str]:
-    """The names of the tables, of the views or of the indexes that a migration creates, in its order."""
-    return re.findall(rf"create (?:or replace |unlogged |unique )?{what} (?:if not exists )?(\w+)", TEXTS[name])
+    """The names of the tables, of the views or of the indexes that a migration creates first, in its order."""
+    creates = rf"create (?:or replace |unlogged |unique )?{what} (?:if not exists )?(\w+)"
+    earlier = {x for other in NAMES[: NAMES.index(name)] for x in re.findall(creates, TEXTS[other])}
+    return [x for x in re.findall(creates, TEXTS[name]) if x not in earlier]
 
 
 TABLES = sorted(table for name in NAMES for table in created(name, "table"))
@@ -708,11 +710,12 @@ IDS += [f"01900000-0000-4000-{variant:x}000-000000000000" for variant in range(1
 IDS += [str(uuid.UUID(int=0)), str(uuid.UUID(int=2**128 - 1)), "ABCDEF01-2345-4789-ABCD-EF0123456789"]
 
 
-@pytest.mark.parametrize("table", ["modules", "lessons"])
+@pytest.mark.parametrize("table", ["courses", "modules", "lessons"])
 def test_the_tables_take_the_ids_that_the_api_takes_and_no_others(db, table):
     module = str(uuid.uuid4())
     db.execute("insert into modules (id, title, position) values (%s, '', 1)", [module])
     insert = {
+        "courses": "insert into courses (id, title, position) values (%s, '', 1)",
         "modules": "insert into modules (id, title, position) values (%s, '', 1)",
         "lessons": f"insert into lessons (id, module_id, title, position) values (%s, '{module}', '', 1)",
     }
@@ -822,3 +825,64 @@ def test_what_the_version_before_still_writes_is_right_while_this_one_starts(mig
             "select checkout_session_id, rivals::text, mirrored_period_end from stripe_customers, stripe_subscriptions,"
         )
         assert connection.execute(f"{state} subscriptions").fetchall() == [(None, "[]", None)]
+
+
+def test_the_version_before_goes_on_reading_until_the_rights_of_this_one_are_given(database_at):
+    """Its role has the rights on the views. Since the migration, the views read tables that this role never knew."""
+    url = database_at("0013_unattached")  # taken back from the newest: the rollback keeps the rights on the views
+    assert run(url, "migrate")[0] == 0
+    with connected(as_service(url)) as service:
+        assert service.execute("select user_id, full_access, free_access from learner_access").fetchall() == []
+        assert service.execute("select lesson_id, module_id, title, position from accessible_lessons").fetchall() == []
+
+
+@pytest.mark.parametrize("column", ["course_id uuid", "course_id text", "course_id uuid references modules (id)"])
+def test_a_column_course_id_of_the_sites_own_stops_the_migration(database_at, column):
+    url = database_at("0013_unattached")
+    execute(url, f"alter table modules add column {column}")
+    before = schema(url)
+    refused = (
+        "Error: the table modules already has a column course_id that this service did not create. Rename it: alter"
+        " table modules rename column course_id to another_name. To keep what it says, fill courses and the new"
+        " course_id from it after this migration.\n"
+    )
+    assert run(url, "migrate") == (1, "", refused)
+    assert schema(url) == before
+    execute(url, "alter table modules rename column course_id to another_name")
+    assert run(url, "migrate")[0] == 0
+
+
+def test_courses_are_added_to_a_catalog_that_is_there_and_taken_away_again(database_at):
+    """The completions, and who has free access, stay as they were."""
+    url = database_at("0013_unattached")
+    course, module, lesson, learner = (f"0000000{number}-0000-4000-8000-000000000000" for number in range(4))
+    with connected(url) as connection:
+        connection.execute(
+            f"""
+            insert into users (id) values ('{learner}');
+            insert into enrollments (user_id) values ('{learner}');
+            insert into modules (id, title, position) values ('{module}', '', 1);
+            insert into lessons (id, module_id, title, position, published, is_free)
+            values ('{lesson}', '{module}', '', 1, true, true);
+            insert into progress (user_id, lesson_id, completed_at) values ('{learner}', '{lesson}', now())
+            """
+        )
+        rows = "select user_id::text, lesson_id::text from accessible_lessons inner join progress"
+        rows += " using (user_id, lesson_id)"
+        assert run(url, "migrate")[0] == 0
+        assert connection.execute(rows).fetchall() == [(learner, lesson)]
+        assert connection.execute("select course_id from modules").fetchall() == [(None,)]
+        connection.execute(
+            f"""
+            insert into courses (id, title, position) values ('{course}', '', 1);
+            update modules set course_id = '{course}';
+            delete from enrollments;
+            insert into course_enrollments (user_id, course_id) values ('{learner}', '{course}')
+            """
+        )
+        assert connection.execute(rows).fetchall() == [(learner, lesson)]
+        while "0014_courses" in applied(url):
+            assert rollback(url)[0] == 0
+        assert connection.execute(rows).fetchall() == []
+        connection.execute(f"insert into enrollments (user_id) values ('{learner}')")
+        assert connection.execute(rows).fetchall() == [(learner, lesson)]

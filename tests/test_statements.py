@@ -50,7 +50,7 @@ VALUES = {
     "prices": "{price_1,prod_1}",
     "grace": "3600",
     "tables": '["users", "progress"]',
-    "catalog": '{"modules": [], "lessons": [], "prerequisites": []}',
+    "catalog": '{"courses": [], "modules": [], "lessons": [], "prerequisites": [], "left_out": []}',
 }
 
 
@@ -397,7 +397,9 @@ def test_what_a_load_would_touch_comes_in_the_order_of_the_catalog(db):
             (2, 0x20, 2),
         )
     ]
-    found = run(db, "admin/catalog_changes", catalog=json.dumps({"modules": modules, "lessons": lessons}))
+    left_out = [uuid4(lesson) for lesson in (0x32, 0x41, 0x31)]
+    catalog = {"modules": modules, "lessons": lessons, "left_out": left_out}
+    found = run(db, "admin/catalog_changes", catalog=json.dumps(catalog))
     assert [(row["kind"], row["title"], row["added"], row["changed"], row["unpublished"]) for row in found] == [
         ("module", "Module 5", True, False, False),
         ("module", "Module 2", True, False, False),

@@ -1,15 +1,15 @@
-"""Reads and checks the catalog file (contract §7), and loads it as modules, lessons and prerequisites."""
+"""Reads and checks the catalog file (contract §7), and loads it as courses, modules, lessons and prerequisites."""
 
 import codecs
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any
 
-from marshmallow import Schema, ValidationError, fields
+from marshmallow import Schema, ValidationError, fields, validates_schema
 from psycopg import Connection
 
 from app import checks
@@ -72,15 +72,28 @@ class _Module(Schema):
     lessons = fields.List(fields.Nested(_Lesson), required=True)
 
 
-class _Catalog(Schema):
-    title = fields.String()
+class _Course(Schema):
+    id = _Id(required=True)
+    title = _Title(required=True)
     modules = fields.List(fields.Nested(_Module), required=True)
 
 
-def read_file(path: Path) -> Catalog:
-    """Read a catalog file. Return its `modules`, `lessons` and `prerequisites` as rows for sql/admin/catalog_*.sql.
+class _Catalog(Schema):
+    title = fields.String()
+    courses = fields.List(fields.Nested(_Course))
+    modules = fields.List(fields.Nested(_Module))
+
+    @validates_schema
+    def _has_a_list(self, data: dict[str, Any], **kwargs: Any) -> None:
+        if not {"courses", "modules"} & data.keys():
+            raise ValidationError("has neither courses nor modules")
+
+
+def read_file(path: Path, partial: bool = False) -> Catalog:
+    """Read a catalog file. Return its `courses`, `modules`, `lessons` and `prerequisites` as rows for sql/admin/.
 
     There are four checks: the file can be read, it is JSON, it has the right form, its ids and prerequisites are right.
+    With `partial`, a prerequisite may also be in the database, so load() makes the check of prerequisites.
     Raises CatalogError with every fault that the first failed check finds.
     """
     try:
@@ -94,9 +107,21 @@ def read_file(path: Path) -> Catalog:
         loaded = _Catalog().load(_parse(data))
     except ValidationError as error:
         raise CatalogError(list(_flatten(error.messages))) from None
-    _check_ids(loaded["modules"])
-    catalog = _rows(loaded["modules"])
-    _check_circles(catalog)
+    # In catalog order, the modules without a course come first.
+    modules = [(None, f"modules[{m}]", m, module) for m, module in enumerate(loaded.get("modules", []))] + [
+        (course["id"], f"courses[{c}].modules[{m}]", m, module)
+        for c, course in enumerate(loaded.get("courses", []))
+        for m, module in enumerate(course["modules"])
+    ]
+    courses = loaded.get("courses", [])
+    faults = _id_faults(courses, modules)
+    catalog = _rows(courses, modules)
+    if not partial:
+        faults += _prerequisite_faults(catalog, {})
+    if faults:
+        raise CatalogError(faults)
+    if not partial:
+        _check_circles(catalog, {})
     return catalog
 
 
@@ -154,55 +179,97 @@ _WORDS = {
 }
 
 
-def _check_ids(modules: list[dict[str, Any]]) -> None:
-    """Raise CatalogError for a repeated id, and for a prerequisite that is unknown, repeated or the lesson itself."""
-    faults = []
-    places: dict[str, str] = {}
-    lessons = {lesson["id"] for module in modules for lesson in module["lessons"]}
-    for m, module in enumerate(modules):
-        for place, thing in [
-            (f"modules[{m}].id", module),
-            *((f"modules[{m}].lessons[{n}].id", lesson) for n, lesson in enumerate(module["lessons"])),
-        ]:
-            if thing["id"] in places:
-                faults.append(f"{place}: {thing['id']} is also the id at {places[thing['id']]}")
-            places.setdefault(thing["id"], place)
+# The id of its course or None, its place in the file, its index there, and the module itself.
+_PlacedModule = tuple[str | None, str, int, dict[str, Any]]
+
+
+def _id_faults(courses: list[dict[str, Any]], modules: list[_PlacedModule]) -> list[str]:
+    """Return a fault for each repeated id. A course and a module may have one id: many a course is one module."""
+    faults: list[str] = []
+
+    def check(placed: list[tuple[str, str]]) -> None:
+        places: dict[str, str] = {}
+        for place, id in placed:
+            if id in places:
+                faults.append(f"{place}: {id} is also the id at {places[id]}")
+            places.setdefault(id, place)
+
+    check([(f"courses[{c}].id", course["id"]) for c, course in enumerate(courses)])
+    ids = []
+    for _, place, _, module in modules:
+        ids.append((f"{place}.id", module["id"]))
+        ids += [(f"{place}.lessons[{n}].id", lesson["id"]) for n, lesson in enumerate(module["lessons"])]
+    check(ids)
+    return faults
+
+
+def _rows(courses: list[dict[str, Any]], modules: list[_PlacedModule]) -> Catalog:
+    """Return the courses and modules as rows. Positions begin with 1. A prerequisite keeps its place in the file."""
+    catalog: Catalog = {"courses": [], "modules": [], "lessons": [], "prerequisites": []}
+    for c, course in enumerate(courses, 1):
+        catalog["courses"].append({"id": course["id"], "title": course["title"], "position": c})
+    for course_id, place, m, module in modules:
+        catalog["modules"].append(
+            {"id": module["id"], "course_id": course_id, "title": module["title"], "position": m + 1}
+        )
         for n, lesson in enumerate(module["lessons"]):
-            for p, prerequisite in enumerate(lesson["prerequisites"]):
-                place = f"modules[{m}].lessons[{n}].prerequisites[{p}]"
-                if prerequisite == lesson["id"]:
-                    faults.append(f"{place}: the lesson is its own prerequisite")
-                elif prerequisite not in lessons:
-                    faults.append(f"{place}: {prerequisite} is no lesson of this file")
-                elif prerequisite in lesson["prerequisites"][:p]:
-                    faults.append(f"{place}: {prerequisite} stands twice")
-    if faults:
-        raise CatalogError(faults)
-
-
-def _rows(modules: list[dict[str, Any]]) -> Catalog:
-    """Return the modules as rows. Positions begin with 1."""
-    catalog: Catalog = {"modules": [], "lessons": [], "prerequisites": []}
-    for m, module in enumerate(modules, 1):
-        catalog["modules"].append({"id": module["id"], "title": module["title"], "position": m})
-        for n, lesson in enumerate(module["lessons"], 1):
             prerequisites = lesson.pop("prerequisites")
-            catalog["lessons"].append({**lesson, "module_id": module["id"], "position": n})
-            catalog["prerequisites"] += [{"lesson_id": lesson["id"], "prerequisite_id": id} for id in prerequisites]
+            catalog["lessons"].append({**lesson, "module_id": module["id"], "position": n + 1})
+            catalog["prerequisites"] += [
+                {"lesson_id": lesson["id"], "prerequisite_id": id, "place": f"{place}.lessons[{n}].prerequisites[{p}]"}
+                for p, id in enumerate(prerequisites)
+            ]
     return catalog
 
 
-def _graph(catalog: Catalog) -> dict[str, list[str]]:
+# The lessons of the database that a file does not have, by id: rows of sql/admin/catalog_outside.sql.
+Outside = dict[str, dict[str, Any]]
+
+
+def _prerequisite_faults(catalog: Catalog, outside: Outside, elsewhere: str = "") -> list[str]:
+    """Return a fault for each prerequisite that is unknown, repeated or the lesson itself.
+
+    `outside` has further lessons that may be prerequisites, and `elsewhere` says where these are.
+    """
+    faults = []
+    lessons = {lesson["id"] for lesson in catalog["lessons"]}
+    pairs = set()
+    for row in catalog["prerequisites"]:
+        id, pair = row["prerequisite_id"], (row["lesson_id"], row["prerequisite_id"])
+        if id == row["lesson_id"]:
+            faults.append(f"{row['place']}: the lesson is its own prerequisite")
+        elif id not in lessons and id not in outside:
+            faults.append(f"{row['place']}: {id} is no lesson of this file{elsewhere}")
+        elif pair in pairs:
+            faults.append(f"{row['place']}: {id} stands twice")
+        pairs.add(pair)
+    return faults
+
+
+def _graph(catalog: Catalog, outside: Outside) -> dict[str, list[str]]:
+    """Return the prerequisites of each lesson, of those in the file and of those outside."""
     graph: dict[str, list[str]] = {lesson["id"]: [] for lesson in catalog["lessons"]}
     for row in catalog["prerequisites"]:
         graph[row["lesson_id"]].append(row["prerequisite_id"])
-    return graph
+    return graph | {id: row["prerequisites"] for id, row in outside.items()}
 
 
-def _check_circles(catalog: Catalog) -> None:
-    """Raise CatalogError if prerequisites form a circle. The text names the lessons of each circle."""
-    graph = _graph(catalog)
-    titles = {lesson["id"]: lesson["title"] for lesson in catalog["lessons"]}
+def _check_circles(catalog: Catalog, outside: Outside) -> None:
+    """Raise CatalogError if prerequisites form a circle. The text names the lessons of each circle.
+
+    Of the lessons outside, only those count that the lessons of the file need. A circle elsewhere in the database is
+    no fault of this file.
+    """
+    whole = _graph(catalog, outside)
+    titles = {lesson["id"]: lesson["title"] for lesson in [*catalog["lessons"], *outside.values()]}
+    needed: set[str] = set()
+    waiting = [lesson["id"] for lesson in catalog["lessons"]]
+    while waiting:
+        id = waiting.pop()
+        if id not in needed:
+            needed.add(id)
+            waiting += whole[id]
+    graph = {id: needs for id, needs in whole.items() if id in needed}
     faults = []
     while True:
         try:
@@ -223,60 +290,102 @@ def _check_circles(catalog: Catalog) -> None:
         raise CatalogError(faults)
 
 
-def locked_for_good(catalog: Catalog) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+def locked_for_good(catalog: Catalog, outside: Outside) -> list[tuple[dict[str, Any], dict[str, Any]]]:
     """Return the free lessons that nobody with free access can ever unlock, each with the prerequisite that locks it.
 
     Such a prerequisite is published (an unpublished one never locks), and it is either not free or locked for good
-    itself.
+    itself. `outside` has the lessons that are not in `catalog`, as they are after the load.
     """
-    lessons = {lesson["id"]: lesson for lesson in catalog["lessons"]}
-    graph = _graph(catalog)
-    kept: dict[str, str] = {}
-    for id in TopologicalSorter(graph).static_order():
-        for need in graph[id]:
-            if lessons[need]["published"] and (not lessons[need]["is_free"] or need in kept):
-                kept.setdefault(id, need)
+    lessons = {lesson["id"]: lesson for lesson in catalog["lessons"]} | outside
+    graph = _graph(catalog, outside)
+    dependents: dict[str, list[str]] = {id: [] for id in lessons}
+    for id, needs in graph.items():
+        for need in needs:
+            dependents[need].append(id)
+    # Not by topological order: outside, prerequisites may form a circle, which is no fault of the file.
+    never: set[str] = set()  # what nobody with free access can ever complete
+    waiting = [id for id, lesson in lessons.items() if lesson["published"] and not lesson["is_free"]]
+    while waiting:
+        id = waiting.pop()
+        if id not in never:
+            never.add(id)
+            waiting += [other for other in dependents[id] if lessons[other]["published"]]
     return [
-        (lesson, lessons[kept[id]])
+        (lesson, next(lessons[need] for need in graph[id] if need in never))
         for id, lesson in lessons.items()
-        if id in kept and lesson["published"] and lesson["is_free"]
+        if id in never and lesson["is_free"]
     ]
 
 
-def load(connection: Connection[Any], catalog: Catalog, dry_run: bool) -> list[str]:
+def load(connection: Connection[Any], catalog: Catalog, dry_run: bool, partial: bool = False) -> list[str]:
     """Make the catalog in the database what `catalog` says, in one transaction. Return the lines of a report.
 
-    Only prerequisites of lessons in `catalog` are deleted. With `dry_run`, nothing is written.
+    With `partial`, everything outside of the courses and modules in `catalog` is left as it is. Otherwise every lesson
+    that is not in `catalog` is unpublished. Only prerequisites of lessons in `catalog` are deleted. With `dry_run`,
+    nothing is written. With `partial`, raises CatalogError for faults in the prerequisites.
     """
-    text = json.dumps(catalog)
     with connection.transaction():
         # Two loads run one after the other. The statements after the lock see what the earlier load wrote.
         statements.run(connection, "admin/catalog_lock")
+        text = json.dumps(catalog)
+        outside = {row["id"]: row for row in statements.run(connection, "admin/catalog_outside", catalog=text)}
+        left_alone = 0
+        if partial:
+            faults = _prerequisite_faults(catalog, outside, " or of the database")
+            if faults:
+                raise CatalogError(faults)
+            _check_circles(catalog, outside)
+            _set_positions(catalog, statements.run(connection, "admin/catalog_positions", catalog=text))
+            left_alone = sum(not row["named"] for row in outside.values())
+        left_out = [row for row in outside.values() if row["published"] and (row["named"] or not partial)]
+        text = json.dumps(catalog | {"left_out": [row["id"] for row in left_out]})
         changes = statements.run(connection, "admin/catalog_changes", catalog=text).fetchall()
         prerequisites = statements.one(
             statements.run(connection, "admin/catalog_prerequisite_changes", catalog=text).fetchone()
         )
         if not dry_run:
-            for name in ("modules", "lessons", "unpublish", "prerequisites"):
+            for name in ("courses", "modules", "lessons", "unpublish", "prerequisites"):
                 statements.run(connection, f"admin/catalog_{name}", catalog=text)
-    return list(_report(catalog, changes, prerequisites))
+    for row in left_out:
+        row["published"] = False
+    return list(_report(catalog, changes, prerequisites, left_alone, locked_for_good(catalog, outside)))
 
 
-def _report(catalog: Catalog, changes: list[dict[str, Any]], prerequisites: dict[str, Any]) -> Iterator[str]:
-    for kind in ("module", "lesson"):
-        rows = [row for row in changes if row["kind"] == kind]
-        counts = {what: sum(row[what] for row in rows) for what in ("added", "changed", "moved", "unpublished")}
-        wanted = list(counts) if kind == "lesson" else ["added", "changed"]
-        words = ", ".join(f"{counts[what]} {what}" for what in wanted)
-        yield f"{kind}s: {len(catalog[kind + 's'])} in the file; {words}"
+def _set_positions(catalog: Catalog, rows: Iterable[dict[str, Any]]) -> None:
+    """Give courses and modules the positions that sql/admin/catalog_positions.sql found for them."""
+    positions = {(row["kind"], row["id"]): row["position"] for row in rows}
+    for kind in ("course", "module"):
+        for row in catalog[f"{kind}s"]:
+            row["position"] = positions.get((kind, row["id"]), row["position"])
+
+
+def _report(
+    catalog: Catalog,
+    changes: list[dict[str, Any]],
+    prerequisites: dict[str, Any],
+    left_alone: int,
+    kept: list[tuple[dict[str, Any], dict[str, Any]]],
+) -> Iterator[str]:
+    modules_moved = any(row["moved"] for row in changes if row["kind"] == "module")
+    for kind, wanted in (
+        ("course", ["added", "changed"]),
+        # A site without courses reads nothing about them.
+        ("module", ["added", "changed", "moved"] if catalog["courses"] or modules_moved else ["added", "changed"]),
+        ("lesson", ["added", "changed", "moved", "unpublished"]),
+    ):
+        if kind != "course" or catalog["courses"]:
+            rows = [row for row in changes if row["kind"] == kind]
+            words = ", ".join(f"{sum(row[what] for row in rows)} {what}" for what in wanted)
+            yield f"{kind}s: {len(catalog[kind + 's'])} in the file; {words}"
     yield f"prerequisites: {prerequisites['added']} added, {prerequisites['removed']} removed"
-    for what in ("moved", "unpublished"):
-        rows = [row for row in changes if row[what]]
+    if left_alone:
+        yield f"left as they are: {left_alone} lessons outside of the courses and modules in the file"
+    for kind, what in (("module", "moved"), ("lesson", "moved"), ("lesson", "unpublished")):
+        rows = [row for row in changes if row["kind"] == kind and row[what]]
         if rows:
             completions = sum(row["completions"] for row in rows)
-            yield f"{what}: {len(rows)} lessons with {completions} completions, all kept"
+            yield f"{what}: {len(rows)} {kind}s with {completions} completions, all kept"
             yield from _first(f"  {_quoted(row['title'])}: {row['completions']} completions" for row in rows)
-    kept = locked_for_good(catalog)
     if kept:
         yield f"warning: {len(kept)} free lessons stay locked for good for learners with free access alone"
         yield from _first(f"  {_quoted(lesson['title'])} needs {_quoted(need['title'])}" for lesson, need in kept)

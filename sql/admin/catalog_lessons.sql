@@ -1,7 +1,7 @@
 -- Adds the lessons of a catalog, and changes or moves the lessons that differ from it.
 --
 -- Parameters:
---   catalog  jsonb  modules, lessons and prerequisites, as app/tasks/catalog.py flattens a catalog file
+--   catalog  jsonb  courses, modules, lessons and prerequisites, as app/tasks/catalog.py flattens a catalog file
 -- Returns: nothing
 -- Buffers: 5 light, 5 heavy
 

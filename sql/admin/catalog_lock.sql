@@ -4,4 +4,4 @@
 -- Parameters: none
 -- Returns: nothing
 
-lock table modules, lessons, lesson_prerequisites in share row exclusive mode;
+lock table courses, modules, lessons, lesson_prerequisites in share row exclusive mode;

@@ -1,7 +1,7 @@
 -- How many prerequisites of its lessons loading a catalog would add and remove.
 --
 -- Parameters:
---   catalog  jsonb  modules, lessons and prerequisites, as app/tasks/catalog.py flattens a catalog file
+--   catalog  jsonb  courses, modules, lessons and prerequisites, as app/tasks/catalog.py flattens a catalog file
 -- Returns: one row
 --   added    bigint
 --   removed  bigint

@@ -1,7 +1,7 @@
 -- Makes the prerequisites of a catalog's lessons what the catalog says. A prerequisite that stays is not written again.
 --
 -- Parameters:
---   catalog  jsonb  modules, lessons and prerequisites, as app/tasks/catalog.py flattens a catalog file
+--   catalog  jsonb  courses, modules, lessons and prerequisites, as app/tasks/catalog.py flattens a catalog file
 -- Returns: nothing
 -- Buffers: 5 light, 5 heavy
 

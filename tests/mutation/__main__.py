@@ -34,7 +34,10 @@ WRITES = [WORLDS, STATEMENTS, "tests/test_counts.py", "tests/test_writes.py", MO
 VIEWS = [*WRITES[:-2], "tests/test_access.py", "tests/test_rights.py", *ONE_PLAN]
 LOCK = ["tests/test_concurrency.py"]
 LIMITS = ["tests/test_limits.py", "-k", "not eight_clients"]
-CATALOG = [STATEMENTS, "tests/test_catalog.py", "-k", "not psql_gets and not 10_000 and not killed_midway"]
+CATALOG = [
+    *(STATEMENTS, "tests/test_catalog.py", "tests/test_catalog_courses.py"),
+    *("-k", "not psql_gets and not 10_000 and not killed_midway"),
+]
 COMMANDS = [
     *(STATEMENTS, "tests/test_cli.py", "tests/test_stripe.py"),
     *("-k", "not psql_gets and not by_make and not all_orders and not fails_is_one"),
