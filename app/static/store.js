@@ -226,10 +226,11 @@ class Service {
   }
 
   async #load() {
+    const courses = [...new Set([...this.#listeners.values(), ...this.#asked])];
+    if (!courses.length) return undefined;
     const load = (this.#loads += 1);
     const writes = this.#writes;
     const startedDuringWrite = this.#sending;
-    const courses = [...new Set([...this.#listeners.values(), ...this.#asked])];
     const replies = new Map(); // by path
     const ask = async (paths) => {
       const answers = await Promise.all(paths.map((path) => this.#get(path)));
@@ -263,16 +264,11 @@ class Service {
       return undefined;
     }
     this.#ended = null;
-    for (const [path, answer] of replies) {
-      if (!answer.document) continue;
-      this.#cached[path] = answer;
-      this.#tag = answer.tag;
-    }
+    for (const [path, answer] of replies) if (answer.document) this.#cached[path] = answer;
     for (const { courseId, title } of replies.get("courses")?.document?.courses ?? [])
       this.#courseTitles.set(courseId, title);
     if (replies.has("next")) this.#next.set(null, replies.get("next").document);
     for (const courseId of courses) this.#adopt(courseId, replies.get(pathOf(courseId)));
-    this.#answer = null;
     this.#access = replies.get("access")?.document ?? null;
     this.#publish();
     return this.#refreshIfStale();
@@ -319,6 +315,8 @@ class Service {
       if (!this.#documents.has(courseId)) this.#failures.set(courseId, answer);
       return;
     }
+    this.#tag = answer.tag;
+    this.#answer = null;
     this.#failures.delete(courseId);
     this.#documents.set(courseId, document);
     if (courseId) {
