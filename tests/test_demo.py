@@ -128,6 +128,11 @@ def start() -> Iterator[Callable[..., Run]]:
         run.process.communicate(timeout=30)
 
 
+def courses(run: Run, learner: str) -> list[dict]:
+    listed: list[dict] = run.get("courses", learner)[1]["courses"]
+    return listed
+
+
 AWKWARD = {
     # The last but one closed to all but us: as root, PostgreSQL runs as another user.
     "a space and umlauts below a closed folder": ("closed/mein Kurs/Fortschrittsüberprüfung äöü ß", signal.SIGINT),
@@ -144,6 +149,11 @@ def test_it_runs_in_any_folder_ends_by_a_signal_and_runs_again_with_its_data(fol
     assert run.get("summary", "FULL") == (200, {"percent": 0, "completedCount": 0, "totalCount": 322})
     assert run.get("summary", "FREE")[1]["totalCount"] < 322
     assert run.get("summary", "NONE")[1]["code"] == "not_enrolled"
+    assert [(course["title"], course["totalCount"], course["lockedCount"]) for course in courses(run, "FULL")] == [
+        ("JavaScript", 38, 121),
+        ("The Odin Project", 284, 0),
+    ]
+    assert [course["title"] for course in courses(run, "BUYER")] == ["JavaScript"]
     assert stat.S_IMODE((checkout / ".local" / "secret").stat().st_mode) == 0o600
     assert (checkout / ".local" / "secret").read_text() not in run.output
     # Everything that it prints from the first token on can be pasted as a whole, also into a shell such as zsh, which
@@ -153,7 +163,7 @@ def test_it_runs_in_any_folder_ends_by_a_signal_and_runs_again_with_its_data(fol
     # What make does, in a checkout that has all of it installed.
     pasted = re.sub("^make stripe-event (.*)$", rf"\1 {sys.executable} -m app.demo.stripe_event", pasted, flags=re.M)
     answers = subprocess.run(["sh", "-ec", pasted], cwd=checkout, capture_output=True, text=True, check=True).stdout
-    assert re.findall(r'"code": "(\w+)"', answers) == ["lesson_locked", "not_enrolled"]
+    assert re.findall(r'"code": "(\w+)"', answers) == ["lesson_locked", "not_enrolled", "course_not_found"]
     assert answers.count('{"outcome": "applied"}') == 2
     assert answers.count(f'"lessonId" : "{FIRST}", "completed" : true') == 1
     assert answers.count(f'"lessonId" : "{FIRST}", "completed" : false') == 1

@@ -20,13 +20,13 @@ from typing import IO, NoReturn
 import psycopg
 
 from app.demo import postgres
-from app.demo.learners import FREE, FULL, HOURS, NONE, session_cookie
+from app.demo.courses import JAVASCRIPT, ODIN, catalog
+from app.demo.learners import BUYER, FREE, FULL, HOURS, LEARNERS, NONE, session_cookie
 from app.sessions import bearer
 from app.settings import from_environ
 
 ROOT = Path(__file__).parent.parent.parent
 LOCAL = ROOT / ".local"
-CATALOGS = Path(__file__).parent / "catalogs"
 
 
 def main() -> None:
@@ -119,18 +119,16 @@ def _secret() -> str:
 
 
 def _fill(environ: dict[str, str]) -> None:
-    """Migrate the demo's database, load the two curricula if there are no modules, and add the three learners."""
+    """Migrate the demo's database, load the two courses if they are not there, and add the learners."""
     _task(environ, "migrate")
     with psycopg.connect(environ["DATABASE_URL"], autocommit=True) as connection:
-        if not connection.execute("select 1 from modules limit 1").fetchone():
-            parts = [
-                json.loads((CATALOGS / f"{name}.json").read_text("utf-8")) for name in ("exercism-javascript", "odin")
-            ]
-            catalog = LOCAL / "catalog.json"
-            catalog.write_text(json.dumps({"modules": [module for part in parts for module in part["modules"]]}))
-            _task(environ, "load-catalog", str(catalog))
+        # An earlier version of the demo had the same modules without courses. The rest of its database stays as it is.
+        if not connection.execute("select from courses where id = %s", [JAVASCRIPT]).fetchone():
+            file = LOCAL / "catalog.json"
+            file.write_text(json.dumps(catalog()))
+            _task(environ, "load-catalog", str(file), "--partial")
         connection.execute(
-            "insert into users (id) select unnest(%s::uuid[]) on conflict do nothing", [[FULL, FREE, NONE]]
+            "insert into users (id) select unnest(%s::uuid[]) on conflict do nothing", [[*LEARNERS.values()]]
         )
         connection.execute(
             "insert into subscriptions (user_id, status, current_period_end) values (%s, 'active', now() + '1 year')"
@@ -141,6 +139,10 @@ def _fill(environ: dict[str, str]) -> None:
         connection.execute("delete from stripe_subscriptions where claimed_user_id = %s", [NONE])
         connection.execute("delete from subscriptions where user_id = %s", [NONE])
         connection.execute("insert into enrollments (user_id) values (%s) on conflict do nothing", [FREE])
+        connection.execute(
+            "insert into course_enrollments (user_id, course_id) values (%s, %s) on conflict do nothing",
+            [BUYER, JAVASCRIPT],
+        )
 
 
 def _task(environ: dict[str, str], *command: str) -> None:
@@ -205,7 +207,7 @@ def _how_to_try(environ: dict[str, str], url: str) -> str:
     return f"""
 Open {url}/ in a browser to try it (Ctrl-C stops it).
 
-The service answers at {url}/api/progress. Three learners,
+The service answers at {url}/api/progress. Four learners,
 with tokens that are valid until {datetime.fromtimestamp(expires, UTC):%Y-%m-%d %H:%M} UTC.
 Paste them into another terminal, in this folder:
 
@@ -213,6 +215,8 @@ Paste them into another terminal, in this folder:
 FULL={token(FULL)}
 # free access
 FREE={token(FREE)}
+# bought the JavaScript course
+BUYER={token(BUYER)}
 # not enrolled
 NONE={token(NONE)}
 
@@ -221,10 +225,14 @@ NONE={token(NONE)}
 curl -H "Authorization: Bearer $FULL" {url}/api/progress/summary
 curl -H "Authorization: Bearer $FULL" {url}/api/progress/next
 
-# 409 lesson_locked: this lesson needs the first lesson of the JavaScript curriculum
+# how far the learner is in each course
+curl -H "Authorization: Bearer $FULL" {url}/api/progress/courses
+
+# 409 lesson_locked: this lesson needs the first lesson of the JavaScript course
 curl -X POST -H "Authorization: Bearer $FULL" {url}/api/progress/lessons/5acafcbb-20a0-45b9-b276-3d167e0de313
 
-# mark that first lesson: the answer has the new counts, and the totals include the lessons that are now unlocked
+# mark that first lesson: the answer has the new counts of the module, of the course and overall
+# the totals include the lessons that are now unlocked
 curl -X POST -H "Authorization: Bearer $FULL" {url}/api/progress/lessons/97bf898a-36fc-47fc-b870-01fc0c7fe554
 
 # take it back
@@ -234,7 +242,11 @@ curl -X DELETE -H "Authorization: Bearer $FULL" {url}/api/progress/lessons/97bf8
 curl -H "Authorization: Bearer $FREE" {url}/api/progress/outline
 curl -H "Authorization: Bearer $NONE" {url}/api/progress/summary
 
-# sell the third learner a subscription, with an event as Stripe sends it, and end it
+# the learner who bought the JavaScript course has this course, and 404 course_not_found for the other one
+curl -H "Authorization: Bearer $BUYER" {url}/api/progress/courses/{JAVASCRIPT}
+curl -H "Authorization: Bearer $BUYER" {url}/api/progress/courses/{ODIN}
+
+# sell the last learner a subscription, with an event as Stripe sends it, and end it
 make stripe-event FILE=app/demo/stripe/active.json
 curl -H "Authorization: Bearer $NONE" {url}/api/progress/summary
 make stripe-event FILE=app/demo/stripe/deleted.json
@@ -244,6 +256,7 @@ COOKIE='{"=".join(session_cookie(settings, FULL, now))}'
 curl -H "Cookie: $COOKIE" {url}/api/progress/summary
 
 # what a DBA sees
+{psql} {shlex.quote(environ["DATABASE_URL"])} -v user_id={BUYER} -v course_id={JAVASCRIPT} -f sql/course.sql
 {psql} {shlex.quote(environ["DATABASE_URL"])} -v user_id={FULL} -f sql/summary.sql
 """
 

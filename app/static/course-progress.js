@@ -1,4 +1,4 @@
-// <course-progress>: how far a learner is, the lesson to continue with, what is locked and why, and a checklist for each
+// <course-progress>: how far a learner is in one course or in everything, the lesson to continue with, what is locked and why, and a checklist for each
 // module. docs/front-end.md lists its attributes, properties, methods, events and slots.
 import { bar, h, icon, ring, set, sheet, write } from "./dom.js";
 import { onRepeat, ProgressElement } from "./element.js";
@@ -17,6 +17,8 @@ const STYLES = sheet(`
     block-size: 9.5rem; padding: 0.75rem 1rem; border: 1px solid var(--border); border-radius: var(--radius);
     background: var(--surface); min-inline-size: 0;
   }
+  .overall > div:last-child { min-inline-size: 0; }
+  .overall .eyebrow { overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
   .eyebrow { color: var(--muted); font-size: 0.8125rem; font-weight: 600; }
   .overall { display: flex; align-items: center; gap: 1rem; }
   .ring { position: relative; flex: none; inline-size: 5.5rem; block-size: 5.5rem; }
@@ -56,6 +58,13 @@ const STYLES = sheet(`
   }
   .modules-head .title { font-weight: 700; }
   .modules-head .sum { color: var(--muted); font-size: 0.875rem; font-variant-numeric: tabular-nums; }
+
+  .course {
+    display: flex; flex-wrap: wrap; gap: 0 0.75rem; align-items: baseline; margin-block: 1rem 0.375rem;
+  }
+  .course:first-child { margin-block-start: 0.375rem; }
+  .course h2 { margin: 0; font-size: 1rem; font-weight: 700; overflow-wrap: anywhere; min-inline-size: 0; }
+  .course p { color: var(--muted); font-size: 0.875rem; font-variant-numeric: tabular-nums; }
 
   .map { display: none; flex-wrap: wrap; gap: 3px; margin-block-end: 0.625rem; }
   .map i {
@@ -207,12 +216,15 @@ export class CourseProgress extends ProgressElement {
   #locks = { eyebrow: h("p", { class: "eyebrow" }), list: h("ul") };
   #head = { title: h("p", { class: "title" }), sum: h("p", { class: "sum" }) };
   #map = h("div", { class: "map", part: "map", "aria-hidden": "true" });
-  #list = h("ul", { class: "modules", part: "modules" });
+  // A list of modules, or a heading and a list for each course.
+  #lists = h("div");
   #offer = h("slot", { name: "offer", hidden: true });
   #nextId = null;
-  // The nodes of each module, by id. They are kept while the catalog is the same, so that the focus is kept too.
+  // The nodes of each module, by id, and of each course. They are kept while the catalog is the same, so that the focus is
+  // kept too.
   #built = "";
   #modules = new Map();
+  #heads = new Map();
 
   constructor() {
     super(STYLES);
@@ -239,7 +251,7 @@ export class CourseProgress extends ProgressElement {
       ),
       h("div", { class: "modules-head" }, this.#head.title, this.#head.sum),
       this.#map,
-      this.#list,
+      this.#lists,
     );
     button.addEventListener("keydown", onRepeat);
     this.shadowRoot.prepend(this.#board);
@@ -274,10 +286,7 @@ export class CourseProgress extends ProgressElement {
     this.#renderNext(next);
     this.#renderLocks(modules.flatMap(({ lessons }) => lessons).filter(({ state }) => state === "locked"));
     write(this.#head.title, this._label("modules"));
-    const shownCounts = modules.map((module) => this._shownCounts(module, module.lessons));
-    const sum = (name) => shownCounts.reduce((total, module) => total + module[name], 0);
-    const listed = counts(sum("completedCount"), sum("totalCount"));
-    write(this.#head.sum, `${this._percent(listed.percent)} · ${this._counts(listed)}`);
+    write(this.#head.sum, this.#sum(modules));
     if (loading) this.#renderPlaceholders();
     else this.#renderModules(modules, next);
   }
@@ -288,13 +297,24 @@ export class CourseProgress extends ProgressElement {
     return chosen ? modules.filter(({ moduleId }) => chosen.includes(moduleId)) : modules;
   }
 
+  // The percent and the counts of some modules together.
+  #sum(modules) {
+    const shown = modules.map((module) => this._shownCounts(module, module.lessons));
+    const sum = (name) => shown.reduce((total, module) => total + module[name], 0);
+    const listed = counts(sum("completedCount"), sum("totalCount"));
+    return `${this._percent(listed.percent)} · ${this._counts(listed)}`;
+  }
+
   #renderOverall(loading) {
     const { ring, percent, eyebrow, counts, locked } = this.#overall;
     const { lockedCount } = this._store.view.overall;
     const overall = this._overall();
-    this._bar(ring, this._label("overall"), overall);
+    // The name of the course, if the element shows one course.
+    const course = this._courseId && this._store.view.courses[0]?.title;
+    this._bar(ring, course ? this._label("course", { course }) : this._label("overall"), overall);
     write(percent, loading ? "" : this._percent(overall.percent));
-    write(eyebrow, this._label("overall"));
+    write(eyebrow, course || this._label("overall"));
+    set(eyebrow, "title", course);
     write(counts, this._counts(overall));
     write(locked, this._label("lockedCount", { count: lockedCount }));
     locked.style.visibility = lockedCount ? "" : "hidden";
@@ -306,7 +326,7 @@ export class CourseProgress extends ProgressElement {
     this.#nextId = next?.lessonId ?? null;
     // Invisible and not removed: so nothing moves, and a button with the focus keeps it.
     button.style.visibility = next ? "" : "hidden";
-    const offers = !next && this.#hasOnlyFreeAccess();
+    const offers = !next && this.#hasOnlyFreeLessons();
     title.parentElement.classList.toggle("offers", offers);
     set(this.#offer, "hidden", !offers);
     write(eyebrow, this._label("continueWith"));
@@ -328,18 +348,24 @@ export class CourseProgress extends ProgressElement {
     set(button, "aria-label", `${this._label("mark")}: ${next.title}`);
   }
 
-  // Full access, or a course that the learner bought, would open more than the free lessons.
-  #hasOnlyFreeAccess() {
+  // Whether the view has free lessons alone, so that a purchase would open more. A learner with a course may own all there
+  // is to buy, so only the page of another course offers more to this learner.
+  #hasOnlyFreeLessons() {
     const { access } = this._store.view;
-    return Boolean(access?.free && !access.full && !access.courses.length);
+    if (!access?.free || access.full) return false;
+    if (!this._courseId) return !access.courses.length;
+    return !access.courses.some(({ courseId }) => courseId === this._courseId);
   }
 
   // What to say if there is no lesson to continue with.
-  #nothingLeft(hasOnlyFreeAccess) {
-    const { overall } = this._store.view;
+  #nothingLeft(hasOnlyFreeLessons) {
+    const { overall, access } = this._store.view;
     const { completedCount, totalCount } = overall;
-    if (hasOnlyFreeAccess && totalCount) return this._label("freeCompleted", { completedCount, count: totalCount });
-    return this._label(isCompleted(overall) ? "allCompleted" : "nothingOpen");
+    if (hasOnlyFreeLessons && totalCount) return this._label("freeCompleted", { completedCount, count: totalCount });
+    if (!isCompleted(overall)) return this._label("nothingOpen");
+    if (this._courseId) return this._label("courseCompleted");
+    // With courses alone, there may be other courses.
+    return this._label(access && !access.full && access.courses.length ? "openCompleted" : "allCompleted");
   }
 
   // A title, and a link if the page said where lessons are.
@@ -399,6 +425,7 @@ export class CourseProgress extends ProgressElement {
     if (this.#built === `loading ${count}`) return;
     this.#built = `loading ${count}`;
     this.#modules.clear();
+    this.#heads.clear();
     const placeholder = () =>
       h(
         "li",
@@ -407,23 +434,53 @@ export class CourseProgress extends ProgressElement {
         h("div", { class: "bar" }),
         h("p", { class: "why", text: "–" }),
       );
-    this.#list.replaceChildren(...Array.from({ length: count }, placeholder));
+    this.#lists.replaceChildren(list(Array.from({ length: count }, placeholder)));
     this.#map.replaceChildren(...Array.from({ length: count }, () => h("i")));
   }
 
   #renderModules(modules, next) {
-    const catalog = JSON.stringify(
-      modules.map(({ moduleId, lessons }) => [moduleId, lessons.map(({ lessonId }) => lessonId)]),
-    );
+    const catalog = JSON.stringify([
+      this._courseId,
+      ...modules.map(({ moduleId, course, lessons }) => [
+        moduleId,
+        course?.courseId,
+        lessons.map(({ lessonId }) => lessonId),
+      ]),
+    ]);
     if (this.#built !== catalog) {
       const expanded = [...this.#modules].filter(([, { isExpanded }]) => isExpanded).map(([id]) => id);
       this.#built = catalog;
       this.#modules = new Map(modules.map(({ moduleId }) => [moduleId, this.#buildModule(moduleId)]));
-      this.#list.replaceChildren(...[...this.#modules.values()].flatMap(({ item, panel }) => [item, panel]));
+      this.#buildLists(modules);
       this.#map.replaceChildren(...[...this.#modules.values()].map(({ cell }) => cell));
       for (const id of expanded) if (this.#modules.has(id)) this.#modules.get(id).isExpanded = true;
     }
+    for (const [courseId, { title, sum }] of this.#heads) {
+      const ofCourse = modules.filter(({ course }) => course?.courseId === courseId);
+      write(title, ofCourse[0].course?.title ?? this._label("withoutCourse"));
+      write(sum, this.#sum(ofCourse));
+    }
     for (const module of modules) this.#renderModule(module, this.#modules.get(module.moduleId), next);
+  }
+
+  // One list, or a heading and a list for each course.
+  #buildLists(modules) {
+    const courseIds = new Set(modules.map(({ course }) => course?.courseId));
+    const items = (of) => of.flatMap(({ moduleId }) => [this.#modules.get(moduleId).item, this.#modules.get(moduleId).panel]);
+    this.#heads.clear();
+    if (this._courseId || !this._store.view.courses.length) {
+      this.#lists.replaceChildren(list(items(modules)));
+      return;
+    }
+    const built = [...courseIds].flatMap((courseId, at) => {
+      const head = { title: h("h2", { id: `course-${at}` }), sum: h("p") };
+      this.#heads.set(courseId, head);
+      const ofCourse = modules.filter(({ course }) => course?.courseId === courseId);
+      const own = list(items(ofCourse));
+      set(own, "aria-labelledby", head.title.id);
+      return [h("div", { class: "course", part: "course" }, head.title, head.sum), own];
+    });
+    this.#lists.replaceChildren(...built);
   }
 
   #buildModule(moduleId) {
@@ -560,6 +617,10 @@ export class CourseProgress extends ProgressElement {
     const behavior = matchMedia("(prefers-reduced-motion: reduce)").matches ? "auto" : "smooth";
     (lessonId ? target : built.item).scrollIntoView({ block: "center", behavior });
   }
+}
+
+function list(items) {
+  return h("ul", { class: "modules", part: "modules" }, ...items);
 }
 
 // Everything is completed, and nothing is locked.

@@ -87,7 +87,7 @@ const STYLES = sheet(`
 export class ProgressElement extends HTMLElement {
   // These are properties. An attribute of the same name has no effect, and the console says so.
   static properties = ["token", "labels"];
-  static observedAttributes = ["api", "count", "lang", ...this.properties];
+  static observedAttributes = ["api", "course-id", "count", "lang", ...this.properties];
   // See progress-ui.js: a second copy of the script gives its callers the stores of the first copy.
   static storeOf = storeOf;
 
@@ -161,7 +161,7 @@ export class ProgressElement extends HTMLElement {
       console.warn(`<${this.localName}>: the attribute "${name}" has no effect. Set the property .${name}.${why}`);
       return;
     }
-    if (name === "api" && this.#unsubscribe) this.#connect();
+    if (["api", "course-id"].includes(name) && this.#unsubscribe) this.#connect();
     else this._update();
   }
 
@@ -195,7 +195,7 @@ export class ProgressElement extends HTMLElement {
 
   #connect() {
     this.#unsubscribe?.();
-    this._store = storeOf(this.getAttribute("api") ?? undefined);
+    this._store = storeOf(this.getAttribute("api") ?? undefined, this._courseId);
     if (this.#token !== undefined) this._store.token = this.#token;
     this.#unsubscribe = this._store.subscribe(() => this._render());
     this._render();
@@ -204,6 +204,11 @@ export class ProgressElement extends HTMLElement {
   /** Render again, unless the element is not on a page yet. Then it renders when it is. */
   _update() {
     if (this.#unsubscribe) this._render();
+  }
+
+  /** The only course that the element shows, or null: it shows everything. */
+  get _courseId() {
+    return this.getAttribute("course-id")?.toLowerCase() || null;
   }
 
   get #language() {
@@ -220,7 +225,7 @@ export class ProgressElement extends HTMLElement {
   }
 
   /**
-   * The counts to show, of a module or of everything, with its lessons. The service does not count locked lessons. With
+   * The counts to show, of a module, of a course or of everything, with its lessons. The service does not count locked lessons. With
    * count="all" they count as still to do, so that a mark never lowers the percent.
    */
   _shownCounts(given, lessons) {
@@ -228,10 +233,16 @@ export class ProgressElement extends HTMLElement {
     return counts(lessons.filter(({ state }) => state === "completed").length, lessons.length);
   }
 
-  /** The counts to show of everything that the learner may take. */
+  /** The counts to show of the element's course, or of everything that the learner may take. */
   _overall() {
     const { overall, lessons } = this._store.view;
     return this._shownCounts(overall, [...lessons.values()]);
+  }
+
+  /** The counts to show of a course in the view. */
+  _courseCounts(course) {
+    const lessons = [...this._store.view.lessons.values()].filter(({ module }) => module.course === course);
+    return this._shownCounts(course, lessons);
   }
 
   _counts({ completedCount, totalCount }) {
@@ -251,10 +262,12 @@ export class ProgressElement extends HTMLElement {
     return this._join(lessonIds.map((id) => this._title(id)));
   }
 
-  /** The title of a lesson. A lesson that the learner may not see has no title here, but a label. */
+  /** The title of a lesson. A lesson that is not in the view has no title here, but a label. */
   _title(lessonId) {
     const title = this._store.view.lessons.get(lessonId)?.title;
-    return title === undefined ? this.#labels.elsewhere : this._label("quoted", { title });
+    if (title !== undefined) return this._label("quoted", { title });
+    // Not in the view of everything: the learner has no access to it. Of one course: it may also be in another course.
+    return this._label(this._courseId ? "notListed" : "elsewhere");
   }
 
   _join(words) {
@@ -276,7 +289,7 @@ export class ProgressElement extends HTMLElement {
     const { box, text, retry } = this._instead;
     set(box, "hidden", shown);
     set(box.querySelector('slot[name="signed-out"]'), "hidden", status !== "unauthenticated");
-    set(box.querySelector('slot[name="no-access"]'), "hidden", status !== "not_enrolled");
+    set(box.querySelector('slot[name="no-access"]'), "hidden", !["not_enrolled", "course_not_found"].includes(status));
     set(retry, "hidden", !CAN_BE_RETRIED.includes(status));
     if (!shown) {
       write(text, this._label(status in this.#labels ? status : "internal_error"));
@@ -329,11 +342,17 @@ export class ProgressElement extends HTMLElement {
     const told = [this._label(completed ? "marked" : "unmarked", { lesson: title })];
     if (opened) told.push(this._label("opened", { count: opened }));
     const module = this._store.view.lessons.get(lessonId)?.module;
-    const percents = {
-      overallPercent: this._percent(this._overall().percent),
-      modulePercent: this._percent(module ? this._shownCounts(module, module.lessons).percent : 0),
-    };
-    this._announce([...told, module && this._label("now", { module: module.title, ...percents })].join(" "));
+    if (module) {
+      const values = {
+        module: module.title,
+        modulePercent: this._percent(this._shownCounts(module, module.lessons).percent),
+        overallPercent: this._percent(this._overall().percent),
+      };
+      // In the view of one course, the percent of everything is that of the course.
+      const course = { course: module.course?.title, coursePercent: values.overallPercent };
+      const now = this._courseId ? this._label("nowInCourse", { ...values, ...course }) : this._label("now", values);
+      this._announce([...told, now].join(" "));
+    } else this._announce(told.join(" "));
     if (!this._showsSuccess()) {
       this.#hide();
       return;

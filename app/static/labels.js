@@ -9,6 +9,8 @@ export const ENGLISH = {
   continueWith: "Continue with",
   opens: { one: "Opens {count} lesson", other: "Opens {count} lessons" },
   allCompleted: "You have completed everything.",
+  openCompleted: "You have completed everything that is open to you.",
+  courseCompleted: "You have completed this course.",
   freeCompleted: {
     one: "{completedCount} of {count} free lesson completed; full access opens the rest.",
     other: "{completedCount} of {count} free lessons completed; full access opens the rest.",
@@ -21,6 +23,7 @@ export const ENGLISH = {
   moduleAfter: "After {prerequisites}",
   quoted: "“{title}”",
   elsewhere: "a lesson that you have no access to",
+  notListed: "a lesson that is not listed here",
   show: "Show {lesson}",
   loading: "Loading your progress",
 
@@ -29,6 +32,8 @@ export const ENGLISH = {
   available: "Not completed yet",
   locked: "Locked: complete {prerequisites} first",
   module: "Module {module}",
+  course: "Course {course}",
+  withoutCourse: "Without a course",
   mark: "Mark as completed",
   unmark: "Mark as not completed",
   undo: "Undo",
@@ -39,9 +44,11 @@ export const ENGLISH = {
   unmarked: "“{lesson}” is not completed any more.",
   opened: { one: "{count} lesson opened up.", other: "{count} lessons opened up." },
   now: "{module}: {modulePercent}. Overall: {overallPercent}.",
+  nowInCourse: "{module}: {modulePercent}. {course}: {coursePercent}.",
 
   unauthenticated: "You are not signed in.",
   not_enrolled: "You have no access to these lessons.",
+  course_not_found: "You have no access to this course.",
   offline: "You are offline.",
   unreachable: "Your progress cannot be reached.",
   unavailable: "Your progress cannot be reached at the moment.",

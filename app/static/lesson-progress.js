@@ -1,11 +1,12 @@
 // <lesson-progress lesson-id="…">: the header of a lesson's page, with the state of the lesson, a button to mark it, and the
-// progress of its module and of everything.
+// progress of its module, of its course if it has one, and of everything.
 import { bar, h, icon, set, sheet, write } from "./dom.js";
 import { onRepeat, ProgressElement } from "./element.js";
 
 const STYLES = sheet(`
   .header {
-    display: grid; grid-template-columns: minmax(0, 1fr) auto minmax(8rem, 12rem) minmax(8rem, 12rem);
+    display: grid; grid-template-columns: minmax(0, 1fr) auto; grid-auto-columns: minmax(8rem, 12rem);
+    grid-auto-flow: column;
     gap: 0.25rem 1.25rem; align-items: center; min-block-size: 4.5rem; padding: 0.625rem 1rem;
     border: 1px solid var(--border); border-radius: var(--radius); background: var(--surface);
   }
@@ -26,13 +27,19 @@ const STYLES = sheet(`
   .meter .name { flex: 1; overflow: hidden; text-overflow: ellipsis; }
   .meter .value { color: var(--text); font-weight: 600; font-variant-numeric: tabular-nums; }
   .loading > * { visibility: hidden; }
+  /* Six columns hold two or three meters in a row. */
   @container (width < 56rem) {
-    .header { grid-template-columns: minmax(0, 1fr) minmax(0, 1fr); row-gap: 0.625rem; }
+    .header { grid-template-columns: repeat(6, minmax(0, 1fr)); grid-auto-flow: row; row-gap: 0.625rem; }
+    .header > * { grid-column: span 3; }
+    .three .meter { grid-column: span 2; }
   }
   @container (width < 30rem) {
     .state, .button { grid-column: 1 / -1; }
+    .header { column-gap: 0.75rem; }
   }
 `);
+
+const NOTHING = { percent: 0, completedCount: 0, totalCount: 0 };
 
 export class LessonProgress extends ProgressElement {
   static observedAttributes = [...super.observedAttributes, "lesson-id"];
@@ -47,6 +54,7 @@ export class LessonProgress extends ProgressElement {
     onclick: this._onToggle(() => this.#lessonId),
   });
   #module = meter("module");
+  #course = meter("course");
   #overall = meter("overall");
 
   constructor() {
@@ -58,6 +66,7 @@ export class LessonProgress extends ProgressElement {
       state,
       this.#button,
       this.#module.box,
+      this.#course.box,
       this.#overall.box,
     );
     this.#button.addEventListener("keydown", onRepeat);
@@ -95,10 +104,20 @@ export class LessonProgress extends ProgressElement {
     set(this.#button, "aria-label", lesson && `${action}: ${lesson.title}`);
     set(this.#button, "aria-disabled", state === "locked" && "true");
     this.#button.style.visibility = loading || lesson ? "" : "hidden";
-    const module = lesson?.module ?? { title: "", percent: 0, completedCount: 0, totalCount: 0, lessons: [] };
+    const module = lesson?.module ?? { title: "", ...NOTHING, lessons: [] };
     this.#module.box.style.visibility = loading || lesson ? "" : "hidden";
     const moduleCounts = this._shownCounts(module, module.lessons);
     this.#renderMeter(this.#module, module.title, this._label("module", { module: module.title }), moduleCounts);
+    // With course-id, the course keeps its room while it loads. The numbers of everything are then not known.
+    const { _courseId: courseId } = this;
+    const { course } = module;
+    set(this.#course.box, "hidden", !courseId && !course);
+    set(this.#overall.box, "hidden", courseId);
+    this.#header.classList.toggle("three", Boolean(course) && !courseId);
+    this.#course.box.style.visibility = loading || course ? "" : "hidden";
+    const title = course?.title ?? "";
+    const courseCounts = course ? this._courseCounts(course) : NOTHING;
+    this.#renderMeter(this.#course, title, this._label("course", { course: title }), courseCounts);
     this.#renderMeter(this.#overall, this._label("overall"), this._label("overall"), this._overall());
   }
 

@@ -20,9 +20,17 @@ export interface Lesson {
   module: Module;
 }
 
+export interface Course extends Counts {
+  courseId: string;
+  title: string;
+  lockedCount: number;
+}
+
 export interface Module extends Counts {
   moduleId: string;
   title: string;
+  /** null without a course. */
+  course: Course | null;
   lockedCount: number;
   lessons: Lesson[];
 }
@@ -41,6 +49,8 @@ export interface Answer {
   completed: boolean;
   completedAt: string | null;
   module: Counts & { moduleId: string };
+  /** If the lesson's module is in a course. */
+  course?: Counts & { courseId: string };
   overall: Counts;
 }
 
@@ -48,6 +58,7 @@ export interface Answer {
 export type Code =
   | "unauthenticated"
   | "not_enrolled"
+  | "course_not_found"
   | "offline"
   | "unreachable"
   | "unavailable"
@@ -60,7 +71,10 @@ export interface View {
   status: "loading" | "ready" | Code;
   /** The seconds after which to try again, if `status` is a code. 0 if the service did not say. */
   seconds: number;
+  /** Of everything that the learner may take, or of the store's course. */
   overall: Counts & { lockedCount: number };
+  /** In catalog order. In the store of one course, that course alone. */
+  courses: Course[];
   /** In catalog order. */
   modules: Module[];
   lessons: Map<string, Lesson>;
@@ -104,8 +118,11 @@ export interface Store {
   readonly reset: () => void;
 }
 
-/** The store of the service at a URL, or of the service that the script came from. */
-export function storeOf(api?: string): Store;
+/**
+ * The store of the service at a URL, or of the service that the script came from. With `courseId` it reads that course
+ * alone. The stores of one service share the session and the changes.
+ */
+export function storeOf(api?: string, courseId?: string | null): Store;
 
 /** One text, or the plural forms of the page's language. */
 export type PluralText = string | ({ other: string } & Partial<Record<Intl.LDMLPluralRule, string>>);
@@ -118,6 +135,8 @@ export interface Labels {
   continueWith: string;
   opens: PluralText;
   allCompleted: string;
+  openCompleted: string;
+  courseCompleted: string;
   freeCompleted: PluralText;
   nothingOpen: string;
   lockedCount: PluralText;
@@ -127,6 +146,7 @@ export interface Labels {
   moduleAfter: string;
   quoted: string;
   elsewhere: string;
+  notListed: string;
   show: string;
   loading: string;
   lesson: string;
@@ -134,6 +154,8 @@ export interface Labels {
   available: string;
   locked: string;
   module: string;
+  course: string;
+  withoutCourse: string;
   mark: string;
   unmark: string;
   undo: string;
@@ -143,8 +165,10 @@ export interface Labels {
   unmarked: string;
   opened: PluralText;
   now: string;
+  nowInCourse: string;
   unauthenticated: string;
   not_enrolled: string;
+  course_not_found: string;
   offline: string;
   unreachable: string;
   unavailable: string;
@@ -213,6 +237,8 @@ export interface CourseProgressProperties extends ProgressProperties {
 /** The attributes of both elements. */
 export interface ProgressAttributes {
   api?: string;
+  /** Show this course alone. */
+  "course-id"?: string;
   /** `all`: locked lessons count as still to do. */
   count?: "all";
   lang?: string;

@@ -19,25 +19,85 @@ const FAILS_EVERY_WRITE = [
 // These codes mean that the learner may no longer see what the page shows.
 const SESSION_ENDED = ["unauthenticated", "not_enrolled"];
 
+const services = new Map();
 const stores = new Map();
 
-/** Return the store of the API at a URL. Everybody who asks for one API gets the same store. */
-export function storeOf(api = DEFAULT_API) {
+/**
+ * Return the store of the API at a URL: of one course, or of everything. Everybody who asks for the same gets the same
+ * store. The stores of one API share the session, the completions, and the changes still to be sent.
+ */
+export function storeOf(api = DEFAULT_API, courseId = null) {
   const base = new URL(api, document.baseURI).href.replace(/\/*$/, "/");
-  if (!stores.has(base)) stores.set(base, new Store(base));
-  return stores.get(base);
+  const course = courseId?.toLowerCase() || null;
+  const key = `${base} ${course}`;
+  if (!services.has(base)) services.set(base, new Service(base));
+  if (!stores.has(key)) stores.set(key, new Store(services.get(base), course));
+  return stores.get(key);
 }
 
 class Store {
+  #service;
+  #courseId;
+
+  constructor(service, courseId) {
+    this.#service = service;
+    this.#courseId = courseId;
+  }
+
+  /**
+   * A signed token, or a function that returns a token or a promise of one. `null` means the cookie. A renewed token of
+   * the same learner changes nothing on the page. The next answer shows whether it is the same learner.
+   */
+  set token(token) {
+    this.#service.token = token;
+  }
+
+  /**
+   * What to show: status, overall, courses, modules in catalog order with their lessons, lessons by id, next, access,
+   * saving. It is the same object until something in it changes, as React's useSyncExternalStore needs it.
+   */
+  get view() {
+    return this.#service.view(this.#courseId);
+  }
+
+  /**
+   * Call `listener` after each change of `view`. Returns a function that stops the calls. Each subscription asks the
+   * service again, because it may belong to a new page, after a sign-in or after a click on a button of the site's own.
+   */
+  subscribe = (listener) => this.#service.subscribe(listener, this.#courseId);
+
+  /**
+   * Mark a lesson as completed, or take the mark back. `view` shows the change at once. Resolves when the change is
+   * decided:
+   * `{ answer, opened }`: it is stored. `answer` is the service's answer, `opened` the lessons that the change unlocked;
+   * `{ answer }`: it was stored, but a later change of the same lesson followed;
+   * `{}`: nothing had to be sent;
+   * `{ code, seconds, prerequisites }`: it was not stored.
+   */
+  want = (lessonId, completed) => this.#service.want(lessonId, completed, this.#courseId);
+
+  /** Ask the service what has changed. It answers 304 if nothing has. Resolves when the answer is in `view`. */
+  refresh = () => this.#service.refresh(this.#courseId);
+
+  /** Forget everything and ask again, because somebody else signed in. */
+  reset = () => this.#service.reset();
+}
+
+// What the stores of one API share. A course is named by its id; null means everything that the learner may take.
+class Service {
   #base;
   #token = null;
   // The token of the last read. `undefined` means: ask again, whatever the token is.
   #lastToken;
-  #listeners = new Set();
-  #status = "loading";
-  #seconds = 0;
-  #view;
-  #viewText;
+  // The course of each listener.
+  #listeners = new Map();
+  // The courses that somebody asked for without listening.
+  #asked = new Set();
+  // For each course the view, and the view as text.
+  #views = new Map();
+  // The code with which the session ended, and for each course the answer with which it could not be read.
+  #ended = null;
+  #failures = new Map();
   // The Learner-Tag of the answers that are shown. A page may stay open while people sign out and in, so the store can
   // outlive a session. No write is sent while the tag is null.
   #tag = null;
@@ -46,13 +106,16 @@ class Store {
   // Grows with each read. If two reads overlap, the answers to the later one count.
   #loads = 0;
 
-  #outline = null;
+  // For each course its modules, and for null those of everything.
+  #documents = new Map();
   // The last answer to each GET, with its ETag. A 304 means that this answer is right again.
   #cached = {};
   #completedAt = new Map();
   // All known prerequisites of each lesson. The outline names only those that are still to be completed.
   #prerequisites = new Map();
-  #next = null;
+  // For each course the lesson to continue with.
+  #next = new Map();
+  #courseTitles = new Map();
   // What the learner may do. It is read only when no available lesson is left, because only then it is shown.
   #access = null;
   // The answer to the last write. Its numbers are shown until anything else changes.
@@ -71,96 +134,80 @@ class Store {
 
   constructor(base) {
     this.#base = base;
-    this.#publish();
     document.addEventListener("visibilitychange", () => document.visibilityState === "visible" && this.#catchUp());
     // The page comes back from the browser's back/forward cache, or the network comes back.
     addEventListener("pageshow", (event) => event.persisted && this.#catchUp());
     addEventListener("online", () => this.#catchUp());
   }
 
-  /**
-   * A signed token, or a function that returns a token or a promise of one. `null` means the cookie. A renewed token of
-   * the same learner changes nothing on the page. The next answer shows whether it is the same learner.
-   */
   set token(token) {
     if (token === this.#token) return;
     this.#token = token;
     this.#schedule();
   }
 
-  /**
-   * What to show: status, overall, modules in catalog order with their lessons, lessons by id, next, access, saving. It
-   * is the same object until something in it changes, as React's useSyncExternalStore needs it.
-   */
-  get view() {
-    return this.#view;
+  view(courseId) {
+    if (!this.#views.has(courseId)) this.#renew(courseId);
+    return this.#views.get(courseId).view;
   }
 
-  /**
-   * Call `listener` after each change of `view`. Returns a function that stops the calls. Each subscription asks the
-   * service again, because it may belong to a new page, after a sign-in or after a click on a button of the site's own.
-   */
-  subscribe = (listener) => {
+  subscribe(listener, courseId) {
     // A function of its own, so that two subscriptions of one listener stop separately.
     const call = () => listener();
-    this.#listeners.add(call);
+    this.#listeners.set(call, courseId);
+    this.view(courseId);
     this.#lastToken = undefined;
     this.#schedule();
     return () => {
       this.#listeners.delete(call);
     };
-  };
+  }
 
-  /** Forget everything and ask again, because somebody else signed in. */
-  reset = () => {
+  reset() {
     this.#loads += 1;
     this.#refreshing = null;
     this.#forget();
     this.#lastToken = undefined;
     if (this.#listeners.size) this.#schedule();
-  };
+  }
 
-  /** Ask the service what has changed. It answers 304 if nothing has. Resolves when the answer is in `view`. */
-  refresh = () => {
+  refresh(courseId) {
+    if (courseId !== undefined) this.#asked.add(courseId);
     // An answer that is still on its way may be older than the change that the caller wants to see.
     this.#refreshing = this.#load();
     return this.#refreshing;
-  };
+  }
 
-  /**
-   * Mark a lesson as completed, or take the mark back. `view` shows the change at once. Resolves when the change is
-   * decided:
-   * `{ answer, opened }`: it is stored. `answer` is the service's answer, `opened` the lessons that the change unlocked;
-   * `{ answer }`: it was stored, but a later change of the same lesson followed;
-   * `{}`: nothing had to be sent;
-   * `{ code, seconds, prerequisites }`: it was not stored.
-   */
-  want = (lessonId, completed) => {
+  want(lessonId, completed, courseId) {
     const id = lessonId.toLowerCase();
     const seconds = Math.ceil((this.#paused.until - performance.now()) / 1000);
     if (seconds > 0) return Promise.resolve({ code: this.#paused.code, seconds });
     if (!this.#tag) {
       // Nobody is known to be signed in. Or a proxy removed the header: then nobody could tell whose session the write
       // arrives in.
-      this.refresh();
-      return Promise.resolve({ code: this.#status === "ready" ? "internal_error" : this.#status });
+      const { status } = this.view(courseId);
+      this.refresh(courseId);
+      return Promise.resolve({ code: status === "ready" ? "internal_error" : status });
     }
     const earlier = this.#pending.get(id);
     if (earlier?.completed === completed) return earlier.settled;
-    const locked = [...this.#view.lessons.values()].filter(({ state }) => state === "locked");
+    const locked = [...this.view(courseId).lessons.values()].filter(({ state }) => state === "locked");
+    this.#asked.add(courseId);
     const change = { completed, at: new Date().toISOString(), tag: this.#tag, sent: false };
     change.settled = new Promise((resolve) => (change.settle = resolve));
     // A change that was sent is settled by its own answer.
     if (!earlier?.sent) earlier?.settle({});
     this.#pending.set(id, change);
-    this.#answer = this.#next = null; // from here on, this page computes both itself
+    // From here on, this page computes both itself.
+    this.#answer = null;
+    this.#next.clear();
     this.#publish();
     change.opened = locked
-      .map(({ lessonId }) => this.#view.lessons.get(lessonId))
+      .map(({ lessonId }) => this.view(courseId).lessons.get(lessonId))
       .filter(({ state }) => state === "available");
     this.#send();
     return change.settled;
-  };
+  }
 
   // Wait for the end of the current task, because the page's own script may be about to set a token.
   #schedule() {
@@ -179,15 +226,28 @@ class Store {
   }
 
   async #load() {
+    const courses = [...new Set([...this.#listeners.values(), ...this.#asked])];
+    if (!courses.length) return undefined;
     const load = (this.#loads += 1);
     const writes = this.#writes;
     const startedDuringWrite = this.#sending;
-    const answers = await Promise.all([this.#get("outline"), this.#get("next")]);
-    const [outline, next] = answers;
-    if (load === this.#loads && outline.document && isFinished(outline.document.overall))
-      answers.push(await this.#get("access"));
+    const replies = new Map(); // by path
+    const ask = async (paths) => {
+      const answers = await Promise.all(paths.map((path) => this.#get(path)));
+      paths.forEach((path, at) => replies.set(path, answers[at]));
+    };
+    // The answer for a course names its next lesson. For everything, that is a call of its own.
+    await ask(courses.flatMap((courseId) => (courseId ? [pathOf(courseId)] : [pathOf(null), "next"])));
+    if (load === this.#loads) {
+      const read = courses.map((courseId) => replies.get(pathOf(courseId)).document).filter(Boolean);
+      const hasCourses = replies.get(pathOf(null))?.document?.modules.some(({ courseId }) => courseId);
+      // The outline names courses by their ids alone.
+      const more = hasCourses ? ["courses"] : [];
+      if (read.some((document) => isFinished(document.overall ?? document))) more.push("access");
+      await ask(more);
+    }
     if (load !== this.#loads) return this.#refreshing;
-    const access = answers[2];
+    const answers = [...replies.values()];
     const ended = answers.find(({ code }) => SESSION_ENDED.includes(code));
     if (answers.some((answer) => this.#isOfAnotherLearner(answer))) {
       this.#forget({ code: "other_learner" });
@@ -198,31 +258,25 @@ class Store {
     }
     // The session changed between the reads.
     if (new Set(answers.map(({ tag }) => tag).filter(Boolean)).size > 1) return this.refresh();
+    this.#asked.clear();
     if (ended) {
       this.#end(ended);
       return undefined;
     }
-    // While the service is away, the page goes on showing what it knows. If only one read succeeds, its answer is shown.
-    if (outline.document) {
-      this.#status = "ready";
-      this.#tag = outline.tag;
-      this.#cached.outline = outline;
-      this.#adopt(outline.document);
-    } else if (!this.#outline) {
-      this.#status = outline.code;
-      this.#seconds = outline.seconds ?? 0;
-    }
-    if (next.document) this.#cached.next = next;
-    this.#next = next.document ?? null;
-    if (access?.document) this.#cached.access = access;
-    this.#access = access?.document ?? null;
+    this.#ended = null;
+    for (const [path, answer] of replies) if (answer.document) this.#cached[path] = answer;
+    for (const { courseId, title } of replies.get("courses")?.document?.courses ?? [])
+      this.#courseTitles.set(courseId, title);
+    if (replies.has("next")) this.#next.set(null, replies.get("next").document);
+    for (const courseId of courses) this.#adopt(courseId, replies.get(pathOf(courseId)));
+    this.#access = replies.get("access")?.document ?? null;
     this.#publish();
     return this.#refreshIfStale();
   }
 
   // Whether an answer shows that the page shows another learner.
   #isOfAnotherLearner({ document, tag }) {
-    return this.#outline !== null && (document || tag) && tag !== this.#tag;
+    return this.#documents.size > 0 && (document || tag) && tag !== this.#tag;
   }
 
   // Remove everything about a learner, also the changes that wait: the next page may be another learner's. `outcome` is
@@ -231,36 +285,52 @@ class Store {
     const changes = [...this.#pending.values()];
     this.#session += 1;
     this.#pending.clear();
-    this.#tag = this.#outline = this.#next = this.#access = this.#answer = null;
+    this.#tag = this.#access = this.#answer = this.#ended = null;
+    this.#documents.clear();
+    this.#failures.clear();
+    this.#next.clear();
+    this.#courseTitles.clear();
     this.#cached = {};
     this.#completedAt.clear();
     this.#prerequisites.clear();
     this.#paused.until = 0;
     this.#sending = this.#stale = false;
-    this.#status = "loading";
     this.#publish(); // the elements remove their notices
     for (const change of changes) change.settle(outcome);
   }
 
   // The learner signed out or lost access.
   #end({ code }) {
-    if (this.#outline) this.#forget({ code });
-    this.#status = code;
+    if (this.#documents.size) this.#forget({ code });
+    this.#ended = code;
     this.#publish();
   }
 
-  #adopt(outline) {
-    this.#outline = outline.modules;
+  // Take in the answer for a course, or for everything.
+  #adopt(courseId, answer) {
+    const { document, code } = answer;
+    if (!document) {
+      // While the service is away, the page goes on showing what it knows. If only one read succeeds, its answer is shown.
+      if (code === "course_not_found") this.#documents.delete(courseId);
+      if (!this.#documents.has(courseId)) this.#failures.set(courseId, answer);
+      return;
+    }
+    this.#tag = answer.tag;
     this.#answer = null;
-    const known = this.#prerequisites;
-    const lessons = outline.modules.flatMap((module) => module.lessons);
-    this.#completedAt = new Map(lessons.map(({ lessonId, completedAt }) => [lessonId, completedAt]));
-    this.#prerequisites = new Map(
-      lessons.map(({ lessonId, prerequisites }) => {
-        const completed = (known.get(lessonId) ?? []).filter((id) => this.#completedAt.get(id));
-        return [lessonId, [...new Set([...completed, ...prerequisites])]];
-      }),
-    );
+    this.#failures.delete(courseId);
+    this.#documents.set(courseId, document);
+    if (courseId) {
+      this.#courseTitles.set(courseId, document.title);
+      this.#next.set(courseId, document.next);
+    }
+    const lessons = document.modules.flatMap((module) => module.lessons);
+    // What keeps a lesson locked is not completed. It may be in another course, which is not read now.
+    for (const { prerequisites } of lessons) for (const id of prerequisites) this.#completedAt.set(id, null);
+    for (const { lessonId, completedAt } of lessons) this.#completedAt.set(lessonId, completedAt);
+    for (const { lessonId, prerequisites } of lessons) {
+      const completed = (this.#prerequisites.get(lessonId) ?? []).filter((id) => this.#completedAt.get(id));
+      this.#prerequisites.set(lessonId, [...new Set([...completed, ...prerequisites])]);
+    }
   }
 
   async #send() {
@@ -314,13 +384,19 @@ class Store {
       change.settle({ answer });
     }
     if (this.#pending.size) return;
-    const { modules, overall } = this.#derive();
+    for (const courseId of new Set(this.#listeners.values())) {
+      if (!this.#documents.has(courseId)) continue;
+      const { modules, overall, courses } = this.#derive(courseId);
+      const module = modules.find(({ moduleId }) => moduleId === answer.module.moduleId);
+      const course = courses.find(({ courseId }) => courseId === answer.course?.courseId);
+      // If the totals differ, something was locked, unlocked or changed elsewhere, and has to be read again. A view
+      // without the lesson cannot tell.
+      if (!same(module, answer.module) || !same(course, answer.course)) this.#stale = true;
+      if (!courseId && !same(overall, answer.overall)) this.#stale = true;
+      // Nothing is left to do: read what the learner may do.
+      if (isFinished(overall) && !this.#access) this.#stale = true;
+    }
     this.#answer = answer;
-    const guess = modules.find(({ moduleId }) => moduleId === answer.module.moduleId);
-    // If the totals differ, something was locked, unlocked or changed elsewhere. The outline has to be read again.
-    if (!same(guess, answer.module) || !same(overall, answer.overall)) this.#stale = true;
-    // Nothing is left to do: read what the learner may do.
-    if (isFinished(answer.overall) && !this.#access) this.#stale = true;
   }
 
   #refused(lessonId, change, { code, seconds, prerequisites }) {
@@ -339,12 +415,21 @@ class Store {
     if (!["rate_limited", "offline"].includes(code)) this.#stale = true;
   }
 
-  // Make the view from what the service said and from the changes that wait.
-  #derive() {
+  // Make the view of a course, or of everything, from what the service said and from the changes that wait.
+  #derive(ofCourse) {
     const isCompleted = (id) => this.#pending.get(id)?.completed ?? Boolean(this.#completedAt.get(id));
     const lessons = new Map();
-    const modules = (this.#outline ?? []).map((module) => {
-      const derived = { moduleId: module.moduleId, title: module.title, lessons: [] };
+    const courses = new Map();
+    const lessonsOf = new Map(); // by course
+    const modules = (this.#documents.get(ofCourse)?.modules ?? []).map((module) => {
+      const courseId = ofCourse ?? module.courseId;
+      const title = this.#courseTitles.get(courseId);
+      if (title !== undefined && !courses.has(courseId)) {
+        courses.set(courseId, { courseId, title });
+        lessonsOf.set(courseId, []);
+      }
+      const course = courses.get(courseId) ?? null;
+      const derived = { moduleId: module.moduleId, title: module.title, course, lessons: [] };
       for (const { lessonId, title } of module.lessons) {
         const completed = isCompleted(lessonId);
         const prerequisites = completed ? [] : this.#prerequisites.get(lessonId).filter((id) => !isCompleted(id));
@@ -352,36 +437,54 @@ class Store {
         const completedAt = completed ? (this.#completedAt.get(lessonId) ?? this.#pending.get(lessonId).at) : null;
         const lesson = { lessonId, title, state, completedAt, prerequisites, module: derived };
         derived.lessons.push(lesson);
+        lessonsOf.get(courseId)?.push(lesson);
         lessons.set(lessonId, lesson);
       }
       return Object.assign(derived, count(derived.lessons));
     });
+    for (const [courseId, course] of courses) Object.assign(course, count(lessonsOf.get(courseId)));
     const overall = count([...lessons.values()]);
     if (this.#answer) {
-      Object.assign(overall, this.#answer.overall);
-      Object.assign(
-        modules.find(({ moduleId }) => moduleId === this.#answer.module.moduleId) ?? {},
-        this.#answer.module,
-      );
+      const { module, course } = this.#answer;
+      Object.assign(modules.find(({ moduleId }) => moduleId === module.moduleId) ?? {}, module);
+      Object.assign(courses.get(course?.courseId) ?? {}, course);
+      if (!ofCourse) Object.assign(overall, this.#answer.overall);
     }
-    const named = lessons.get(this.#next?.lessonId);
+    // Everything in the view of a course is that course.
+    if (courses.has(ofCourse)) Object.assign(overall, countsOf(courses.get(ofCourse)));
+    const named = lessons.get(this.#next.get(ofCourse)?.lessonId);
     const next = named?.state === "available" ? named : following([...lessons.values()]);
-    const saving = this.#sending || this.#pending.size > 0;
-    const access = this.#access;
-    return { status: this.#status, seconds: this.#seconds, overall, modules, lessons, next, access, saving };
+    const failure = this.#failures.get(ofCourse);
+    return {
+      status: this.#ended ?? failure?.code ?? (this.#documents.has(ofCourse) ? "ready" : "loading"),
+      seconds: failure?.seconds ?? 0,
+      overall,
+      courses: [...courses.values()],
+      modules,
+      lessons,
+      next,
+      access: this.#access,
+      saving: this.#sending || this.#pending.size > 0,
+    };
   }
 
-  #publish() {
-    const view = this.#derive();
+  // Make the view anew. Returns whether it is another one.
+  #renew(courseId) {
+    const view = this.#derive(courseId);
     // A listener that subscribes at each render would otherwise never come to an end: each subscription reads, each
     // read would make a new view, and each new view a render. (A lesson's module holds the lesson.)
     const text = JSON.stringify(view, (key, value) => (key === "module" ? undefined : value));
-    if (text === this.#viewText) return;
-    this.#viewText = text;
-    this.#view = view;
+    if (text === this.#views.get(courseId)?.text) return false;
+    this.#views.set(courseId, { view, text });
+    return true;
+  }
+
+  #publish() {
+    // All views first, because a listener may look at any of them.
+    const changed = [...this.#views.keys()].filter((courseId) => this.#renew(courseId));
     // A copy, because a listener may subscribe again: a loop over the set itself would never end.
-    for (const listener of [...this.#listeners]) {
-      if (!this.#listeners.has(listener)) continue; // another listener has stopped it
+    for (const [listener, courseId] of [...this.#listeners]) {
+      if (!changed.includes(courseId) || !this.#listeners.has(listener)) continue; // another listener has stopped it
       try {
         listener();
       } catch (error) {
@@ -428,6 +531,10 @@ class Store {
   }
 }
 
+function pathOf(courseId) {
+  return courseId ? `courses/${encodeURIComponent(courseId)}` : "outline";
+}
+
 // The counts of lessons as the service makes them (contract §2): a locked lesson does not count.
 function count(lessons) {
   const of = (state) => lessons.filter((lesson) => lesson.state === state).length;
@@ -444,8 +551,12 @@ export function isFinished({ completedCount, totalCount }) {
   return completedCount === totalCount;
 }
 
+function countsOf({ percent, completedCount, totalCount }) {
+  return { percent, completedCount, totalCount };
+}
+
 function same(ours, theirs) {
-  return ours?.completedCount === theirs.completedCount && ours.totalCount === theirs.totalCount;
+  return ours?.completedCount === theirs?.completedCount && ours?.totalCount === theirs?.totalCount;
 }
 
 // Return the lesson that GET /api/progress/next would name: the first available lesson after the most recently completed

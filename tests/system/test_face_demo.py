@@ -13,6 +13,7 @@ from threading import Thread
 import pytest
 from playwright.sync_api import BrowserContext, Page, expect
 
+from app.demo.courses import JAVASCRIPT
 from tests.conftest import in_memory
 from tests.pages import block
 from tests.system.conftest import Calls, assert_axe_finds_nothing, screenshot
@@ -100,7 +101,7 @@ def test_a_person_sees_at_a_glance_how_far_they_are_what_is_next_every_module_an
         assert box["y"] >= 0
         assert box["y"] + box["height"] <= bottom
     expect(page.locator(".percent")).to_have_text("0%")
-    expect(page.locator(".counts")).to_have_text("0 of 322 lessons")
+    expect(page.locator(".counts")).to_have_text("0 of 38 lessons")
     expect(page.locator(".next")).to_have_text("Lucian's Luscious Lasagna")
     expect(page.locator(".locks")).to_contain_text("121 lessons are locked")
     expect(page.locator(".locks li").first).to_have_text(
@@ -114,16 +115,17 @@ def test_a_person_sees_at_a_glance_how_far_they_are_what_is_next_every_module_an
 def test_a_tick_moves_all_there_is_and_the_drawer_shows_the_call(new_context, demo):
     page = opened(new_context(viewport={"width": 1440, "height": 900}).new_page(), demo)
     rows = page.locator("#call-list li")
-    expect(rows).to_have_count(2)
+    expect(rows).to_have_count(1)
     page.locator(".continue button").click()
-    expect(page.locator(".counts")).to_have_text("1 of 325 lessons")
+    expect(page.locator(".counts")).to_have_text("1 of 41 lessons")
     expect(page.locator("lesson-progress")).to_contain_text("Completed on")
     expect(page.get_by_role("progressbar", name="Module Basics").first).to_have_attribute("aria-valuenow", "100")
-    expect(rows).to_have_count(3)
+    expect(rows).to_have_count(2)
     expect(rows.first).to_contain_text(re.compile(rf"POST/api/progress/lessons/{FIRST}200\d+ ms"))
     rows.first.locator("summary").click()
     shown = json.loads(rows.first.locator("pre").inner_text())
     assert (shown["overall"], shown["completed"]) == ({"percent": 0, "completedCount": 1, "totalCount": 325}, True)
+    assert shown["course"] == {"courseId": JAVASCRIPT, "percent": 2, "completedCount": 1, "totalCount": 41}
     page.get_by_role("button", name=re.compile("^Numbers")).click()
     page.get_by_role("link", name="Freelancer Rates").click()
     expect(page.locator("#lesson-name")).to_have_text("Freelancer Rates")
@@ -135,13 +137,13 @@ def test_a_tick_moves_all_there_is_and_the_drawer_shows_the_call(new_context, de
     page.locator(".notice:visible").get_by_role("button", name="Undo").click()
     expect(page.get_by_role("checkbox", name="Freelancer Rates")).to_be_checked()
     page.get_by_role("checkbox", name="Freelancer Rates").click()
-    expect(page.locator(".counts")).to_have_text("1 of 325 lessons")
+    expect(page.locator(".counts")).to_have_text("1 of 41 lessons")
     page.get_by_role("button", name=re.compile("^Basics")).click()
     page.get_by_role("checkbox", name="Lucian's Luscious Lasagna").click()
-    expect(page.locator(".counts")).to_have_text("0 of 322 lessons")
+    expect(page.locator(".counts")).to_have_text("0 of 38 lessons")
 
 
-def test_each_learner_and_each_curriculum_can_be_chosen(new_context, demo):
+def test_each_learner_and_each_course_can_be_chosen(new_context, demo):
     context = new_context(viewport={"width": 768, "height": 1024})
     page = opened(context.new_page(), demo)
     expect(page.get_by_role("radio", name="Full access")).to_be_checked()
@@ -150,7 +152,16 @@ def test_each_learner_and_each_curriculum_can_be_chosen(new_context, demo):
     expect(page.locator(".locks")).to_contain_text("Nothing is locked")
     page.get_by_role("radio", name="Both").check()
     expect(page.locator(".module")).to_have_count(94)
-    screenshot(page, "demo-both-curricula")
+    expect(page.locator("course-progress").get_by_role("heading")).to_have_text(["JavaScript", "The Odin Project"])
+    screenshot(page, "demo-both-courses")
+    assert_axe_finds_nothing(page)
+    page.get_by_role("radio", name="One course").check()
+    expect(page.locator("course-progress").get_by_role("heading")).to_have_text(["JavaScript"])
+    expect(page.locator(".counts")).to_have_text("0 of 38 lessons")
+    page.get_by_role("radio", name="The Odin Project").check()
+    expect(page.locator("course-progress")).to_contain_text("You have no access to this course.")
+    expect(page.get_by_text("make stripe-event FILE=app/demo/stripe/active.json")).to_be_hidden()
+    page.get_by_role("radio", name="Both").check()
     page.get_by_role("radio", name="Free").check()
     expect(page.locator(".counts")).to_have_text("0 of 48 lessons")
     assert page.locator(".module").count() < 94
@@ -189,7 +200,7 @@ def test_it_signs_in_as_authjs_would_and_keeps_nothing_where_a_script_could_read
 
 
 def test_the_fifteen_lines_of_the_page_work_from_another_port(new_context, demo, elsewhere, base):
-    example = block("html", "<!doctype html>")
+    example = block("html", "<!doctype html>", "<lesson-progress")
     assert len(example.splitlines()) == 15
     assert example.count("http://127.0.0.1:8000/") == 1
     # Here it is on a port of its own.
@@ -209,6 +220,26 @@ def test_the_fifteen_lines_of_the_page_work_from_another_port(new_context, demo,
     page.get_by_role("checkbox", name="Lucian's Luscious Lasagna").click()
     expect(page.locator("lesson-progress").get_by_role("button")).to_have_text("Mark as completed")
     page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
-    made.wait(4)
+    made.wait(5)
     assert made[:2] == [f"POST lessons/{FIRST} 200", f"DELETE lessons/{FIRST} 200"]
-    assert sorted(made[2:]) == ["GET next 304", "GET outline 304"]
+    assert sorted(made[2:]) == ["GET courses 304", "GET next 304", "GET outline 304"]
+
+
+def test_the_ten_lines_of_a_course_work_from_another_port(new_context, demo, elsewhere, base):
+    example = block("html", "<!doctype html>", "<course-progress course-id=")
+    assert len(example.splitlines()) == 10
+    (base / "site" / "index.html").write_text(example.replace("http://127.0.0.1:8000", demo))
+    context: BrowserContext = new_context()
+    opened(context.new_page(), demo)  # which signs in
+    page = context.new_page()
+    made = Calls(page)
+    page.goto(elsewhere)
+    ready(page)
+    expect(page.locator(".counts")).to_have_text("0 of 38 lessons")
+    page.locator(".continue button").click()
+    expect(page.locator(".percent")).to_have_text("2%")
+    assert made == [f"GET courses/{JAVASCRIPT} 200", f"POST lessons/{FIRST} 200"]
+    screenshot(page, "ten-lines")
+    assert_axe_finds_nothing(page)
+    page.locator(".notice:visible").get_by_role("button", name="Undo").click()
+    expect(page.locator(".counts")).to_have_text("0 of 38 lessons")

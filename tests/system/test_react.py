@@ -166,10 +166,14 @@ export { access, lessons, modules, next, refused, stored, view };
 
 def test_the_values_that_a_page_gets_are_those_of_the_types(react, visit, world, db, tmp_path):  # noqa: F811
     """Neither is a member missing in a value, nor in the types: TypeScript refuses both in a literal."""
+    db.execute("insert into courses (id, title, position) values (%s, 'JavaScript', 1)", [uuid4(0xC1)])
+    db.execute("update modules set course_id = %s where id = %s", [uuid4(0xC1), uuid4(1)])
     shown = visit()
     values = shown.page.evaluate(VALUES, [shown.service, uuid4(LASAGNA), uuid4(CIPHER)])
     assert values["refused"]["code"] == "lesson_locked"
     assert values["stored"]["opened"]
+    assert values["stored"]["answer"]["course"]
+    assert values["view"]["courses"]
     values["access"] = shown.api("access")
     text = VALUES_FIT
     for name, value in values.items():

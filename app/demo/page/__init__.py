@@ -7,6 +7,7 @@ from pathlib import Path
 from flask import Blueprint, Response, request
 
 from app import answers
+from app.demo.courses import COURSES
 from app.demo.learners import HOURS, LEARNERS, session_cookie
 from app.problems import Problem
 from app.service import current_service
@@ -16,7 +17,6 @@ from app.sessions.refusals import InvalidSessionError
 blueprint = Blueprint("demo", __name__)
 
 FOLDER = Path(__file__).parent
-CATALOGS = FOLDER.parent / "catalogs"
 # No inline script, no inline style, and no HTML made from text: the components must work on a site with this policy.
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; base-uri 'none';"
@@ -28,17 +28,6 @@ FILES = {
     "/demo/page.css": ("page.css", "text/css"),
     "/demo/icon.svg": ("icon.svg", "image/svg+xml"),
 }
-
-
-def _modules(name: str) -> list[str]:
-    document = json.loads((CATALOGS / f"{name}.json").read_text("utf-8"))
-    return [module["id"] for module in document["modules"]]
-
-
-CURRICULA = [
-    {"title": "JavaScript", "modules": _modules("exercism-javascript")},
-    {"title": "The Odin Project", "modules": _modules("odin")},
-]
 
 
 def _file() -> Response:
@@ -54,9 +43,14 @@ for path, (name, _) in FILES.items():
     blueprint.add_url_rule(path, name.replace(".", "_"), _file)
 
 
+def _session(learner: str | None) -> str:
+    courses = [{"courseId": id, "title": title} for id, title, _ in COURSES]
+    return json.dumps({"learner": learner, "courses": courses})
+
+
 @blueprint.get("/demo/session")
 def session() -> Response:
-    """Answer which learner is signed in (`full`, `free`, `none` or null), with the modules of each curriculum."""
+    """Answer which learner is signed in (`full`, `free`, `buyer`, `none` or null), and the courses to choose from."""
     settings = current_service().settings
     learner = None
     cookie = cookies.find(request.headers.get("Cookie", ""), settings)
@@ -66,7 +60,7 @@ def session() -> Response:
             learner = next((name for name, known in LEARNERS.items() if known == user_id), None)
         except InvalidSessionError:
             pass  # the session has expired, or belongs to another site on this machine
-    return answers.answer(json.dumps({"learner": learner, "curricula": CURRICULA}))
+    return answers.answer(_session(learner))
 
 
 @blueprint.post("/demo/session")
@@ -79,7 +73,7 @@ def sign_in() -> Response:
     if not isinstance(learner, str) or learner not in LEARNERS:
         raise Problem("invalid_body", f"Send one of these learners: {', '.join(LEARNERS)}.")
     name, value = session_cookie(settings, LEARNERS[learner], int(time.time()))
-    response = answers.answer(json.dumps({"learner": learner, "curricula": CURRICULA}))
+    response = answers.answer(_session(learner))
     # SameSite=Lax and HttpOnly, like the cookie of Auth.js.
     response.set_cookie(name, value, max_age=HOURS * 3600, httponly=True, samesite="Lax", secure=name.startswith("__"))
     return response

@@ -1,4 +1,4 @@
-// The demo: who is signed in, which modules are listed, which lesson's page is open, and what goes over the wire.
+// The demo: who is signed in, which course is shown, which lesson's page is open, and what goes over the wire.
 
 const MAX_CALLS_SHOWN = 50; // in the drawer
 
@@ -28,13 +28,17 @@ window.fetch = async (resource, options) => {
 const known = { titles: new Map(), next: null };
 
 function learn(path, document) {
-  if (path.endsWith("/outline")) {
+  if (/\/(outline|courses\/[^/]+)$/.test(path)) {
     known.titles = new Map(
       document.modules.flatMap(({ lessons }) => lessons.map(({ lessonId, title }) => [lessonId, title])),
     );
+    if (document.next) known.next = document.next.lessonId;
+    open();
   }
-  if (path.endsWith("/next")) known.next = document.lessonId;
-  if (/\/(outline|next)$/.test(path)) open();
+  if (path.endsWith("/next")) {
+    known.next = document.lessonId;
+    open();
+  }
 }
 
 function element(name, className, text = "") {
@@ -84,7 +88,7 @@ document.querySelector("#calls").open = matchMedia("(width >= 72rem)").matches;
 
 await import("/progress-ui/progress-ui.js");
 
-let { learner, curricula } = await session();
+let { learner, courses } = await session();
 if (!learner) ({ learner } = await session("full"));
 
 const course = document.createElement("course-progress");
@@ -93,32 +97,39 @@ course.setAttribute("lesson-href", "#{lessonId}");
 const hint = element("p", "hint", "Sell them access, as Stripe would say it, and come back: ");
 hint.append(element("code", "", "make stripe-event FILE=app/demo/stripe/active.json"));
 hint.slot = "no-access";
+hint.hidden = learner !== "none";
 course.append(hint);
 
-const choices = [...curricula, { title: "Both", modules: null }];
+const choices = [...courses, { courseId: null, title: "Both" }];
 choices.forEach(({ title }, at) => {
   const label = document.createElement("label");
   const input = Object.assign(document.createElement("input"), {
     type: "radio",
-    name: "curriculum",
+    name: "course",
     value: at,
     checked: at === 0,
   });
   label.append(input, element("span", "", title));
-  document.querySelector("#curricula").append(label);
+  document.querySelector("#courses").append(label);
 });
 
 function choose(at) {
-  const { modules } = choices[at];
-  if (modules) course.setAttribute("modules", modules.join(" "));
-  else course.removeAttribute("modules");
+  const { courseId } = choices[at];
+  for (const element of [course, lesson]) {
+    if (courseId) element.setAttribute("course-id", courseId);
+    else element.removeAttribute("course-id");
+  }
 }
 choose(0);
 
-document.querySelector("#curricula").addEventListener("change", ({ target }) => choose(target.value));
+document.querySelector("#courses").addEventListener("change", ({ target }) => {
+  location.hash = ""; // the lesson may be in another course
+  choose(target.value);
+});
 document.querySelector(`#learners [value="${learner}"]`).checked = true;
 document.querySelector("#learners").addEventListener("change", async ({ target }) => {
   await session(target.value);
+  hint.hidden = target.value !== "none"; // the event is about this learner
   course.reset(); // this also resets the lesson's header, because both elements use one store
 });
 
