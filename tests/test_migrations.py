@@ -385,11 +385,10 @@ def test_options_of_the_database_url_hold_beside_the_migrations_own(empty):
 
 
 def test_without_a_name_in_the_url_the_database_is_pgdatabases(empty):
-    name = re.search(r"test_\d+", empty)
-    assert name
-    url = empty.replace(f"/{name[0]}?", "/?")
-    assert run(url, "migrate", PGDATABASE=name[0]) == APPLIED
-    assert run(url, "migration-status", PGDATABASE=name[0])[1].count(" applied ") == len(NAMES)
+    name = str(conninfo_to_dict(empty)["dbname"])
+    url = empty.replace(f"/{name}?", "/?")
+    assert run(url, "migrate", PGDATABASE=name) == APPLIED
+    assert run(url, "migration-status", PGDATABASE=name)[1].count(" applied ") == len(NAMES)
 
 
 def test_a_run_is_logged_by_its_user_id_where_the_environment_names_no_user(empty):
