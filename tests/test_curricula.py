@@ -80,7 +80,7 @@ def test_next_leads_the_buyer_of_a_course_to_its_end(make_api, db, database_url,
     assert outline["overall"] == {**get("summary"), "lockedCount": 0}
     assert [module["percent"] for module in get("modules")["modules"]] == [100] * len(outline["modules"])
     assert len(get("lessons")["lessons"]) == published
-    # And back: without the first lesson all that need it are still completed.
+    # Unmark the first lesson. The lessons that need it stay completed.
     first = next(iter(lessons))
     api.delete(f"/api/progress/lessons/{first}", headers=bearer())
     assert get("summary") == {
