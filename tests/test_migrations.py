@@ -34,7 +34,7 @@ TEXTS = {name: (FOLDER / f"{name}.sql").read_text() for name in NAMES}
 
 
 def created(name: str, what: str) -> list[str]:
-    """Return the names of the tables, views or indexes (`what`) that a migration is the first to create, in its order."""
+    """Return the names of the tables, views or indexes (`what`) that a migration is the first to create, in order."""
     creates = rf"create (?:or replace |unlogged |unique )?{what} (?:if not exists )?(\w+)"
     earlier = {x for other in NAMES[: NAMES.index(name)] for x in re.findall(creates, TEXTS[other])}
     return [x for x in re.findall(creates, TEXTS[name]) if x not in earlier]

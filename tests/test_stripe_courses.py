@@ -24,6 +24,7 @@ from tests.test_stripe import (
     SECRET,
     T0,
     PlayedStripe,
+    apply_settings,
     copied,
     deliver,
     event,
@@ -31,7 +32,6 @@ from tests.test_stripe import (
     post,  # noqa: F401
     refused,
     service,  # noqa: F401
-    started,
     subscription,
     sync,  # noqa: F401
     thin,
@@ -575,11 +575,11 @@ def test_a_changed_grace_holds_for_courses_from_the_next_start_on(api, environ, 
     outcome(api, event("created", course_subscription()))
     outcome(api, bought(B))
     for days in (2, 0):
-        started(environ, SUBSCRIPTION_GRACE=f"{days} days")
+        apply_settings(environ, SUBSCRIPTION_GRACE=f"{days} days")
         assert given(world) == [(LEARNER, A, NEW, (30 + days) * DAY), (LEARNER, B, PAID, None)]
     rows = "select xmin, ctid, * from course_enrollments"
     before = world.execute(rows).fetchall()
-    started(environ, SUBSCRIPTION_GRACE="0")
+    apply_settings(environ, SUBSCRIPTION_GRACE="0")
     assert world.execute(rows).fetchall() == before
 
 
@@ -595,7 +595,7 @@ def test_a_start_reads_the_courses_of_what_an_earlier_version_stored(api, enviro
         " from stripe_subscriptions"
     )
     assert copied(world) is not None
-    started(environ, SUBSCRIPTION_GRACE="0")
+    apply_settings(environ, SUBSCRIPTION_GRACE="0")
     assert (copied(world), given(world)) == (None, [(LEARNER, A, NEW, 30 * DAY)])
 
 

@@ -33,6 +33,7 @@ STATUS = {
     "rate_limited": 429,
     "invalid_lesson_id": 400,
     "invalid_module_id": 400,
+    "invalid_course_id": 400,
     "invalid_idempotency_key": 400,
     "body_too_large": 413,
     "unsupported_media_type": 415,
@@ -40,6 +41,7 @@ STATUS = {
     "not_enrolled": 403,
     "lesson_not_found": 404,
     "module_not_found": 404,
+    "course_not_found": 404,
     "lesson_not_available": 400,
     "lesson_locked": 409,
     "not_found": 404,
@@ -180,6 +182,10 @@ def lesson_path(lesson: int) -> str:
 
 def module_path(module: int) -> str:
     return f"/api/progress/modules/{uuid4(module)}"
+
+
+def course_path(course: int) -> str:
+    return f"/api/progress/courses/{uuid4(course)}"
 
 
 def get(api: FlaskClient, path: str, user_id: str = LEARNER) -> Any:
