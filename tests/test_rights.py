@@ -270,7 +270,7 @@ def test_row_level_security_is_noticed_on_every_table_that_a_statement_reads(db)
 def test_every_view_is_read_with_the_rights_of_the_role_that_asks(db):
     views = "select relname, reloptions from pg_class where relkind = 'v' and relnamespace = 'public'::regnamespace"
     found = dict(db.execute(views).fetchall())
-    assert set(found) == {"accessible_lessons", "learner_access", "published_prerequisites"}
+    assert set(found) == {"accessible_lessons", "learner_access", "paid_courses", "published_prerequisites"}
     assert all(options == ["security_invoker=true"] for options in found.values()), found
 
 
