@@ -530,6 +530,28 @@ def test_the_learners_own_subscriptions_are_named_what_stripe_said_last_first(wo
     assert named == [("c", "2026-01-02T00:00:00Z"), ("a", "2026-01-01T00:00:00Z"), ("b", "2026-01-01T00:00:00Z")]
 
 
+def test_what_is_new_goes_last_by_its_position_in_the_catalog_and_what_is_there_stays(db):
+    add_module(db, 1, position=7)
+    add_module(db, 2, position=90)
+    db.execute("insert into courses (id, title, position) values (%s, 'One', 5)", [uuid4(1)])
+    db.execute("update modules set course_id = %s where id = %s", [uuid4(1), uuid4(2)])
+    ids = [(3, 3), (1, 2), (4, 1)]  # not in the order of their positions
+    courses = [{"id": uuid4(id), "position": position} for id, position in ids]
+    # Module 2 leaves its course, and module 6 is in one.
+    modules = [{"id": uuid4(id), "course_id": None, "position": position} for id, position in [*ids, (2, 4)]]
+    modules += [{"id": uuid4(6), "course_id": uuid4(1), "position": 1}]
+    found = run(db, "admin/catalog_positions", catalog=json.dumps({"courses": courses, "modules": modules}))
+    assert sorted((row["kind"], row["position"], row["id"]) for row in found) == [
+        ("course", 5, uuid4(1)),
+        ("course", 6, uuid4(4)),
+        ("course", 7, uuid4(3)),
+        ("module", 7, uuid4(1)),
+        ("module", 8, uuid4(4)),
+        ("module", 9, uuid4(3)),
+        ("module", 10, uuid4(2)),
+    ]
+
+
 @pytest.fixture
 def given_courses(db: psycopg.Connection) -> psycopg.Connection:
     """A learner with three courses, of which two have one position."""

@@ -114,11 +114,12 @@ def access(connection: Connection, user_id: str, prices: tuple[str, ...]) -> Ite
     subscriptions = statements.run(connection, "admin/stripe_subscriptions", user_id=user_id).fetchall()
     if row is None:
         raise TaskError(f"there is no learner {user_id}; add them with: make add-user")
-    open_courses = len({course["course_id"] for course in courses if not course["has_ended"]})
-    if row["access"] or not open_courses:
-        yield ACCESS_IN_WORDS[row["access"]]
-    if open_courses:
-        yield f"course access: every published lesson of {open_courses} course{'s' if open_courses > 1 else ''}"
+    yield ACCESS_IN_WORDS[row["access"]]
+    # The column names the widest way in alone. The learner may have others too.
+    if row["access"] == "full" and not all(course["has_ended"] for course in courses):
+        yield ACCESS_IN_WORDS["course"]
+    if row["access"] == "course" and row["free_access"]:
+        yield ACCESS_IN_WORDS["free"]
     if row["status"] is None:
         yield "subscription: none"
     else:

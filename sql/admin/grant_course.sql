@@ -6,7 +6,7 @@
 --   course_id   uuid         the course
 -- Returns: one row, none if there is no such course
 --   course_id  uuid
--- Buffers: 15 light, 15 heavy
+-- Buffers: 25 light, 25 heavy
 
 insert into course_enrollments (user_id, course_id, source, expires_at)
 select

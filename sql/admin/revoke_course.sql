@@ -6,7 +6,7 @@
 --   course_id  uuid  the course
 -- Returns: one row, none if there is no such course
 --   was_given  boolean  the learner had the course in this way until now
--- Buffers: 15 light, 15 heavy
+-- Buffers: 25 light, 25 heavy
 
 with ended as (
     update course_enrollments
