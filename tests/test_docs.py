@@ -325,7 +325,8 @@ def checkout(folder: Path) -> Path:  # noqa: F811
 def test_the_shell_blocks_run_as_they_stand(checkout):
     start, test = "make run\n", "make test\n"  # the second is what runs this
     copy = block("sh", "site_users")  # tests/test_site.py runs it
-    learners, events = block("sh", "make add-user"), block("sh", "make stripe-event")
+    learners = block("sh", "make add-user")
+    events, sale = block("sh", "make stripe-event", "active"), block("sh", "make stripe-event", "course_paid")
     learner = block("sh", "make learner-id")
     venv, production = block("sh", "python3 -m venv"), block("sh", "gunicorn -c")
     owner, schema = block("sh", "app.cli migrate", "owner@/progress"), block("sh", "app.cli migrate", "owner@/site")
@@ -333,7 +334,7 @@ def test_the_shell_blocks_run_as_they_stand(checkout):
     queries = [text for text in blocks("sh") if "sql/summary.sql" in text]
     # These need a container engine. tests/system/test_container.py builds the image and runs its commands without one.
     engine = [text for text in blocks("sh") if text.startswith("docker ")]
-    known = [start, test, copy, learners, learner, events, venv, production, owner, schema, dump, restore]
+    known = [start, test, copy, learners, learner, events, sale, venv, production, owner, schema, dump, restore]
     known += [*queries, *engine]
     assert sorted(known) == sorted(blocks("sh")), "a shell block that nothing runs"
     environ = {"PATH": f"{postgres.bindir()}:{os.environ['PATH']}", "HOME": "/nonexistent", "PORT": str(free_port())}
@@ -360,7 +361,8 @@ def test_the_shell_blocks_run_as_they_stand(checkout):
         environ["DATABASE_URL"] = url[0]
         assert "free access" in run(learners)
         assert run(learner) == f"{learner_id('clx1a2b3c0000abcd1234efgh', UUID(re.findall('=(.*)', learner)[0]))}\n"
-        assert run(events) == '{"outcome": "applied"}\n' * 2
+        for sold in (events, sale):
+            assert run(sold) == '{"outcome": "applied"}\n' * 2
         # Unset variables are an error in all of these; each answers with the demo learner's row.
         for query in queries:
             assert re.search(r'"totalCount" : 322|Execution Time', run(query)), query

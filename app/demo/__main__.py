@@ -27,6 +27,11 @@ from app.settings import from_environ
 ROOT = Path(__file__).parent.parent.parent
 LOCAL = ROOT / ".local"
 CATALOGS = Path(__file__).parent / "catalogs"
+# The file of each curriculum, and the id of its course. The events in app/demo/stripe/ name the first.
+COURSES = {
+    "exercism-javascript": "8d2f6c1e-4b7a-4f39-9c55-0a1b2c3d4e5f",
+    "odin": "3b9e4f70-5c1d-4e8a-8f26-7d6c5b4a3f2e",
+}
 
 
 def main() -> None:
@@ -119,15 +124,15 @@ def _secret() -> str:
 
 
 def _fill(environ: dict[str, str]) -> None:
-    """Migrate the demo's database, load the two curricula if there are no modules, and add the three learners."""
+    """Migrate the demo's database, load the two curricula if there are no courses, and add the three learners."""
     _task(environ, "migrate")
     with psycopg.connect(environ["DATABASE_URL"], autocommit=True) as connection:
-        if not connection.execute("select 1 from modules limit 1").fetchone():
-            parts = [
-                json.loads((CATALOGS / f"{name}.json").read_text("utf-8")) for name in ("exercism-javascript", "odin")
+        if not connection.execute("select 1 from courses limit 1").fetchone():
+            courses = [
+                {"id": id} | json.loads((CATALOGS / f"{name}.json").read_text("utf-8")) for name, id in COURSES.items()
             ]
             catalog = LOCAL / "catalog.json"
-            catalog.write_text(json.dumps({"modules": [module for part in parts for module in part["modules"]]}))
+            catalog.write_text(json.dumps({"courses": courses}))
             _task(environ, "load-catalog", str(catalog))
         connection.execute(
             "insert into users (id) select unnest(%s::uuid[]) on conflict do nothing", [[FULL, FREE, NONE]]
@@ -140,6 +145,9 @@ def _fill(environ: dict[str, str]) -> None:
         # At each start this learner has no access, also after make stripe-event has sold it.
         connection.execute("delete from stripe_subscriptions where claimed_user_id = %s", [NONE])
         connection.execute("delete from subscriptions where user_id = %s", [NONE])
+        connection.execute("delete from stripe_payments where claimed_user_id = %s", [NONE])
+        connection.execute("delete from stripe_reversals where payment_intent_id ~ '^pi_demo'")
+        connection.execute("delete from course_enrollments where user_id = %s", [NONE])
         connection.execute("insert into enrollments (user_id) values (%s) on conflict do nothing", [FREE])
 
 
@@ -238,6 +246,11 @@ curl -H "Authorization: Bearer $NONE" {url}/api/progress/summary
 make stripe-event FILE=app/demo/stripe/active.json
 curl -H "Authorization: Bearer $NONE" {url}/api/progress/summary
 make stripe-event FILE=app/demo/stripe/deleted.json
+
+# sell the third learner one course, and refund it
+make stripe-event FILE=app/demo/stripe/course_paid.json
+curl -H "Authorization: Bearer $NONE" {url}/api/progress/summary
+make stripe-event FILE=app/demo/stripe/course_refunded.json
 
 # the session of a browser: the cookie that Auth.js v5 would set for the first learner
 COOKIE='{"=".join(session_cookie(settings, FULL, now))}'
