@@ -164,7 +164,7 @@ def test_it_runs_in_any_folder_ends_by_a_signal_and_runs_again_with_its_data(fol
     pasted = re.sub("^make stripe-event (.*)$", rf"\1 {sys.executable} -m app.demo.stripe_event", pasted, flags=re.M)
     answers = subprocess.run(["sh", "-ec", pasted], cwd=checkout, capture_output=True, text=True, check=True).stdout
     assert re.findall(r'"code": "(\w+)"', answers) == ["lesson_locked", "not_enrolled", "course_not_found"]
-    assert answers.count('{"outcome": "applied"}') == 2
+    assert answers.count('{"outcome": "applied"}') == 4
     assert answers.count(f'"lessonId" : "{FIRST}", "completed" : true') == 1
     assert answers.count(f'"lessonId" : "{FIRST}", "completed" : false') == 1
     assert re.search(r"^ enrolled +\|", answers, re.M)

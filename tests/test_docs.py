@@ -344,7 +344,8 @@ def checkout(folder: Path) -> Path:  # noqa: F811
 def test_the_shell_blocks_run_as_they_stand(checkout):
     start, test = "make run\n", "make test\n"  # `make test` is what runs this test
     copy = block("sh", "site_users")  # tests/test_site.py runs this block
-    learners, events = block("sh", "make add-user"), block("sh", "make stripe-event")
+    learners = block("sh", "make add-user")
+    events, sale = block("sh", "make stripe-event", "active"), block("sh", "make stripe-event", "course_paid")
     learner = block("sh", "make learner-id")
     venv, production = block("sh", "python3 -m venv"), block("sh", "exec .venv")
     owner, schema = block("sh", "app.cli migrate", "owner@/progress"), block("sh", "app.cli migrate", "owner@/site")
@@ -354,7 +355,7 @@ def test_the_shell_blocks_run_as_they_stand(checkout):
     engine = [text for text in blocks("sh") if text.startswith("docker ")]
     # These need Next.js: tests/system/test_next.py runs them.
     steps = [text for text in blocks("sh", {"docs/front-end.md": PAGES["docs/front-end.md"]}) if text.startswith("# ")]
-    known = [start, test, copy, learners, learner, events, venv, production, owner, schema, dump, restore]
+    known = [start, test, copy, learners, learner, events, sale, venv, production, owner, schema, dump, restore]
     known += [*queries, *engine, *steps]
     assert sorted(known) == sorted(blocks("sh")), "a shell block that nothing runs"
     environ = {"PATH": f"{postgres.bindir()}:{os.environ['PATH']}", "HOME": "/nonexistent", "PORT": str(free_port())}
@@ -381,7 +382,8 @@ def test_the_shell_blocks_run_as_they_stand(checkout):
         environ["DATABASE_URL"] = url[0]
         assert "free access" in run(learners)
         assert run(learner) == f"{learner_id('clx1a2b3c0000abcd1234efgh', UUID(re.findall('=(.*)', learner)[0]))}\n"
-        assert run(events) == '{"outcome": "applied"}\n' * 2
+        for sold in (events, sale):
+            assert run(sold) == '{"outcome": "applied"}\n' * 2
         # An unset variable is an error in each of these blocks. Each block prints the row of the demo's learner.
         for query in queries:
             assert re.search(r'"totalCount" : 322|Execution Time', run(query)), query

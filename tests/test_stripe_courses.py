@@ -14,9 +14,12 @@ from flask.testing import FlaskClient
 from hypothesis import strategies as st
 from psycopg.rows import dict_row
 
+from app.demo.courses import JAVASCRIPT
+from app.demo.learners import NONE
 from app.stripe import mirror
 from app.stripe.events import read_payment
 from app.tasks import learners
+from tests.conftest import ROOT
 from tests.test_cli import run as cli
 from tests.test_stripe import (
     DAY,
@@ -32,6 +35,7 @@ from tests.test_stripe import (
     post,  # noqa: F401
     refused,
     service,  # noqa: F401
+    stamp,
     subscription,
     sync,  # noqa: F401
     thin,
@@ -285,6 +289,15 @@ def test_a_full_refund_ends_a_course_and_so_does_a_lost_dispute_also_if_they_com
     assert given(world) == ([] if ends else [(LEARNER, A, PAID, None)])
 
 
+def test_the_events_of_the_demo_sell_its_javascript_course_and_refund_it(api, world):
+    none = add_user(world, NONE, access=None)
+    world.execute("insert into courses values (%s, '', 1)", [JAVASCRIPT])
+    for name, count in (("course_paid", 1), ("course_refunded", 0)):
+        assert outcome(api, json.loads((ROOT / f"app/demo/stripe/{name}.json").read_text())) == "applied"
+        rows = world.execute("select user_id::text, course_id::text from course_enrollments").fetchall()
+        assert rows == [(none, JAVASCRIPT)] * count
+
+
 def test_the_end_of_a_course_leaves_every_completion(api, world, buyer):
     outcome(api, bought())
     ok(mark(api, 0x11))
@@ -480,24 +493,16 @@ def test_with_new_learners_a_payment_adds_its_learner_if_it_gives_access(make_ap
     assert owners == [(LEARNER,)]
 
 
-def course_file(tmp_path: Any) -> str:
-    file = tmp_path / "catalog.json"
-    modules = [{"id": uuid4(1), "title": "Module", "lessons": []}]
-    file.write_text(json.dumps({"modules": modules}))
-    return str(file)
-
-
 def test_make_load_catalog_gives_what_waits(api, world, buyer, database_url, tmp_path):
-    """The course itself is added here in SQL: the task gives whatever waits for any course."""
     outcome(api, bought(C))
     outcome(api, bought(C, payment="pi_2", name="cs_2", user_id=FREE_LEARNER))
-    outcome(api, event("created", subscription(metadata={"userId": LEARNER, "courseId": C})))
-    add_course(world, 0xC)
-    add_user(world, FREE_LEARNER, access=None)
-    file = course_file(tmp_path)
-    assert cli(database_url, "load-catalog", file, DRY_RUN="1")[0] == 0
+    outcome(api, event("created", course_subscription(courses=C)))
+    add_user(world, FREE_LEARNER, access=None)  # by the site
+    file = tmp_path / "catalog.json"
+    file.write_text(json.dumps({"courses": [{"id": C, "title": "Course", "modules": []}]}))
+    assert cli(database_url, "load-catalog", str(file), DRY_RUN="1", PARTIAL="1")[0] == 0
     assert given(world) == []
-    assert cli(database_url, "load-catalog", file, SUBSCRIPTION_GRACE="0")[0] == 0
+    assert cli(database_url, "load-catalog", str(file), PARTIAL="1", SUBSCRIPTION_GRACE="0")[0] == 0
     assert given(world) == [
         (FREE_LEARNER, C, "pi_2", None),
         (LEARNER, C, PAID, None),
@@ -810,3 +815,27 @@ def test_a_key_that_may_not_read_payments_is_told_so(world, sync, monkeypatch): 
     assert code == 1
     assert said[-1].startswith("Error: Stripe: ")
     assert "rak_checkout_session_read" in said[-1]
+
+
+# make access
+
+
+def told(database_url: str) -> list[str]:
+    _, out, err = cli(database_url, "access", LEARNER)
+    return [line for line in (out + err).splitlines() if line.startswith("Stripe said")]
+
+
+def test_access_tells_what_stripe_says_of_every_payment(api, world, database_url):
+    outcome(api, bought(f"{A},{C}"))
+    outcome(api, bought(B, payment="pi_2", name="cs_2", at=T0 + 1))
+    outcome(api, bought(user_id=FREE_LEARNER, payment="pi_3", name="cs_3"))
+    outcome(api, refund("pi_2"))
+    add_user(world, access=None)
+    waits = "; counts after the learner's next event or make stripe-sync"
+    lines = [
+        f"Stripe said last, at {stamp(T0 + 1)}: pi_2 paid for {B}; it was refunded or lost in a dispute",
+        f"Stripe said last, at {stamp(T0)}: pi_1 paid for {A}, {C}; not loaded yet: {C}",
+    ]
+    assert told(database_url) == [line + waits for line in lines]
+    outcome(api, bought(f"{A},{C}"))
+    assert told(database_url) == lines

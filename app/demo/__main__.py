@@ -138,6 +138,9 @@ def _fill(environ: dict[str, str]) -> None:
         # At each start this learner has no access, also after make stripe-event has sold it.
         connection.execute("delete from stripe_subscriptions where claimed_user_id = %s", [NONE])
         connection.execute("delete from subscriptions where user_id = %s", [NONE])
+        connection.execute("delete from stripe_payments where claimed_user_id = %s", [NONE])
+        connection.execute("delete from stripe_reversals where payment_intent_id ~ '^pi_demo'")
+        connection.execute("delete from course_enrollments where user_id = %s", [NONE])
         connection.execute("insert into enrollments (user_id) values (%s) on conflict do nothing", [FREE])
         connection.execute(
             "insert into course_enrollments (user_id, course_id) values (%s, %s) on conflict do nothing",
@@ -250,6 +253,11 @@ curl -H "Authorization: Bearer $BUYER" {url}/api/progress/courses/{ODIN}
 make stripe-event FILE=app/demo/stripe/active.json
 curl -H "Authorization: Bearer $NONE" {url}/api/progress/summary
 make stripe-event FILE=app/demo/stripe/deleted.json
+
+# sell the third learner one course, and refund it
+make stripe-event FILE=app/demo/stripe/course_paid.json
+curl -H "Authorization: Bearer $NONE" {url}/api/progress/summary
+make stripe-event FILE=app/demo/stripe/course_refunded.json
 
 # the session of a browser: the cookie that Auth.js v5 would set for the first learner
 COOKIE='{"=".join(session_cookie(settings, FULL, now))}'

@@ -111,6 +111,7 @@ def access(connection: Connection, user_id: str, prices: tuple[str, ...]) -> Ite
     """Yield lines that say what access a learner has, and why. `prices` is the setting STRIPE_PRICES."""
     row: dict[str, Any] | None = statements.run(connection, "admin/access", user_id=user_id).fetchone()
     courses = statements.run(connection, "admin/course_access", user_id=user_id).fetchall()
+    payments = statements.run(connection, "admin/stripe_payments", user_id=user_id).fetchall()
     subscriptions = statements.run(connection, "admin/stripe_subscriptions", user_id=user_id).fetchall()
     if row is None:
         raise TaskError(f"there is no learner {user_id}; add them with: make add-user")
@@ -137,6 +138,12 @@ def access(connection: Connection, user_id: str, prices: tuple[str, ...]) -> Ite
         else:
             line += f"until {course['expires_at']}" if course["expires_at"] else "for ever"
         yield f"{line}, given by {course['source'] or 'hand or by the site'}"
+    for payment in payments:
+        line = f"{payment['source']} paid for {payment['courses']}"
+        line += "; it was refunded or lost in a dispute" if payment["refunded"] else ""
+        line += f"; not loaded yet: {payment['unknown']}" if payment["unknown"] else ""
+        line += "" if payment["attached"] else "; counts after the learner's next event or make stripe-sync"
+        yield f"Stripe said last, at {payment['said_at']}: {line}"
     for subscription in subscriptions:
         line = f"{subscription['stripe_subscription_id']} is {subscription['status']}"
         line += f", period ends {subscription['current_period_end'] or 'at no known time'}"

@@ -41,10 +41,13 @@ CATALOG = [
     *("-k", "not psql_gets and not 10_000 and not killed_midway"),
 ]
 COMMANDS = [
-    *(STATEMENTS, "tests/test_cli.py", "tests/test_stripe.py"),
+    *(STATEMENTS, "tests/test_cli.py", "tests/test_stripe.py", "tests/test_stripe_courses.py"),
     *("-k", "not psql_gets and not by_make and not all_orders and not fails_is_one"),
 ]
-STRIPE = [STATEMENTS, "tests/test_stripe.py", "-k", "not psql_gets and not all_orders and not fails_is_one"]
+STRIPE = [
+    *(STATEMENTS, "tests/test_stripe.py", "tests/test_stripe_courses.py"),
+    *("-k", "not psql_gets and not all_orders and not fails_is_one"),
+]
 COOKIES = [STATEMENTS, "tests/test_cookies.py", "-k", "database"]
 
 TESTS = {
