@@ -38,6 +38,13 @@ def module_id(text: str) -> str:
     return text
 
 
+def course_id(text: str) -> str:
+    """Return the course id of the path unchanged. Raise Problem invalid_course_id if it is not a UUID version 4."""
+    if not UUID4.fullmatch(text):
+        raise Problem("invalid_course_id")
+    return text
+
+
 def idempotency_key() -> None:
     """Raise Problem invalid_idempotency_key if the request has an Idempotency-Key that is not valid."""
     if "Idempotency-Key" in request.headers and valid_idempotency_key() is None:

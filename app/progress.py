@@ -48,6 +48,21 @@ def outline() -> Response:
     return answer(_read("outline"))
 
 
+@blueprint.get("/courses")
+def courses() -> Response:
+    """Answer how far the learner is in each accessible course, and overall."""
+    return answer(_read("courses"))
+
+
+@blueprint.get("/courses/<course_id>")
+def course(course_id: str) -> Response:
+    """Answer with everything that the page of a course shows, the lesson to continue with included."""
+    document = _read("course", course_id=checks.course_id(course_id))
+    if document is None:
+        raise Problem("course_not_found")
+    return answer(document)
+
+
 @blueprint.get("/next")
 def next_lesson() -> Response:
     """Answer with the lesson that the learner should take next."""

@@ -104,78 +104,68 @@ begin
 end
 $$;
 
--- "create or replace view" keeps the rights and what depends on the view, and can only add columns at the end. A later
--- migration may have added more. So a repeated run leaves the views alone if they have the columns of this migration.
-do $$
-begin
-    if exists (
-        select from pg_attribute
-        where attrelid = 'accessible_lessons'::regclass and attname = 'course_id'
-    ) then
-        return;
-    end if;
+-- "create or replace view" keeps the rights and what depends on the view, and can only add columns at the end. 0012
+-- leaves these views alone where they are there already.
 
-    -- A row for each learner with access of any kind. A learner without a row is not enrolled.
-    --
-    -- It does not read users, because every row of these tables refers to a row there. So a role from which row level
-    -- security hides users still sees who has access: a write then fails at its lock, and no read says "not enrolled".
-    --
-    -- PostgreSQL hands a condition on user_id down to each part of the union. The courses are one array, so the view has
-    -- one row for a learner: with a join to the courses, or an "exists", PostgreSQL would look the courses up for each
-    -- lesson.
-    create or replace view learner_access with (security_invoker = true) as
+-- A row for each learner with access of any kind. A learner without a row is not enrolled.
+--
+-- It does not read users, because every row of these tables refers to a row there. So a role from which row level
+-- security hides users still sees who has access: a write then fails at its lock, and no read says "not enrolled".
+--
+-- PostgreSQL hands a condition on user_id down to each part of the union. The courses are one array, so the view has
+-- one row for a learner: with a join to the courses, or an "exists", PostgreSQL would look the courses up for each
+-- lesson.
+create or replace view learner_access with (security_invoker = true) as
+select
+    user_id,
+    bool_or(full_access) as full_access,
+    bool_or(free_access) as free_access,
+    coalesce(array_agg(distinct course_id) filter (where course_id is not null), '{}') as course_ids
+from (
     select
         user_id,
-        bool_or(full_access) as full_access,
-        bool_or(free_access) as free_access,
-        coalesce(array_agg(distinct course_id) filter (where course_id is not null), '{}') as course_ids
-    from (
-        select
-            user_id,
-            true as full_access,
-            false as free_access,
-            null::uuid as course_id
-        from subscriptions
-        where status in ('active', 'trialing') and current_period_end > now()
-        union all
-        select
-            user_id,
-            false as full_access,
-            true as free_access,
-            null::uuid as course_id
-        from enrollments
-        where expires_at is null or expires_at > now()
-        union all
-        select
-            user_id,
-            false as full_access,
-            false as free_access,
-            course_id
-        from course_enrollments
-        where expires_at is null or expires_at > now()
-    ) as reasons
-    group by user_id;
-
-    -- A row for each learner and each lesson that the learner may take, with what catalog order needs.
-    --
-    -- courses is joined for its position alone. PostgreSQL leaves the join out if a statement does not ask for it.
-    create or replace view accessible_lessons with (security_invoker = true) as
+        true as full_access,
+        false as free_access,
+        null::uuid as course_id
+    from subscriptions
+    where status in ('active', 'trialing') and current_period_end > now()
+    union all
     select
-        learner_access.user_id,
-        lessons.id as lesson_id,
-        lessons.module_id,
-        lessons.title,
-        lessons.position,
-        modules.course_id,
-        modules.position as module_position,
-        courses.position as course_position
-    from learner_access
-    inner join lessons on lessons.published
-    inner join modules on lessons.module_id = modules.id
-    left join courses on modules.course_id = courses.id
-    where
-        learner_access.full_access
-        or (learner_access.free_access and lessons.is_free)
-        or modules.course_id = any(learner_access.course_ids);
-end
-$$;
+        user_id,
+        false as full_access,
+        true as free_access,
+        null::uuid as course_id
+    from enrollments
+    where expires_at is null or expires_at > now()
+    union all
+    select
+        user_id,
+        false as full_access,
+        false as free_access,
+        course_id
+    from course_enrollments
+    where expires_at is null or expires_at > now()
+) as reasons
+group by user_id;
+
+-- A row for each learner and each lesson that the learner may take, with what catalog order needs.
+--
+-- courses is joined for its position alone. PostgreSQL leaves the join out if a statement does not ask for it.
+create or replace view accessible_lessons with (security_invoker = true) as
+select
+    learner_access.user_id,
+    lessons.id as lesson_id,
+    lessons.module_id,
+    lessons.title,
+    lessons.position,
+    modules.course_id,
+    modules.position as module_position,
+    courses.position as course_position
+from learner_access
+inner join lessons on lessons.published
+inner join modules on lessons.module_id = modules.id
+left join courses on modules.course_id = courses.id
+where
+    learner_access.full_access
+    or (learner_access.free_access and lessons.is_free)
+    or modules.course_id = any(learner_access.course_ids);

@@ -17,10 +17,13 @@ with due as (
         prerequisite.id,
         prerequisite.position,
         module.id as module_id,
-        module.position as module_position
+        module.position as module_position,
+        course.id as course_id,
+        course.position as course_position
     from published_prerequisites
     inner join lessons as prerequisite on published_prerequisites.prerequisite_id = prerequisite.id
     inner join modules as module on prerequisite.module_id = module.id
+    left join courses as course on module.course_id = course.id
     where
         published_prerequisites.lesson_id = :'lesson_id'::uuid
         -- A completed lesson is not locked, even if its prerequisites have changed since.
@@ -62,7 +65,7 @@ select
     array(
         select id::text
         from due
-        order by module_position, module_id, position, id
+        order by course_position nulls first, course_id, module_position, module_id, position, id
     ) as prerequisites
 from learner
 left join lessons on lessons.id = :'lesson_id'::uuid

@@ -4,7 +4,7 @@
 --   user_id  uuid  the learner
 -- Returns: one row
 --   enrolled  boolean  the learner has access of any kind
---   answer    json     modules by position then id, overall
+--   answer    json     modules in catalog order, overall
 -- Buffers: 40 light, 45 heavy
 
 with learner as (
@@ -62,12 +62,13 @@ select
                             'completedCount', completed_count,
                             'totalCount', total_count
                         )
-                        order by module.position, module.id
+                        order by course.position nulls first, course.id, module.position, module.id
                     ),
                     '[]'
                 )
             from counts
             inner join modules as module on counts.module_id = module.id
+            left join courses as course on module.course_id = course.id
         ),
         'overall',
         json_build_object(

@@ -34,18 +34,21 @@ locked as materialized (
 
 latest as (
     select
-        module.position as module_position,
-        module.id as module_id,
+        -- A module without a course comes first: no position is below this one, and no id of a course below this one.
+        coalesce(lesson.course_position, -2147483648) as course_position,
+        coalesce(lesson.course_id, '00000000-0000-0000-0000-000000000000') as course_id,
+        lesson.module_position,
+        lesson.module_id,
         lesson.position,
         lesson.lesson_id
     from accessible_lessons as lesson
-    inner join modules as module on lesson.module_id = module.id
     inner join progress on lesson.user_id = progress.user_id and lesson.lesson_id = progress.lesson_id
     where lesson.user_id = :'user_id'::uuid
     order by
         -- By the time as an answer shows it: rows that other programs wrote may have microseconds.
         date_trunc('milliseconds', progress.completed_at) desc,
-        module.position desc, module.id desc, lesson.position desc, lesson.lesson_id desc
+        lesson.course_position desc nulls last, lesson.course_id desc,
+        lesson.module_position desc, lesson.module_id desc, lesson.position desc, lesson.lesson_id desc
     limit 1
 ),
 
@@ -54,7 +57,6 @@ next as (
         lesson.lesson_id,
         lesson.module_id
     from accessible_lessons as lesson
-    inner join modules as module on lesson.module_id = module.id
     left join latest on true
     where
         lesson.user_id = :'user_id'::uuid
@@ -63,9 +65,23 @@ next as (
     order by
         -- First the lessons after the latest completed one, then the others: with desc, true sorts before false. While
         -- nothing is completed, the comparison is null for every lesson, so it does not change the order.
-        (module.position, module.id, lesson.position, lesson.lesson_id)
-        > (latest.module_position, latest.module_id, latest.position, latest.lesson_id) desc,
-        module.position asc, module.id asc, lesson.position asc, lesson.lesson_id asc
+        (
+            coalesce(lesson.course_position, -2147483648),
+            coalesce(lesson.course_id, '00000000-0000-0000-0000-000000000000'),
+            lesson.module_position,
+            lesson.module_id,
+            lesson.position,
+            lesson.lesson_id
+        ) > (
+            latest.course_position,
+            latest.course_id,
+            latest.module_position,
+            latest.module_id,
+            latest.position,
+            latest.lesson_id
+        ) desc,
+        lesson.course_position asc nulls first, lesson.course_id asc,
+        lesson.module_position asc, lesson.module_id asc, lesson.position asc, lesson.lesson_id asc
     limit 1
 )
 

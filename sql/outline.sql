@@ -36,11 +36,15 @@ due as (
     select
         locked.lesson_id,
         json_agg(
-            prerequisite.id order by module.position, module.id, prerequisite.position, prerequisite.id
+            prerequisite.id
+            order by
+                course.position nulls first, course.id, module.position, module.id,
+                prerequisite.position, prerequisite.id
         ) as prerequisites
     from locked
     inner join lessons as prerequisite on locked.prerequisite_id = prerequisite.id
     inner join modules as module on prerequisite.module_id = module.id
+    left join courses as course on module.course_id = course.id
     group by locked.lesson_id
 ),
 
@@ -80,6 +84,7 @@ overall as (
             json_agg(
                 json_build_object(
                     'moduleId', module.id,
+                    'courseId', module.course_id,
                     'title', module.title,
                     'percent', coalesce(100 * completed_count / nullif(total_count, 0), 0),
                     'completedCount', completed_count,
@@ -87,12 +92,13 @@ overall as (
                     'lockedCount', locked_count,
                     'lessons', lessons
                 )
-                order by module.position, module.id
+                order by course.position nulls first, course.id, module.position, module.id
             ),
             '[]'
         ) as modules
     from counts
     inner join modules as module on counts.module_id = module.id
+    left join courses as course on module.course_id = course.id
 )
 
 select

@@ -5,11 +5,14 @@ from tests.world import uuid4
 
 PREFIX = "/api/progress/"
 # The ids that replace the parameters of a path, unless a test gives others.
-IDS = {"moduleId": [uuid4(1)], "lessonId": [uuid4(2)]}
+IDS = {"courseId": [uuid4(3)], "moduleId": [uuid4(1)], "lessonId": [uuid4(2)]}
 
 
 def calls(**ids: list[str]) -> list[tuple[str, str]]:
-    """Return the method and the path below PREFIX of each call, once for each id: `moduleId=[…]`, `lessonId=[…]`."""
+    """Return the method and the path below PREFIX of each call, once for each id.
+
+    The ids are `courseId=[…]`, `moduleId=[…]` and `lessonId=[…]`.
+    """
     return [
         (method.upper(), path)
         for template, item in DOCUMENT["paths"].items()

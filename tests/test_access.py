@@ -8,6 +8,7 @@ from tests.world import (
     FREE_LEARNER,
     LEARNER,
     STRANGER,
+    add_course,
     add_lesson,
     add_module,
     add_user,
@@ -26,16 +27,21 @@ from tests.world import (
 
 plan_mode = both_plans()
 MODULE = f"modules/{uuid4(1)}"
+COURSE = f"courses/{uuid4(3)}"
 PAID_DONE, FREE_DONE, PAID = 2, 3, 4
 
 
 @pytest.fixture
 def world(db):
-    """A module with a paid lesson and a free one, both completed, and a paid one to come; the learner has no access."""
+    """A course of a module with a paid lesson and a free one, both completed, and a paid one to come.
+
+    The learner has no access.
+    """
     add_user(db, access=None)
     add_module(db, 1, PAID_DONE)
     add_lesson(db, 1, FREE_DONE, is_free=True)
     add_lesson(db, 1, PAID)
+    add_course(db, 3, 1)
     complete(db, PAID_DONE, FREE_DONE)
     return db
 
@@ -80,6 +86,29 @@ def levels(api):
     }
     read = {path: api.get(f"/api/progress/{path}", headers=bearer()) for path in reads()}
     module, names = {"moduleId": uuid4(1)}, ("full", "free")
+    course = {"courseId": uuid4(3), "title": "Course 3"}
+    shown = {
+        name: module
+        | {"title": "Module 1"}
+        | locked[name]
+        | {
+            "lessons": [
+                {
+                    "lessonId": row["lessonId"],
+                    "title": f"Lesson {int(row['lessonId'][:8], 16):x}",
+                    "state": "completed" if row["completed"] else "available",
+                    "completedAt": row["completedAt"],
+                    "prerequisites": [],
+                }
+                for row in lessons[name]
+            ]
+        }
+        for name in names
+    }
+    following = {
+        "full": {"lessonId": uuid4(PAID), "moduleId": uuid4(1)},
+        "free": {"lessonId": None, "moduleId": None},
+    }
     found = {
         "summary": level(read["summary"], *(counts[name] for name in names)),
         MODULE: level(read[MODULE], *(module | counts[name] | {"lessons": lessons[name]} for name in names)),
@@ -95,34 +124,15 @@ def levels(api):
         ),
         "outline": level(
             read["outline"],
-            *(
-                {
-                    "modules": [
-                        module
-                        | {"title": "Module 1"}
-                        | locked[name]
-                        | {
-                            "lessons": [
-                                {
-                                    "lessonId": row["lessonId"],
-                                    "title": f"Lesson {int(row['lessonId'][:8], 16):x}",
-                                    "state": "completed" if row["completed"] else "available",
-                                    "completedAt": row["completedAt"],
-                                    "prerequisites": [],
-                                }
-                                for row in lessons[name]
-                            ]
-                        }
-                    ],
-                    "overall": locked[name],
-                }
-                for name in names
-            ),
+            *({"modules": [module | {"courseId": uuid4(3)} | shown[name]], "overall": locked[name]} for name in names),
         ),
-        "next": level(
-            read["next"],
-            {"lessonId": uuid4(PAID), "moduleId": uuid4(1)},
-            {"lessonId": None, "moduleId": None},
+        "next": level(read["next"], *(following[name] for name in names)),
+        "courses": level(
+            read["courses"], *({"courses": [course | locked[name]], "overall": locked[name]} for name in names)
+        ),
+        COURSE: level(
+            read[COURSE],
+            *(course | locked[name] | {"next": following[name], "modules": [shown[name]]} for name in names),
         ),
     }
     told = ok(read["access"])

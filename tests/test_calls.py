@@ -7,6 +7,7 @@ from tests.conftest import both_plans, one_plan
 from tests.world import (
     FREE_LEARNER,
     LEARNER,
+    add_course,
     add_lesson,
     add_module,
     add_user,
@@ -32,11 +33,12 @@ READS = reads(moduleId=[uuid4(0xA)])
 
 @pytest.fixture
 def world(db):
-    """Two modules, six lessons: 0xA1 and 0xB1 completed, 0xA3 locked by 0xA2 and 0xB2, 0xB3 unpublished."""
+    """A course of two modules, six lessons: 0xA1 and 0xB1 completed, 0xA3 locked by 0xA2 and 0xB2, 0xB3 unpublished."""
     add_user(db)
     add_module(db, 0xA, 0xA1, 0xA2, 0xA3)
     add_module(db, 0xB, 0xB1, 0xB2)
     add_lesson(db, 0xB, 0xB3, published=False)
+    add_course(db, 3, 0xA, 0xB)
     require(db, 0xA3, 0xB2, 0xA2, 0xA1, 0xB3)
     complete(db, 0xA1, at="2026-03-04T05:06:07.891234Z")
     complete(db, 0xB1, at="2026-03-04T05:06:07Z")
@@ -53,6 +55,7 @@ def test_mark_answers_with_the_lesson_its_module_and_everything(api, world):
         "completed": True,
         "completedAt": "2026-05-06T07:08:09.010Z",
         "module": {"moduleId": uuid4(0xA), "percent": 100, "completedCount": 2, "totalCount": 2},
+        "course": {"courseId": uuid4(3), "percent": 75, "completedCount": 3, "totalCount": 4},
         "overall": {"percent": 75, "completedCount": 3, "totalCount": 4},
     }
 
@@ -63,6 +66,7 @@ def test_unmark_answers_in_the_same_shape(api, world):
         "completed": False,
         "completedAt": None,
         "module": {"moduleId": uuid4(0xA), "percent": 0, "completedCount": 0, "totalCount": 2},
+        "course": {"courseId": uuid4(3), "percent": 25, "completedCount": 1, "totalCount": 4},
         "overall": {"percent": 25, "completedCount": 1, "totalCount": 4},
     }
 
@@ -117,6 +121,7 @@ def test_outline(api, world):
         "modules": [
             {
                 "moduleId": uuid4(0xA),
+                "courseId": uuid4(3),
                 "title": "Module a",
                 "percent": 50,
                 "completedCount": 1,
@@ -130,6 +135,7 @@ def test_outline(api, world):
             },
             {
                 "moduleId": uuid4(0xB),
+                "courseId": uuid4(3),
                 "title": "Module b",
                 "percent": 50,
                 "completedCount": 1,

@@ -17,7 +17,7 @@ from app.tasks import catalog
 from tests.calls import reads
 from tests.conftest import ROOT
 from tests.test_cli import ended, run, spawn
-from tests.world import LEARNER, add_module, add_user, complete, get, mark, ok, require, unmark, uuid4
+from tests.world import LEARNER, add_course, add_module, add_user, complete, get, mark, ok, require, unmark, uuid4
 
 CURRICULA = ROOT / "app" / "demo" / "catalogs"
 
@@ -725,6 +725,7 @@ def test_of_two_loads_at_once_the_later_one_is_what_the_catalog_is(db, database_
 
 def test_learners_read_and_mark_while_a_load_has_its_locks(api: FlaskClient, db, database_url, load):
     load(module(1, lesson(0x11), lesson(0x12), lesson(0x13)))
+    add_course(db, 3, 1)
     add_user(db)
     file = module(2, lesson(0x11, title="Moved")), module(1, lesson(0x12, title="Waits"), lesson(0x13, 0x11))
     with holding(database_url, ROW) as other, in_background(lambda: load(*file)) as answers:

@@ -18,7 +18,7 @@ from app.database import statements
 from app.database.statements import SQL
 from tests.calls import calls
 from tests.conftest import both_plans
-from tests.world import LEARNER, add_module, add_user, bearer, complete, require, uuid4
+from tests.world import LEARNER, add_course, add_module, add_user, bearer, complete, require, uuid4
 
 plan_mode = both_plans()
 
@@ -236,6 +236,7 @@ def test_the_statements_of_each_call_are_fixed_in_number(make_api, environ, db, 
     add_user(db)
     add_module(db, 1, *range(0x100, 0x100 + 50))
     add_module(db, 2, *range(0x200, 0x200 + 50))
+    add_course(db, 3, 1, 2)
     api = make_api()
     ran.clear()
     dbas = (SQL / "README.md").read_text()
@@ -245,6 +246,8 @@ def test_the_statements_of_each_call_are_fixed_in_number(make_api, environ, db, 
         ("GET", "lessons"): ["lessons"],
         ("GET", "modules"): ["modules"],
         ("GET", "outline"): ["outline"],
+        ("GET", "courses"): ["courses"],
+        ("GET", f"courses/{uuid4(3)}"): ["course"],
         ("GET", "next"): ["next"],
         ("GET", "access"): ["access"],
         ("POST", f"lessons/{uuid4(0x100)}"): ["lock", "mark", "lesson"],
@@ -252,7 +255,7 @@ def test_the_statements_of_each_call_are_fixed_in_number(make_api, environ, db, 
     }
     assert set(expected) == set(calls(lessonId=[uuid4(0x100)]))
     for (method, path), files in expected.items():
-        call = path.replace(uuid4(1), "{moduleId}").replace(uuid4(0x100), "{lessonId}")
+        call = path.replace(uuid4(3), "{courseId}").replace(uuid4(1), "{moduleId}").replace(uuid4(0x100), "{lessonId}")
         documented = re.search(rf"^\| `{method} /api/progress/{re.escape(call)}` \|(.*)\|$", dbas, re.M)
         assert documented
         assert re.findall(r"`(\w+)\.sql`", documented[1]) == files

@@ -47,7 +47,23 @@ def agreed(api, user_id=LEARNER):
         assert sum(lesson["completed"] for lesson in of_module["lessons"]) == of_modules["completedCount"]
     for key in ("completedCount", "totalCount"):
         assert sum(module[key] for module in modules["modules"]) == summary[key]
+    agree_on_courses(api, outline, user_id)
     return summary
+
+
+def agree_on_courses(api, outline, user_id):
+    """Hold the answers about courses against the outline."""
+    courses = get(api, "courses", user_id)
+    assert courses["overall"] == outline["overall"]
+    of_outline = [module["courseId"] for module in outline["modules"] if module["courseId"]]
+    assert [course["courseId"] for course in courses["courses"]] == list(dict.fromkeys(of_outline))
+    for counted in courses["courses"]:
+        course = get(api, f"courses/{counted['courseId']}", user_id)
+        assert {key: course[key] for key in counted} == counted
+        modules = [module for module in outline["modules"] if module["courseId"] == counted["courseId"]]
+        assert [module | {"courseId": counted["courseId"]} for module in course["modules"]] == modules
+        for key in ("completedCount", "totalCount", "lockedCount"):
+            assert sum(module[key] for module in course["modules"]) == course[key]
 
 
 def states(api, user_id=LEARNER):

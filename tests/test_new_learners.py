@@ -69,7 +69,11 @@ def enrollments(db: psycopg.Connection) -> list[Any]:
     return db.execute("select user_id::text, expires_at from enrollments order by 1").fetchall()
 
 
-READS = (SUMMARY, module_path(1), *(f"/api/progress/{name}" for name in ("lessons", "modules", "outline", "next")))
+READS = (
+    SUMMARY,
+    module_path(1),
+    *(f"/api/progress/{name}" for name in ("lessons", "modules", "outline", "courses", "next")),
+)
 
 
 @pytest.mark.parametrize("setting", [{}, {"NEW_LEARNERS": "refuse"}])

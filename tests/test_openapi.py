@@ -88,7 +88,7 @@ def test_every_route_is_documented_and_every_documented_call_is_a_route(make_api
             re.sub(
                 "(?<=^/progress-ui/).+",
                 "{file}",
-                rule.rule.replace("<lesson_id>", "{lessonId}").replace("<module_id>", "{moduleId}"),
+                re.sub(r"<(\w+)_id>", r"{\1Id}", rule.rule),
             ),
             method.lower(),
         )
@@ -184,6 +184,9 @@ def curriculum(db, database_url):
     rows = catalog.read_file(ROOT / "app" / "demo" / "catalogs" / "exercism-javascript.json")
     with psycopg.connect(database_url, cursor_factory=psycopg.RawCursor, row_factory=dict_row) as connection:
         catalog.load(connection, rows, dry_run=False)
+    course = contract.DOCUMENT["paths"]["/api/progress/courses/{courseId}"]["parameters"][0]["example"]
+    db.execute("insert into courses (id, title, position) values (%s, 'JavaScript', 1)", [course])
+    db.execute("update modules set course_id = %s", [course])
     return add_user(db, access="free")
 
 
@@ -206,11 +209,11 @@ def test_every_example_of_an_answer_is_the_answer(api, curriculum):
     assert api.post(FIRST, headers=bearer(), json=EARLIER).json == example("markLesson")
     body = OPERATIONS["markLesson"][2]["requestBody"]["content"]["application/json"]["examples"]
     assert [entry["value"] for entry in body.values()] == [{}, EARLIER]
-    for name in ("getSummary", "getModule", "listLessons", "listModules", "getOutline", "getNextLesson"):
-        path, _, _ = OPERATIONS[name]
-        if name == "getModule":
-            path = path.replace("{moduleId}", contract.DOCUMENT["paths"][path]["parameters"][0]["example"])
-        assert api.get(path, headers=bearer()).json == example(name)
+    for name, (path, _, described) in OPERATIONS.items():
+        if "reads" not in described["tags"] or not path.startswith("/api/progress/") or name == "getAccess":
+            continue
+        ids = {one["name"]: one["example"] for one in contract.DOCUMENT["paths"][path].get("parameters", [])}
+        assert api.get(path.format(**ids), headers=bearer()).json == example(name)
 
 
 def problem(response: str, code: str) -> Any:
@@ -224,6 +227,7 @@ def test_every_example_of_a_problem_is_the_problem(api, make_api, curriculum, db
     calls = [
         ("Unauthenticated", "unauthenticated", api.get("/api/progress/summary")),
         ("InvalidModuleId", "invalid_module_id", api.get("/api/progress/modules/1", headers=bearer())),
+        ("InvalidCourseId", "invalid_course_id", api.get("/api/progress/courses/1", headers=bearer())),
         ("BadMark", "invalid_lesson_id", api.post("/api/progress/lessons/1", headers=bearer())),
         ("BadMark", "invalid_idempotency_key", api.post(FIRST, headers=bearer() | {"Idempotency-Key": ""})),
         ("BadMark", "invalid_body", api.post(FIRST, headers=bearer(), json=bad_body)),
@@ -237,6 +241,11 @@ def test_every_example_of_a_problem_is_the_problem(api, make_api, curriculum, db
             "ModuleNotFound",
             "module_not_found",
             api.get(UNKNOWN.replace("lessons", "modules"), headers=bearer()),
+        ),
+        (
+            "CourseNotFound",
+            "course_not_found",
+            api.get(UNKNOWN.replace("lessons", "courses"), headers=bearer()),
         ),
         ("OtherLearner", "other_learner", api.post(FIRST, headers=bearer() | {"Learner-Tag": "another"})),
         ("BodyTooLarge", "body_too_large", api.delete(FIRST, headers=bearer(), data=b" " * 16385)),

@@ -67,6 +67,78 @@ def test_a_plan_is_one_of_those_that_scale_and_stays_within_its_budget(middle, n
         assert plan.buffers <= allowed[learner.name], f"{plan.buffers} buffers for a {learner.name} learner\n{shown}"
 
 
+# Other courses of the same form, with what two learners have completed in them.
+COPYING = """
+    create function pg_temp.other(id uuid, copy integer) returns uuid language sql immutable as
+    'select regexp_replace(md5(id || '' '' || copy), ''^(.{8})(.{4}).(.{3}).(.{3})(.{12})$'',
+    ''\\1-\\2-4\\3-8\\4-\\5'')::uuid';
+    create temporary table first_courses as select * from courses;
+    create temporary table first_modules as select * from modules;
+    create temporary table first_lessons as select * from lessons;
+    create temporary table first_prerequisites as select * from lesson_prerequisites;
+    create temporary table first_progress as select * from progress where user_id in (%s, %s);
+"""
+COPIES = """
+    insert into courses (id, title, position)
+    select pg_temp.other(id, n), title, position
+    from first_courses cross join generate_series(%(first)s, %(last)s) as n;
+    insert into modules (id, course_id, title, position)
+    select pg_temp.other(id, n), pg_temp.other(course_id, n), title, position
+    from first_modules cross join generate_series(%(first)s, %(last)s) as n;
+    insert into lessons (id, module_id, title, position, published, is_free)
+    select pg_temp.other(id, n), pg_temp.other(module_id, n), title, position, published, is_free
+    from first_lessons cross join generate_series(%(first)s, %(last)s) as n;
+    insert into lesson_prerequisites (lesson_id, prerequisite_id)
+    select pg_temp.other(lesson_id, n), pg_temp.other(prerequisite_id, n)
+    from first_prerequisites cross join generate_series(%(first)s, %(last)s) as n;
+    insert into progress (user_id, lesson_id, completed_at)
+    select user_id, pg_temp.other(lesson_id, n), completed_at
+    from first_progress cross join generate_series(%(first)s, %(last)s) as n;
+"""
+
+
+def rows_read(plan: plans.Plan) -> dict[str, int]:
+    """How many rows a plan gets from each table, without the index of the unpublished lessons."""
+    found: dict[str, int] = {}
+    for node in plan.nodes():
+        if "Relation Name" in node and node.get("Index Name") != "lessons_unpublished_idx":
+            removed = sum(value for key, value in node.items() if key.startswith("Rows Removed by"))
+            rows = round((node["Actual Rows"] + removed) * node["Actual Loops"])
+            found[node["Relation Name"]] = found.get(node["Relation Name"], 0) + rows
+    return found
+
+
+def test_the_page_of_a_course_costs_the_same_however_many_other_courses_there_are(new_database):
+    """Ten courses, then fifty: five times as many modules, lessons, prerequisites, and completions of these learners.
+
+    The plan reads the same rows, by key. In a small index, several keys are on one page, and in a large one each key is
+    on a page of its own. So the limit for the pages is a multiple of the rows.
+    """
+    url = new_database()
+    scale.load(url, scale.SIZES["small"])
+    with psycopg.connect(url, autocommit=True, cursor_factory=psycopg.ClientCursor) as connection:
+        learners = [plans.learner(connection, "light", 30), plans.learner(connection, "heavy", 150)]
+        connection.execute(COPYING.encode(), [learner.user_id for learner in learners])
+
+        def explained(first: int, last: int) -> dict[tuple[str, str], plans.Plan]:
+            connection.execute(COPIES.encode(), {"first": first, "last": last})
+            connection.execute("vacuum (analyze, freeze)")
+            return {
+                (learner.name, mode): plans.explain(connection, "course", learner, mode)
+                for learner in learners
+                for mode in plans.MODES
+            }
+
+        few, many = explained(1, 9), explained(10, 49)
+        for case, plan in many.items():
+            shown = "\n".join(plans.lines(plan.document))
+            assert faults(plan) == [], shown
+            before, after = rows_read(few[case]), rows_read(plan)
+            for table in ("progress", "lesson_prerequisites", "lessons"):
+                assert after[table] == before[table] < 350, f"{table}\n{shown}"
+            assert plan.buffers < 2 * sum(after[table] for table in ("progress", "lesson_prerequisites", "lessons"))
+
+
 def test_every_index_is_needed_by_a_constraint_a_foreign_key_or_a_statement(middle):
     used = {
         node["Index Name"]

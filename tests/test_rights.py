@@ -21,7 +21,7 @@ from app.settings import from_environ
 from tests.calls import PREFIX, reads, writes
 from tests.conftest import ROOT, SERVICE, Postgresql, as_service, grant, migrate
 from tests.pages import block
-from tests.world import FREE_LEARNER, LEARNER, STRANGER, add_module, add_user, bearer, lesson_path, uuid4
+from tests.world import FREE_LEARNER, LEARNER, STRANGER, add_course, add_module, add_user, bearer, lesson_path, uuid4
 
 WEBHOOK_SECRET = "whsec_of_the_tests"
 NUMBERS = itertools.count(1)
@@ -92,6 +92,7 @@ def everything(api: FlaskClient, db: psycopg.Connection, environ: dict[str, str]
 
 def test_each_right_is_one_that_some_statement_needs(make_api, environ, db, database_url):
     add_module(db, 1, 2, 3)
+    add_course(db, 3, 1)
     settings = {"RATE_LIMIT_WRITES": f"{1 + len(writes())} per minute", "NEW_LEARNERS": "add-free"}
     api = make_api(STRIPE_WEBHOOK_SECRET=WEBHOOK_SECRET, **settings)
     answers = list(everything(api, db, environ))
@@ -129,8 +130,10 @@ def test_each_right_is_one_that_some_statement_needs(make_api, environ, db, data
         "update users set email = ''",
         "insert into users (id, email) values (gen_random_uuid(), '')",
         "delete from users",
-        *(f"delete from {name}" for name in ("modules", "lessons", "lesson_prerequisites")),
+        *(f"delete from {name}" for name in ("courses", "modules", "lessons", "lesson_prerequisites")),
         "delete from enrollments",
+        "delete from course_enrollments",
+        "insert into course_enrollments (user_id, course_id) values (gen_random_uuid(), gen_random_uuid())",
         "update lessons set published = true",
         "insert into modules (id, title, position) values (gen_random_uuid(), '', 1)",
         "update subscriptions set user_id = gen_random_uuid()",
@@ -236,6 +239,13 @@ def test_row_level_security_is_noticed_on_every_table_that_a_statement_reads(db)
         db.execute(f"set local role {SERVICE}")
         row = psycopg.RawCursor(db).execute(statement.query, [json.dumps(statements.TABLES)]).fetchone()
     assert row == (False, SERVICE, tables)
+
+
+def test_every_view_is_read_with_the_rights_of_the_role_that_asks(db):
+    views = "select relname, reloptions from pg_class where relkind = 'v' and relnamespace = 'public'::regnamespace"
+    found = dict(db.execute(views).fetchall())
+    assert set(found) == {"accessible_lessons", "learner_access", "published_prerequisites"}
+    assert all(options == ["security_invoker=true"] for options in found.values()), found
 
 
 @pytest.mark.parametrize("name", ["accessible_lessons", "progress", "learner_tag_keys"])

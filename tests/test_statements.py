@@ -16,7 +16,18 @@ from app.database import readiness, statements
 from app.database.statements import STATEMENTS
 from app.demo.postgres import bindir
 from app.settings import from_environ
-from tests.world import LEARNER, STRANGER, add_module, add_user, bearer, complete, require, uuid4
+from tests.world import (
+    LEARNER,
+    STRANGER,
+    add_course,
+    add_module,
+    add_user,
+    bearer,
+    complete,
+    give_course,
+    require,
+    uuid4,
+)
 
 # session.sql runs on a table of the site's: tests/test_cookies.py has one.
 NAMES = sorted(set(STATEMENTS) - {"session"})
@@ -25,6 +36,7 @@ VALUES = {
     "user_id": LEARNER,
     "lesson_id": uuid4(0x12),
     "module_id": uuid4(1),
+    "course_id": uuid4(3),
     "completed_at": "now",
     "expires_at": "2030-01-01T00:00:00Z",
     "email": "learner@example.org",
@@ -88,6 +100,7 @@ def world(db: psycopg.Connection) -> psycopg.Connection:
     add_user(db)
     add_module(db, 1, 0x11, 0x12, 0x13)
     add_module(db, 2, 0x21)
+    add_course(db, 3, 1)
     require(db, 0x13, 0x12)
     complete(db, 0x11, 0x21)
     return db
@@ -124,20 +137,23 @@ def cte(name: str, which: str) -> str | None:
 def test_the_ctes_that_stand_in_several_statements_are_equal():
     """PostgreSQL would not keep them materialized in a view."""
 
-    def copies(which: str, but: str = "") -> set[str | None]:
-        return {cte(name, which) for name in NAMES if cte(name, which) and name != but}
+    def copies(which: str, but: tuple[str, ...] = ()) -> set[str | None]:
+        return {cte(name, which) for name in NAMES if cte(name, which) and name not in but}
 
     assert len(copies("learner")) == 1
-    # Of the learner's own rows and of the catalog, module.sql reads what concerns one module.
-    assert len(copies("completed", but="module")) == 1
+    # Of the learner's own rows and of the catalog, these read what concerns one module, or one course.
+    of_a_part = ("module", "course")
+    assert len(copies("completed", but=of_a_part)) == 1
+    for which in ("prerequisites", "completed", "locked"):
+        assert cte("module", which) == cte("course", which)
     module = cte("module", "locked")
     assert module
-    assert copies("locked", but="module") == {module.replace("from prerequisites", "from published_prerequisites")}
+    assert copies("locked", but=of_a_part) == {module.replace("from prerequisites", "from published_prerequisites")}
 
 
 def test_no_statement_has_an_access_rule_of_its_own():
-    """The views of 0012_access_views have it. Their tables are for Stripe's mirror and for the operator's tasks."""
-    tables = r"\b(?:from|join|using) (?:subscriptions|enrollments|lesson_prerequisites)\b"
+    """The views of the migrations have it. Their tables are for Stripe's mirror and for the operator's tasks."""
+    tables = r"\b(?:from|join|using) (?:subscriptions|enrollments|course_enrollments|lesson_prerequisites)\b"
     for name in NAMES:
         text = re.sub("--.*\n", "", path(name).read_text())
         if "/" not in name and not name.startswith("stripe_"):
@@ -207,10 +223,13 @@ def test_access_is_over_at_the_very_moment_that_its_row_names_whatever_others_ha
         world.execute("update lessons set is_free = true")
         world.execute("update subscriptions set current_period_end = now() where user_id = %s", [LEARNER])
         world.execute("insert into enrollments values (%s, now()), (%s, null)", [LEARNER, STRANGER])
+        for user_id, until in ((LEARNER, "now"), (STRANGER, None)):
+            give_course(world, 3, user_id, until=until)
         (row,) = run(world, name)
     if name == "lesson":
         nothing = {"percent": 0, "completedCount": 0, "totalCount": 0}
-        assert (row["answer"]["module"], row["answer"]["overall"]) == ({"moduleId": uuid4(1), **nothing}, nothing)
+        parts = {"module": {"moduleId": uuid4(1)}, "course": {"courseId": uuid4(3)}, "overall": {}}
+        assert {part: row["answer"][part] for part in parts} == {part: parts[part] | nothing for part in parts}
     elif name == "admin/access":
         assert row["access"] is None
     else:

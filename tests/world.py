@@ -33,6 +33,7 @@ STATUS = {
     "rate_limited": 429,
     "invalid_lesson_id": 400,
     "invalid_module_id": 400,
+    "invalid_course_id": 400,
     "invalid_idempotency_key": 400,
     "body_too_large": 413,
     "unsupported_media_type": 415,
@@ -40,6 +41,7 @@ STATUS = {
     "not_enrolled": 403,
     "lesson_not_found": 404,
     "module_not_found": 404,
+    "course_not_found": 404,
     "lesson_not_available": 400,
     "lesson_locked": 409,
     "not_found": 404,
@@ -81,6 +83,22 @@ def add_user(db: psycopg.Connection, user_id: str = LEARNER, access: str | None 
     elif access == "free":
         db.execute("insert into enrollments (user_id) values (%s)", [user_id])
     return user_id
+
+
+def add_course(db: psycopg.Connection, course: int, *modules: int, position: int | None = None) -> None:
+    """Add course uuid4(course), and put modules uuid4(module), which are there already, into it."""
+    db.execute(
+        "insert into courses (id, title, position) values (%s, %s, %s)",
+        [uuid4(course), f"Course {course:x}", course if position is None else position],
+    )
+    db.execute("update modules set course_id = %s where id = any(%s::uuid[])", [uuid4(course), [*map(uuid4, modules)]])
+
+
+def give_course(
+    db: psycopg.Connection, course: int, user_id: str = LEARNER, source: str = "", until: str | None = None
+) -> None:
+    """Give a learner course uuid4(course), for ever or until a time that PostgreSQL reads."""
+    db.execute("insert into course_enrollments values (%s, %s, %s, %s)", [user_id, uuid4(course), source, until])
 
 
 def add_module(db: psycopg.Connection, module: int, *lessons: int, position: int | None = None, **columns: Any) -> None:
@@ -164,6 +182,10 @@ def lesson_path(lesson: int) -> str:
 
 def module_path(module: int) -> str:
     return f"/api/progress/modules/{uuid4(module)}"
+
+
+def course_path(course: int) -> str:
+    return f"/api/progress/courses/{uuid4(course)}"
 
 
 def get(api: FlaskClient, path: str, user_id: str = LEARNER) -> Any:

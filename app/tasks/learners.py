@@ -22,6 +22,7 @@ Connection = psycopg.Connection[Any]
 MAX_TOKEN_HOURS = 8784  # a leap year
 ACCESS_IN_WORDS = {
     "full": "full access: every published lesson",
+    "course": "course access: every published lesson of single courses",
     "free": "free access: the published free lessons",
     None: "no access: not enrolled",
 }

@@ -3,7 +3,7 @@
 -- Parameters:
 --   user_id  uuid  the learner
 -- Returns: one row, none if there is no such learner
---   access              text     full, free, or null: not enrolled
+--   access              text     full, course, free, or null: not enrolled
 --   status              text     the status of the learner's subscription, null if there is none
 --   current_period_end  text     when the period of the subscription ends, in UTC
 --   has_enrollment      boolean  the learner has a row in enrollments, which may have expired
@@ -14,6 +14,7 @@
 select
     case
         when learner_access.full_access then 'full'
+        when learner_access.course_ids != '{}' then 'course'
         when learner_access.free_access then 'free'
     end as access,
     subscriptions.status,

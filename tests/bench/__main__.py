@@ -107,7 +107,7 @@ def _row(name: str, runs: list[Run], share: float) -> str:
 
 
 def _scenarios(open_: Server, limited: Server, prototype: Server) -> list[tuple[str, Server, str]]:
-    reads = ["summary", "module", "modules", "lessons", "outline", "next", "access"]
+    reads = ["summary", "module", "modules", "lessons", "outline", "next", "course", "courses", "access"]
     return [
         *((name, open_, name) for name in reads),
         ("summary, modules, outline, next in turn", open_, "dashboard"),
@@ -126,7 +126,11 @@ def _requests(kind: str, learner: plans.Learner, writers: Iterator[str]) -> list
         tokens = [token(next(writers)) for _ in range(400)]
         return [(method, path, given) for given in tokens for method in ("POST", "DELETE") * 5]
     given = token(learner.user_id)
-    paths = {"module": [f"modules/{learner.module_id}"], "dashboard": ["summary", "modules", "outline", "next"]}
+    paths = {
+        "module": [f"modules/{learner.module_id}"],
+        "course": [f"courses/{learner.course_id}"],
+        "dashboard": ["summary", "modules", "outline", "next"],
+    }
     return [("GET", f"/api/progress/{path}", given) for path in paths.get(kind, [kind])]
 
 

@@ -40,12 +40,13 @@ VALUES = {
 
 
 class Learner(NamedTuple):
-    """A learner of the scale data, with a lesson that the learner may take next, and its module."""
+    """A learner of the scale data, with a lesson that the learner may take next, its module and its course."""
 
     name: str
     user_id: str
     lesson_id: str
     module_id: str
+    course_id: str
 
 
 class Plan(NamedTuple):
@@ -106,9 +107,10 @@ def learner(connection: psycopg.Connection[Any], name: str, completions: int) ->
     ).fetchone()
     assert user, f"nobody has completed {completions} lessons"
     lesson = connection.execute(
-        "select lesson.id::text, module_id::text from lessons as lesson where published and id not in"
+        "select lesson.id::text, module_id::text, course_id::text from lessons as lesson"
+        " inner join modules on module_id = modules.id where published and lesson.id not in"
         " (select lesson_id from progress where user_id = %s) and not exists"
-        " (select from lesson_prerequisites where lesson_id = lesson.id) order by id limit 1",
+        " (select from lesson_prerequisites where lesson_id = lesson.id) order by lesson.id limit 1",
         [user[0]],
     ).fetchone()
     assert lesson

@@ -21,6 +21,7 @@ ROUNDS = 30
 class Size(NamedTuple):
     """Numbers of rows. `halves` and `tenths` are the users who have completed half and a tenth of the catalog."""
 
+    courses: int
     modules: int
     lessons: int
     users: int
@@ -29,9 +30,9 @@ class Size(NamedTuple):
 
 
 SIZES = {
-    "small": Size(15, 300, 1_000, 3, 10),
-    "middle": Size(50, 1_000, 1_000, 3, 20),  # what the plan tests load
-    "large": Size(500, 10_000, 100_000, 26, 500),
+    "small": Size(3, 15, 300, 1_000, 3, 10),
+    "middle": Size(5, 50, 1_000, 1_000, 3, 20),  # what the plan tests load
+    "large": Size(50, 500, 10_000, 100_000, 26, 500),
 }
 
 
@@ -83,7 +84,7 @@ def load(url: str, size: Size) -> None:
 def _fill(connection: psycopg.Connection, size: Size) -> None:
     started = time.monotonic()
     text = re.sub(r"^--.*$", "", STATEMENTS.read_text(), flags=re.M)
-    for name in ("modules", "lessons", "users"):
+    for name in ("courses", "modules", "lessons", "users"):
         text = re.sub(rf":{name}\b", str(getattr(size, name)), text)
     for statement in filter(str.strip, text.split(";\n")):
         connection.execute(statement.encode())

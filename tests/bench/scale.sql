@@ -1,7 +1,7 @@
 -- A catalog and its learners of any size, the same ones each time. scale.py runs the statements of this file one by one,
 -- and then fills the table progress.
 --
--- Parameters: :modules, :lessons (of all modules together), :users
+-- Parameters: :courses, :modules, :lessons (of all modules together), :users
 --
 -- The number of a user decides how much the user has completed, here in the size `large`:
 --   0 to users / 5          nothing
@@ -14,8 +14,12 @@
 create function pg_temp.id(kind text, number bigint) returns uuid language sql immutable as
 'select regexp_replace(md5(kind || number), ''^(.{8})(.{4}).(.{3}).(.{3})(.{12})$'', ''\1-\2-4\3-8\4-\5'')::uuid';
 
-insert into modules (id, title, position)
-select pg_temp.id('module', n), 'Module ' || n, n
+insert into courses (id, title, position)
+select pg_temp.id('course', n), 'Course ' || n, n
+from generate_series(0, :courses - 1) as n;
+
+insert into modules (id, course_id, title, position)
+select pg_temp.id('module', n), pg_temp.id('course', n / (:modules / :courses)), 'Module ' || n, n
 from generate_series(0, :modules - 1) as n;
 
 -- One lesson in fifty is not published, one in ten is free.
@@ -51,3 +55,8 @@ where n % 10 != 1;
 insert into enrollments (user_id)
 select pg_temp.id('user', n)
 from generate_series(1, :users - 1, 10) as n;
+
+-- Every other learner of the free path has bought one course.
+insert into course_enrollments (user_id, course_id)
+select pg_temp.id('user', n), pg_temp.id('course', n % :courses)
+from generate_series(1, :users - 1, 20) as n;

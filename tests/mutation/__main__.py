@@ -8,6 +8,7 @@ the views that it reads and the pure modules are.
 import json
 import os
 import queue
+import re
 import shutil
 import subprocess
 import sys
@@ -29,8 +30,9 @@ ONE_PLAN = ["-k", "not force_generic_plan and not psql_gets"]
 WORLDS = "tests/proof/test_worlds.py"
 MODEL = "tests/proof/test_model.py"
 STATEMENTS = "tests/test_statements.py"
-READS = [WORLDS, STATEMENTS, "tests/test_calls.py", "tests/test_counts.py", MODEL, *ONE_PLAN]
-WRITES = [WORLDS, STATEMENTS, "tests/test_counts.py", "tests/test_writes.py", MODEL, *ONE_PLAN]
+COURSES = "tests/test_courses.py"
+READS = [WORLDS, STATEMENTS, "tests/test_calls.py", "tests/test_counts.py", COURSES, MODEL, *ONE_PLAN]
+WRITES = [WORLDS, STATEMENTS, "tests/test_counts.py", "tests/test_writes.py", COURSES, MODEL, *ONE_PLAN]
 VIEWS = [*WRITES[:-2], "tests/test_access.py", "tests/test_rights.py", *ONE_PLAN]
 LOCK = ["tests/test_concurrency.py"]
 LIMITS = ["tests/test_limits.py", "-k", "not eight_clients"]
@@ -46,8 +48,8 @@ STRIPE = [STATEMENTS, "tests/test_stripe.py", "-k", "not psql_gets and not all_o
 COOKIES = [STATEMENTS, "tests/test_cookies.py", "-k", "database"]
 
 TESTS = {
-    **dict.fromkeys(("summary", "module", "lessons", "modules", "outline", "next"), READS),
-    "access": [STATEMENTS, "tests/test_access.py", *ONE_PLAN],
+    **dict.fromkeys(("summary", "module", "lessons", "modules", "outline", "next", "courses", "course"), READS),
+    "access": [STATEMENTS, "tests/test_access.py", COURSES, *ONE_PLAN],
     **dict.fromkeys(("mark", "unmark", "lesson"), WRITES),
     "lock": LOCK,
     **dict.fromkeys(("limits/hit", "limits/window"), LIMITS),
@@ -85,10 +87,13 @@ def sql_cases() -> list[Case]:
         name = path.relative_to(ROOT / "sql").with_suffix("").as_posix()
         file = path.relative_to(ROOT).as_posix()
         cases += [Case(file, m.id(), m.text, tests_for(name)) for m in sql.mutants(name, path.read_text())]
-    for path in sorted((ROOT / "migrations").glob("*_views.sql")):
-        # Only the views can change an answer. The block before them and the index after them cannot.
+    for path in sorted((ROOT / "migrations").glob("*.sql")):
+        # Only the views can change an answer. What is before the views and after them cannot.
         text = path.read_text()
-        start, end = text.index("create or replace view"), text.rindex("comment on view")
+        views = [view.span() for view in re.finditer(r"^create or replace view .*?;", text, re.M | re.S)]
+        if not views or "rollback" in path.name:
+            continue
+        start, end = views[0][0], views[-1][1]
         for mutant in sql.mutants(path.stem, text[start:end]):
             mutated = text[:start] + mutant.text + text[end:]
             cases.append(Case(path.relative_to(ROOT).as_posix(), mutant.id(), mutated, VIEWS))

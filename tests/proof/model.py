@@ -5,9 +5,15 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 
+class Course(NamedTuple):
+    title: str
+    position: int
+
+
 class Module(NamedTuple):
     title: str
     position: int
+    course_id: str | None = None
 
 
 class Lesson(NamedTuple):
@@ -33,11 +39,22 @@ class Catalog:
     modules: dict[str, Module] = field(default_factory=dict)
     lessons: dict[str, Lesson] = field(default_factory=dict)
     prerequisites: set[tuple[str, str]] = field(default_factory=set)  # (lesson, what must be completed first)
+    courses: dict[str, Course] = field(default_factory=dict)
 
-    def place(self, lesson: str) -> tuple[int, str, int, str]:
+    def course_of(self, lesson: str) -> str | None:
+        """Return the course of the lesson's module, if the module is in a course."""
+        return self.modules[self.lessons[lesson].module_id].course_id
+
+    def place_of_module(self, module: str) -> tuple[Any, ...]:
+        """Return the key by which modules are sorted in catalog order. Modules without a course come first."""
+        row = self.modules[module]
+        course = (self.courses[row.course_id].position, row.course_id) if row.course_id else ()
+        return course, row.position, module
+
+    def place(self, lesson: str) -> tuple[Any, ...]:
         """Return the key by which lessons are sorted in catalog order."""
         row = self.lessons[lesson]
-        return self.modules[row.module_id].position, row.module_id, row.position, lesson
+        return *self.place_of_module(row.module_id), row.position, lesson
 
 
 @dataclass
@@ -47,11 +64,26 @@ class Learner:
     enrolled: bool = False
     expires_at: datetime | None = None
     completed: dict[str, datetime] = field(default_factory=dict)
+    # When each source of each course ends: (course, source).
+    course_enrollments: dict[tuple[str, str], datetime | None] = field(default_factory=dict)
 
     # Contract §2
 
-    def access(self) -> str | None:
-        return "full" if self.is_full() else "free" if self.is_free() else None
+    def is_enrolled(self) -> bool:
+        return self.is_full() or self.is_free() or bool(self.courses_until())
+
+    def courses_until(self) -> dict[str, datetime | None]:
+        """The courses that the learner has now, in catalog order, each with the time at which the last source ends."""
+        now = datetime.now(UTC)
+        ends: dict[str, list[datetime | None]] = {}
+        for (course, _), end in self.course_enrollments.items():
+            if end is None or end > now:
+                ends.setdefault(course, []).append(end)
+        courses = self.catalog.courses
+        return {
+            course: None if None in ends[course] else max(end for end in ends[course] if end)
+            for course in sorted(ends, key=lambda course: (courses[course].position, course))
+        }
 
     def is_full(self) -> bool:
         status, end = self.subscription or ("none", None)
@@ -62,8 +94,8 @@ class Learner:
 
     def is_accessible(self, lesson: str) -> bool:
         row = self.catalog.lessons[lesson]
-        access = self.access()
-        return row.published and (access == "full" or (access == "free" and row.is_free))
+        has_course = self.catalog.course_of(lesson) in self.courses_until()
+        return row.published and (self.is_full() or has_course or (self.is_free() and row.is_free))
 
     def keeping_locked(self, lesson: str) -> list[str]:
         """Return the lessons that keep a lesson locked, in catalog order. Without any, it is not locked."""
@@ -73,10 +105,16 @@ class Learner:
         due = (one for one in needed if self.catalog.lessons[one].published and one not in self.completed)
         return sorted(due, key=self.catalog.place)
 
-    def accessible(self, module: str | None = None) -> list[str]:
-        """Return the lessons that the learner may take, of one module or of all, in catalog order."""
+    def accessible(self, module: str | None = None, course: str | None = None) -> list[str]:
+        """Return the lessons that the learner may take, of one module, of one course or of all, in catalog order."""
         lessons = self.catalog.lessons
-        of = (one for one in lessons if module in (None, lessons[one].module_id) and self.is_accessible(one))
+        of = (
+            one
+            for one in lessons
+            if module in (None, lessons[one].module_id)
+            and course in (None, self.catalog.course_of(one))
+            and self.is_accessible(one)
+        )
         return sorted(of, key=self.catalog.place)
 
     def counts(self, accessible: list[str]) -> dict[str, int]:
@@ -94,8 +132,13 @@ class Learner:
 
     def module_ids(self) -> list[str]:
         """Return the modules with a lesson that the learner may take, in catalog order."""
-        modules = self.catalog.modules
-        return sorted(filter(self.accessible, modules), key=lambda module: (modules[module].position, module))
+        return sorted(filter(self.accessible, self.catalog.modules), key=self.catalog.place_of_module)
+
+    def course_ids(self) -> list[str]:
+        """Return the courses with a lesson that the learner may take, in catalog order."""
+        courses = self.catalog.courses
+        accessible = (course for course in courses if self.accessible(course=course))
+        return sorted(accessible, key=lambda course: (courses[course].position, course))
 
     # Contract §3 and §4: the document of a success, or the members of an error that tell it from other errors
 
@@ -103,17 +146,21 @@ class Learner:
         """Return the answer to a GET below /api/progress/."""
         if path == "access":
             return self.access_answer()  # learners who are not enrolled get an answer too
-        if self.access() is None:
+        if not self.is_enrolled():
             return {"code": "not_enrolled"}
-        name, _, module = path.partition("/")
-        return self.module(module) if module else getattr(self, name)()
+        name, _, id = path.partition("/")
+        if id:
+            return {"modules": self.module, "courses": self.course}[name](id)
+        answer: dict[str, Any] = getattr(self, name)()
+        return answer
 
     def access_answer(self) -> dict[str, Any]:
         full, free = self.is_full(), self.is_free()
         until = (
             self.subscription.current_period_end if full and self.subscription else self.expires_at if free else None
         )
-        return {"full": full, "free": free, "courses": [], "until": until and timestamp(until)}
+        courses = [{"courseId": id, "until": end and timestamp(end)} for id, end in self.courses_until().items()]
+        return {"full": full, "free": free, "courses": courses, "until": until and timestamp(until)}
 
     def summary(self) -> dict[str, Any]:
         return self.counts(self.accessible())
@@ -139,24 +186,46 @@ class Learner:
 
     def outline(self) -> dict[str, Any]:
         modules = [
-            {
-                "moduleId": module,
-                "title": self.catalog.modules[module].title,
-                **self.counts_with_locked(self.accessible(module)),
-                "lessons": [
-                    {
-                        "lessonId": lesson,
-                        "title": self.catalog.lessons[lesson].title,
-                        "state": self.state(lesson),
-                        "completedAt": self.shown(lesson),
-                        "prerequisites": self.keeping_locked(lesson),
-                    }
-                    for lesson in self.accessible(module)
-                ],
-            }
+            {"courseId": self.catalog.modules[module].course_id, **self.module_with_states(module)}
             for module in self.module_ids()
         ]
         return {"modules": modules, "overall": self.counts_with_locked(self.accessible())}
+
+    def module_with_states(self, module: str) -> dict[str, Any]:
+        """A module as the outline and the page of a course show it."""
+        return {
+            "moduleId": module,
+            "title": self.catalog.modules[module].title,
+            **self.counts_with_locked(self.accessible(module)),
+            "lessons": [
+                {
+                    "lessonId": lesson,
+                    "title": self.catalog.lessons[lesson].title,
+                    "state": self.state(lesson),
+                    "completedAt": self.shown(lesson),
+                    "prerequisites": self.keeping_locked(lesson),
+                }
+                for lesson in self.accessible(module)
+            ],
+        }
+
+    def courses(self) -> dict[str, Any]:
+        courses = [self.counted_course(course) for course in self.course_ids()]
+        return {"courses": courses, "overall": self.counts_with_locked(self.accessible())}
+
+    def counted_course(self, course: str) -> dict[str, Any]:
+        counts = self.counts_with_locked(self.accessible(course=course))
+        return {"courseId": course, "title": self.catalog.courses[course].title, **counts}
+
+    def course(self, course: str) -> dict[str, Any]:
+        accessible = self.accessible(course=course)
+        if not accessible:
+            return {"code": "course_not_found"}
+        modules = [one for one in self.module_ids() if self.catalog.modules[one].course_id == course]
+        return self.counted_course(course) | {
+            "next": self.next_of(accessible),
+            "modules": [self.module_with_states(module) for module in modules],
+        }
 
     def state(self, lesson: str) -> str:
         if lesson in self.completed:
@@ -164,10 +233,14 @@ class Learner:
         return "locked" if self.keeping_locked(lesson) else "available"
 
     def next(self) -> dict[str, Any]:
+        return self.next_of(self.accessible())
+
+    def next_of(self, accessible: list[str]) -> dict[str, Any]:
+        """The lesson to go on with, of these, which are in catalog order."""
         place = self.catalog.place
-        done = [lesson for lesson in self.accessible() if lesson in self.completed]
+        done = [lesson for lesson in accessible if lesson in self.completed]
         latest = max(done, key=lambda lesson: (self.shown(lesson), place(lesson)), default=None)
-        available = [lesson for lesson in self.accessible() if self.state(lesson) == "available"]
+        available = [lesson for lesson in accessible if self.state(lesson) == "available"]
         after = [lesson for lesson in available if latest and place(lesson) > place(latest)]
         lesson = (after + available + [None])[0]
         return {"lessonId": lesson, "moduleId": self.catalog.lessons[lesson].module_id if lesson else None}
@@ -191,18 +264,20 @@ class Learner:
         return self.written(lesson)
 
     def refused(self, lesson: str) -> dict[str, Any] | None:
-        if self.access() is None:
+        if not self.is_enrolled():
             return {"code": "not_enrolled"}
         if lesson not in self.catalog.lessons:
             return {"code": "lesson_not_found"}
         return None if self.is_accessible(lesson) else {"code": "lesson_not_available"}
 
     def written(self, lesson: str) -> dict[str, Any]:
-        module = self.catalog.lessons[lesson].module_id
+        module, course = self.catalog.lessons[lesson].module_id, self.catalog.course_of(lesson)
+        of_course = {"course": {"courseId": course, **self.counts(self.accessible(course=course))}} if course else {}
         return {
             "lessonId": lesson,
             "completed": lesson in self.completed,
             "completedAt": self.shown(lesson),
             "module": {"moduleId": module, **self.counts(self.accessible(module))},
+            **of_course,
             "overall": self.summary(),
         }

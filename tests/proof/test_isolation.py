@@ -17,12 +17,14 @@ from tests.test_stripe import WEBHOOK, event, signed, subscription
 from tests.world import (
     LEARNER,
     SECRET,
+    add_course,
     add_lesson,
     add_module,
     add_user,
     bearer,
     complete,
     cookie,
+    give_course,
     lesson_path,
     mark,
     require,
@@ -48,6 +50,8 @@ def world(db):
     add_module(db, 1, 2, 3, 4)
     add_lesson(db, 1, 5, published=False)
     add_module(db, 6, 7, 8)
+    add_course(db, 9, 1)
+    add_course(db, 10, 6)
     require(db, 4, 3)
     db.execute('create table sessions ("sessionToken" text primary key, "userId" uuid, "expires" timestamptz)')
     db.execute(f"grant select on sessions to {SERVICE}")
@@ -81,6 +85,8 @@ def another_without_access(db, api):
 def another_with_everything(db, api):
     add_user(db, OTHER, "full")
     db.execute("insert into enrollments (user_id) values (%s)", [OTHER])
+    for course in (9, 10):
+        give_course(db, course, OTHER)
     db.execute("update users set email = %s, name = 'Bob' where id = %s", [EMAIL, OTHER])
     db.execute("""insert into sessions values (%s, %s, now() + '1 day')""", [DATABASE_SESSION, OTHER])
     assert mark(api, 3, OTHER, headers=KEY, json=AT).status_code == 200
@@ -115,6 +121,7 @@ def calls(api) -> dict[str, Call]:
     ids = {
         "lesson_id": [uuid4(number) for number in (2, 3, 4)] + [OTHER],
         "module_id": [uuid4(1), uuid4(9), OTHER],
+        "course_id": [uuid4(9), uuid4(1), OTHER],
     }
     found = {}
     for rule in api.application.url_map.iter_rules():
@@ -254,8 +261,8 @@ def written(db: psycopg.Connection) -> list[Any]:
 
 
 def others_own(db: psycopg.Connection) -> list[Any]:
-    tables = ["users where id", *(f"{name} where user_id" for name in ("progress", "subscriptions", "enrollments"))]
-    tables.append("stripe_subscriptions where user_id")
+    own = ("progress", "subscriptions", "enrollments", "course_enrollments", "stripe_subscriptions")
+    tables = ["users where id", *(f"{name} where user_id" for name in own)]
     return [db.execute(f"select * from {table} = %s order by 1, 2", [OTHER]).fetchall() for table in tables]
 
 
@@ -263,7 +270,7 @@ def test_no_answer_and_no_line_of_the_log_depends_on_another_learners_rows(servi
     caplog.set_level("INFO")
     learners_own(world)
     another_with_everything(world, service)
-    paths = [PREFIX + path for path in reads(moduleId=[uuid4(1), uuid4(6)])]
+    paths = [PREFIX + path for path in reads(moduleId=[uuid4(1), uuid4(6)], courseId=[uuid4(9), uuid4(10)])]
     theirs = [service.get(path, headers=bearer(OTHER)).headers["ETag"] for path in paths]
     assert not set(theirs) & {service.get(path, headers=bearer()).headers["ETag"] for path in paths}
     tags = [service.get(paths[0], headers=bearer(user_id)).headers["Learner-Tag"] for user_id in (LEARNER, OTHER)]

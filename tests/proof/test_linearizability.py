@@ -15,8 +15,8 @@ import pytest
 from tests.calls import reads
 from tests.conftest import DEEP, running_gunicorn
 from tests.proof.histories import Call, Operation, client, serial_order
-from tests.proof.model import Catalog, Learner, Lesson, Module, Subscription
-from tests.world import add_module, add_user, bearer, require, uuid4
+from tests.proof.model import Catalog, Course, Learner, Lesson, Module, Subscription
+from tests.world import add_course, add_module, add_user, bearer, require, uuid4
 
 A, B, C = LESSONS = [uuid4(number) for number in (0xA, 0xB, 0xC)]
 MODULE = uuid4(1)
@@ -129,25 +129,31 @@ CALLS = 10  # of each process in each round
 LEARNERS = [uuid4(0xA0 + number) for number in range(3)]
 MODULES = {uuid4(1): [uuid4(0x10 + n) for n in range(4)], uuid4(2): [uuid4(0x20 + n) for n in range(4)]}
 EVERY_LESSON = [lesson for lessons in MODULES.values() for lesson in lessons]
-PATHS = reads(moduleId=list(MODULES))
+COURSE = uuid4(3)
+PATHS = reads(moduleId=list(MODULES), courseId=[COURSE])
 INSTANTS = [datetime(2026, 1, day, tzinfo=UTC) for day in (1, 2, 3)]
 
 
 def catalog(db: psycopg.Connection) -> Catalog:
-    """Add two modules of four lessons. The prerequisites are a diamond in the first, and a chain into the second."""
+    """Add two modules of four lessons. The prerequisites are a diamond in the first, and a chain into the second.
+
+    The second module is in a course.
+    """
     add_module(db, 1, 0x10, 0x11, 0x12, 0x13)
     add_module(db, 2, 0x20, 0x21, 0x22, 0x23)
+    add_course(db, 3, 2)
     needs = {0x11: [0x10], 0x12: [0x10], 0x13: [0x11, 0x12], 0x21: [0x13], 0x22: [0x21]}
     for lesson, prerequisites in needs.items():
         require(db, lesson, *prerequisites)
     return Catalog(
-        {module: Module(f"Module {number}", number) for number, module in enumerate(MODULES, 1)},
+        {uuid4(1): Module("Module 1", 1), uuid4(2): Module("Module 2", 2, COURSE)},
         {
             lesson: Lesson(module, f"Lesson {int(lesson[:8], 16):x}", position, True, False)
             for module, lessons in MODULES.items()
             for position, lesson in enumerate(lessons, 1)
         },
         {(uuid4(lesson), uuid4(needed)) for lesson, prerequisites in needs.items() for needed in prerequisites},
+        {COURSE: Course("Course 3", 3)},
     )
 
 

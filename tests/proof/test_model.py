@@ -22,9 +22,10 @@ from werkzeug.test import TestResponse
 
 from tests.calls import reads
 from tests.conftest import DEEP, MODES
-from tests.proof.model import Catalog, Learner, Lesson, Module, Subscription
+from tests.proof.model import Catalog, Course, Learner, Lesson, Module, Subscription
 from tests.world import assert_problem, ok, token, uuid4
 
+COURSES = [uuid4(number) for number in (2, 1)]  # whose ids are also those of modules
 MODULES = [uuid4(number) for number in (1, 2, 3)]
 # The order of the ids here is not their sorted order, so that an order by id differs from any other order.
 LESSONS = [uuid4(number) for number in (0x15, 0x12, 0x19, 0x11, 0x17, 0x18, 0x13, 0x16, 0x14, 0x10)]
@@ -37,6 +38,7 @@ PAST = datetime(2026, 1, 1, tzinfo=UTC)
 positions = st.integers(-1, 2)  # few different positions, so that many lessons have the same one
 titles = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=8)
 lesson_ids, module_ids, learners = st.sampled_from(LESSONS), st.sampled_from(MODULES), st.sampled_from(LEARNERS)
+course_ids, sources = st.sampled_from(COURSES), st.sampled_from(["", "pi_1"])
 # Most lessons are in one module, so that its counts are large enough for a percent that must be rounded.
 lessons = st.builds(
     Lesson,
@@ -84,15 +86,20 @@ class World(RuleBasedStateMachine):
 
     @initialize(
         plan_mode=st.sampled_from(MODES),
-        modules=st.fixed_dictionaries({module: st.builds(Module, titles, positions) for module in MODULES}),
+        courses=st.dictionaries(course_ids, st.builds(Course, titles, positions)),
+        modules=st.fixed_dictionaries({module: st.builds(Module, titles, positions, st.none()) for module in MODULES}),
+        of_course=st.tuples(*[st.none() | course_ids] * len(MODULES)),
         lessons=st.dictionaries(lesson_ids, lessons, min_size=4, max_size=len(LESSONS)),
         prerequisites=prerequisites,
         completed=st.tuples(*[st.dictionaries(lesson_ids, instants, max_size=8)] * 2),
-        access=st.tuples(*[st.sampled_from(["full", "full", "free", "lapsed", None])] * 2),
+        access=st.tuples(*[st.sampled_from(["full", "full", "free", "course", "course", "lapsed", None])] * 2),
     )
-    def begin(self, plan_mode, modules, lessons, prerequisites, completed, access):
+    def begin(self, plan_mode, courses, modules, of_course, lessons, prerequisites, completed, access):
         self.api = self.apps[plan_mode].test_client(use_cookies=False)
         self.empty_tables()
+        for course, row in courses.items():
+            self.db.execute("insert into courses (id, title, position) values (%s, %s, %s)", [course, *row])
+        self.catalog.courses |= courses
         for user_id, level in zip(LEARNERS, access, strict=True):
             self.db.execute("insert into users (id) values (%s)", [user_id])
             if level == "full":
@@ -100,11 +107,17 @@ class World(RuleBasedStateMachine):
             elif level == "free":  # the learner also has a subscription that has ended
                 self.subscribe(user_id, "active", timedelta(hours=-1))
                 self.enroll(user_id, None)
+            elif level == "course" and courses:
+                self.give_course(user_id, min(courses), "", None)
             elif level == "lapsed":
                 self.enroll(user_id, timedelta(hours=-1))
         for module, row in modules.items():
-            self.db.execute("insert into modules (id, title, position) values (%s, %s, %s)", [module, *row])
+            self.db.execute(
+                "insert into modules (id, title, position, course_id) values (%s, %s, %s, %s)", [module, *row]
+            )
         self.catalog.modules |= modules
+        for module, course in zip(MODULES, of_course, strict=True):
+            self.move_module(module, course)
         for lesson, row in lessons.items():
             self.add_or_change_lesson(lesson, row)
         for pair in prerequisites:
@@ -183,7 +196,45 @@ class World(RuleBasedStateMachine):
         self.acting = user_id
         self.db.execute("delete from subscriptions where user_id = %s", [user_id])
         self.db.execute("delete from enrollments where user_id = %s", [user_id])
+        self.db.execute("delete from course_enrollments where user_id = %s", [user_id])
         self.learners[user_id].subscription, self.learners[user_id].enrolled = None, False
+        self.learners[user_id].course_enrollments.clear()
+
+    @rule(user_id=learners, course=course_ids, source=sources, end=st.none() | hours)
+    def give_course(self, user_id, course, source, end):
+        if course in self.catalog.courses:
+            self.acting = user_id
+            ends = end and datetime.now(UTC) + end
+            self.db.execute(
+                "insert into course_enrollments (user_id, course_id, source, expires_at) values (%s, %s, %s, %s)"
+                " on conflict (user_id, course_id, source) do update set expires_at = excluded.expires_at",
+                [user_id, course, source, ends],
+            )
+            self.learners[user_id].course_enrollments[course, source] = ends
+
+    @rule(user_id=learners, course=course_ids, source=sources)
+    def take_course(self, user_id, course, source):
+        self.acting = user_id
+        self.db.execute(
+            "delete from course_enrollments where (user_id, course_id, source) = (%s, %s, %s)",
+            [user_id, course, source],
+        )
+        self.learners[user_id].course_enrollments.pop((course, source), None)
+
+    @rule(course=course_ids, row=st.builds(Course, titles, positions))
+    def add_or_change_course(self, course, row):
+        self.db.execute(
+            "insert into courses (id, title, position) values (%s, %s, %s)"
+            " on conflict (id) do update set title = excluded.title, position = excluded.position",
+            [course, *row],
+        )
+        self.catalog.courses[course] = row
+
+    @rule(module=module_ids, course=st.none() | course_ids)
+    def move_module(self, module, course):
+        if course is None or course in self.catalog.courses:
+            self.db.execute("update modules set course_id = %s where id = %s", [course, module])
+            self.catalog.modules[module] = self.catalog.modules[module]._replace(course_id=course)
 
     @rule(user_id=learners)
     def delete_and_add_user(self, user_id):
@@ -247,7 +298,7 @@ class World(RuleBasedStateMachine):
     @invariant()
     def every_answer_is_the_models(self):
         (other,) = set(LEARNERS) - {self.acting}
-        paths = reads(moduleId=list(MODULES))
+        paths = reads(moduleId=list(MODULES), courseId=list(COURSES))
         # For the other learner, read only the outline: it shows every lesson and every count.
         for user_id, path in [(self.acting, path) for path in paths] + [(other, "outline")]:
             answer = seen(self.api.get(f"/api/progress/{path}", headers=HEADERS[user_id]))

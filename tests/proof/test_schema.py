@@ -18,7 +18,7 @@ from app.tasks import catalog
 from tests import contract
 from tests.conftest import DEEP, ROOT, running_gunicorn
 from tests.test_openapi import OPERATIONS
-from tests.world import SECRET, add_user, bearer, cookie
+from tests.world import SECRET, add_course, add_user, bearer, cookie, uuid4
 
 # A completedAt must be from 1970 on and not in the future. A schema cannot say this, so the document says it in words.
 schemathesis.openapi.format(
@@ -39,6 +39,7 @@ KNOWN = {
     f"{kind}Id": [row["id"] for row in CATALOG[f"{kind}s"] if row.get("published", True)]
     for kind in ("lesson", "module")
 }
+KNOWN["courseId"] = [uuid4(3)]
 WEBHOOK_SECRET = "whsec_1"
 TRIED: Counter[tuple[str, str, int]] = Counter()
 SESSIONS = {"token": bearer(), "cookie": cookie()}
@@ -65,6 +66,8 @@ def url(
     with psycopg.connect(database_url, cursor_factory=psycopg.RawCursor, row_factory=dict_row) as loading:
         catalog.load(loading, CATALOG, dry_run=False)
     add_user(connection)
+    add_course(connection, 3)
+    connection.execute("update modules set course_id = %s", [uuid4(3)])
     more = {"METRICS": "on", "STRIPE_WEBHOOK_SECRET": WEBHOOK_SECRET, "AUTH_SECRET": SECRET, "LOG_LEVEL": "error"}
     with running_gunicorn(environ | more) as service:
         yield service.url

@@ -22,6 +22,7 @@ from tests.conftest import SERVICE, as_service, running_gunicorn
 from tests.test_cli import run
 from tests.world import (
     LEARNER,
+    add_course,
     add_lesson,
     add_module,
     add_user,
@@ -30,6 +31,7 @@ from tests.world import (
     complete,
     completions,
     get,
+    give_course,
     mark,
     ok,
     require,
@@ -47,14 +49,16 @@ def instant(db: psycopg.Connection, query: str = "select clock_timestamp()") -> 
 # Expiry
 
 # The statements that tell whether the learner is enrolled.
-STATEMENTS = ("summary", "module", "lessons", "modules", "outline", "next", "access", "mark", "unmark")
+STATEMENTS = (
+    *("summary", "module", "lessons", "modules", "outline", "courses", "course", "next", "access", "mark", "unmark"),
+)
 
 
 def found(connection: psycopg.Connection) -> dict[str, str | bool | None]:
-    parameters = {"user_id": LEARNER, "module_id": uuid4(1), "lesson_id": uuid4(2), "completed_at": None}
+    parameters = {"user_id": LEARNER, "course_id": uuid4(3), "module_id": uuid4(1), "lesson_id": uuid4(2)}
     access: dict[str, str | bool | None] = {}
     for name in (*STATEMENTS, "admin/access"):
-        given = {key: parameters[key] for key in statements.STATEMENTS[name].parameters}
+        given = {key: parameters.get(key) for key in statements.STATEMENTS[name].parameters}
         row = statements.run(connection, name, **given).fetchone()
         assert row
         access[name] = row["enrolled" if name in STATEMENTS else "access"]
@@ -74,6 +78,7 @@ def expected(access: str | None) -> dict[str, str | bool | None]:
 def two_lessons(db):
     add_module(db, 1, 2)
     add_lesson(db, 1, 3, is_free=True)
+    add_course(db, 3, 1)
 
 
 @pytest.mark.parametrize("microseconds", [-1000, -1, 0, 1, 1000])
@@ -106,10 +111,33 @@ def test_free_access_lasts_until_it_expires_and_not_a_microsecond_longer(db, two
         connection.rollback()
 
 
-@pytest.mark.parametrize(("table", "column"), [("subscriptions", "current_period_end"), ("enrollments", "expires_at")])
+@pytest.mark.parametrize("microseconds", [-1000, -1, 0, 1, 1000])
+@pytest.mark.parametrize("enrolled", [False, True])
+def test_course_access_lasts_until_it_expires_and_not_a_microsecond_longer(
+    db, two_lessons, database_url, microseconds, enrolled
+):
+    """The course is the whole catalog here, so that the counts are those of full access."""
+    add_user(db, access="free" if enrolled else None)
+    give_course(db, 3)
+    with psycopg.connect(database_url, cursor_factory=RawCursor, row_factory=dict_row) as connection:
+        connection.execute(
+            "update course_enrollments set expires_at = now() + make_interval(secs => $1::float8 / 1e6)", [microseconds]
+        )
+        access = "full" if microseconds > 0 else "free" if enrolled else None
+        assert found(connection) == expected(access) | ({"admin/access": "course"} if microseconds > 0 else {})
+        connection.rollback()
+
+
+@pytest.mark.parametrize(
+    ("table", "column"),
+    [("subscriptions", "current_period_end"), ("enrollments", "expires_at"), ("course_enrollments", "expires_at")],
+)
 def test_access_ends_by_itself_within_the_call_that_comes_at_that_moment(api, db, table, column):
-    add_user(db, access="full" if table == "subscriptions" else "free")
+    add_user(db, access={"subscriptions": "full", "enrollments": "free"}.get(table))
     add_module(db, 1, 2, is_free=True)
+    add_course(db, 3, 1)
+    if table == "course_enrollments":
+        give_course(db, 3)
     get(api, "summary")
     end = instant(db, f"update {table} set {column} = clock_timestamp() + interval '150 ms' returning {column}")
     statuses: list[int] = []
@@ -249,6 +277,8 @@ def test_every_answer_is_the_same_wherever_service_and_database_are(make_api, db
     """There are completions in the first and in the last allowed year. In some zones these are other years."""
     add_user(db)
     add_module(db, 1, 2, 3, 4, 5, 6)
+    add_course(db, 3, 1)
+    give_course(db, 3, until="2998-01-01T00:00:00Z")
     require(db, 6, 5)
     first, last = "1970-01-01T00:00:00.000Z", "9999-12-31T23:59:59.999Z"
     complete(db, 3, at="9999-12-31 23:59:59.999999Z")

@@ -11,7 +11,7 @@ import pytest
 
 from tests.calls import reads
 from tests.conftest import DEEP, both_plans
-from tests.proof.model import Catalog, Learner, Lesson, Module, Subscription
+from tests.proof.model import Catalog, Course, Learner, Lesson, Module, Subscription
 from tests.proof.test_model import HEADERS, LEARNERS, PAST, seen
 from tests.world import uuid4
 
@@ -23,9 +23,13 @@ def draw(seed):
     """Draw two learners of a catalog with equal positions, circles, empty modules and rows that no call writes."""
     draw = random.Random(seed)
     now = datetime.now(UTC)
-    ids = [uuid4(number) for number in draw.sample(range(1, 10_000), 30)]
-    modules = {id: Module(f"Module {draw.random()}", draw.randint(-2, 2)) for id in ids[: draw.randint(1, 5)]}
-    catalog = Catalog(modules)
+    ids = [uuid4(number) for number in draw.sample(range(1, 10_000), 40)]
+    courses = {id: Course(f"Course {draw.random()}", draw.randint(-1, 1)) for id in ids[30 : 30 + draw.randint(0, 4)]}
+    modules = {
+        id: Module(f"Module {draw.random()}", draw.randint(-2, 2), draw.choice([None, *courses]))
+        for id in ids[: draw.randint(1, 5)]
+    }
+    catalog = Catalog(modules, courses=courses)
     for id in ids[5 : 5 + draw.randint(3, 25)]:
         row = draw.choice(list(modules)), "A lesson", draw.randint(-2, 3), draw.random() < 0.8, draw.random() < 0.5
         catalog.lessons[id] = Lesson(*row)
@@ -38,6 +42,12 @@ def draw(seed):
         ends = draw.choice([None, now - HOUR, now + HOUR, now + HOUR])
         learner = Learner(catalog, Subscription(status, ends) if status else None, draw.random() < 0.7)
         learner.expires_at = draw.choice([None, now - HOUR, now + HOUR])
+        learner.course_enrollments = {
+            (course, source): draw.choice([None, now - HOUR, now + HOUR])
+            for course in courses
+            for source in ("", "pi_1")
+            if draw.random() < 0.3
+        }
         share = draw.choice([0.2, 0.5, 0.9])
         # Few different times, so that many are equal. Some are equal only when they are cut to milliseconds.
         learner.completed = {
@@ -52,7 +62,11 @@ def draw(seed):
 def build(db, catalog, learners):
     with db.cursor() as cursor:
         cursor.executemany(
-            "insert into modules (id, title, position) values (%s, %s, %s)",
+            "insert into courses (id, title, position) values (%s, %s, %s)",
+            [(id, *row) for id, row in catalog.courses.items()],
+        )
+        cursor.executemany(
+            "insert into modules (id, title, position, course_id) values (%s, %s, %s, %s)",
             [(id, *row) for id, row in catalog.modules.items()],
         )
         cursor.executemany(
@@ -70,16 +84,20 @@ def build(db, catalog, learners):
             if learner.enrolled:
                 cursor.execute("insert into enrollments values (%s, %s)", [id, learner.expires_at])
             cursor.executemany(
+                "insert into course_enrollments (user_id, course_id, source, expires_at) values (%s, %s, %s, %s)",
+                [(id, *of, end) for of, end in learner.course_enrollments.items()],
+            )
+            cursor.executemany(
                 "insert into progress (user_id, lesson_id, completed_at) values (%s, %s, %s)",
                 [(id, name, at) for name, at in learner.completed.items()],
             )
 
 
-@pytest.mark.parametrize("seed", range(1000 if DEEP else 15))
+@pytest.mark.parametrize("seed", range(1000 if DEEP else 20))
 def test_every_call_answers_as_the_contract_says(api, db, seed):
     catalog, learners = draw(seed)
     build(db, catalog, learners)
-    paths = reads(moduleId=list(catalog.modules))
+    paths = reads(moduleId=list(catalog.modules), courseId=list(catalog.courses))
     for id, learner in learners.items():
         for path in paths:
             assert seen(api.get(f"/api/progress/{path}", headers=HEADERS[id])) == learner.read(path), path
