@@ -11,7 +11,7 @@ $(foreach name,USER COURSE ROLE FILE DRY_RUN PARTIAL CONFIRM EMAIL NAME UNTIL HO
 		$(eval unexport $(name))))
 
 .PHONY: help install install-dev install-system run test test-deep test-system mutate audit scale-data explain bench lint format migrate rollback migration-status migrate-unlock grants load-catalog \
-	learner-id add-user grant-free revoke-free access stripe-sync stripe-event token lock
+	learner-id add-user grant-free revoke-free grant-course revoke-course access stripe-sync stripe-event token lock
 
 
 help:  ## print this list
@@ -93,6 +93,12 @@ grant-free: install  ## give USER=<id> free access [UNTIL=2027-01-31]
 
 revoke-free: install  ## take free access away from USER=<id>
 	@$(RUN) app.cli revoke-free
+
+grant-course: install  ## give USER=<id> the course COURSE=<id> [UNTIL=2027-01-31]
+	@$(RUN) app.cli grant-course
+
+revoke-course: install  ## end the course COURSE=<id> that USER=<id> was given by hand or by the site
+	@$(RUN) app.cli revoke-course
 
 access: install  ## show which access USER=<id> has, and why
 	@$(RUN) app.cli access

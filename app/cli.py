@@ -14,7 +14,7 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import dict_row
 
-from app import settings
+from app import checks, settings
 from app.database.connection import read_write
 from app.stripe.mirror import AccessTerms
 from app.tasks import TaskError, catalog, grants, learners, migrations
@@ -121,7 +121,23 @@ class UserId(click.ParamType[str]):
         return learner
 
 
+class CourseId(click.ParamType[str]):
+    """The id of a course."""
+
+    name = "course"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the id in lower case, or fail in one line."""
+        if not value:
+            raise click.ClickException("COURSE is not given; say which course: COURSE=<id>")
+        if not checks.UUID4.fullmatch(value):
+            raise click.ClickException(f"COURSE={value} is not a UUID version 4")
+        return value.lower()
+
+
 USER = click.argument("user_id", metavar="USER", type=UserId(), envvar="USER", default="")
+COURSE = click.argument("course_id", metavar="COURSE", type=CourseId(), envvar="COURSE", default="")
+UNTIL = click.option("--until", envvar="UNTIL", help="an RFC 3339 date-time, or a date: the end of that day in UTC")
 # How many seconds to wait for another run of the migrations.
 WAIT = click.option(
     "--wait", type=click.FloatRange(min=0, min_open=True), default=60.0, envvar="MIGRATE_WAIT", hidden=True
@@ -208,10 +224,10 @@ def add_user(user_id: str, email: str | None, name: str | None) -> None:
 
 @cli.command()
 @USER
-@click.option("--until", envvar="UNTIL", help="an RFC 3339 date-time, or a date: the end of that day in UTC")
+@UNTIL
 def grant_free(user_id: str, until: str | None) -> None:
     """Give a learner free access, for ever or until a time."""
-    expires_at = learners.free_until(until) if until else None
+    expires_at = learners.end_of_access(until) if until else None
     with _connect() as connection:
         learners.grant_free(connection, user_id, expires_at)
         _print(learners.access(connection, user_id, _prices()))
@@ -225,6 +241,33 @@ def revoke_free(user_id: str) -> None:
         if not learners.revoke_free(connection, user_id):
             click.echo("the learner did not have free access")
         _print(learners.access(connection, user_id, _prices()))
+
+
+@cli.command()
+@USER
+@COURSE
+@UNTIL
+def grant_course(user_id: str, course_id: str, until: str | None) -> None:
+    """Give a learner a course, for ever or until a time."""
+    expires_at = learners.end_of_access(until) if until else None
+    with _connect() as connection:
+        learners.grant_course(connection, user_id, course_id, expires_at)
+        _print(learners.access(connection, user_id, _prices()))
+
+
+@cli.command()
+@USER
+@COURSE
+def revoke_course(user_id: str, course_id: str) -> None:
+    """Take a course from a learner that was given by hand or by the site."""
+    with _connect() as connection:
+        # An error of the second leaves nothing printed of the first.
+        _print(
+            [
+                *learners.revoke_course(connection, user_id, course_id),
+                *learners.access(connection, user_id, _prices()),
+            ]
+        )
 
 
 @cli.command()

@@ -21,7 +21,7 @@ from tests.test_catalog import (
     prerequisites,
     wait_for_blocked,
 )
-from tests.test_cli import ended, run, spawn
+from tests.test_cli import ended, make, run, spawn
 from tests.world import add_user, complete, require, uuid4
 
 Answer = tuple[int, str, str]
@@ -207,10 +207,40 @@ def test_a_course_that_the_file_no_longer_has_stays_without_published_lessons(db
     assert db.execute("select from course_enrollments").rowcount == 1
 
 
-def test_prerequisites_go_across_courses(db, load):
-    file = (course(0xC1, module(1, lesson(0x11, 0x21, 0x31))), course(0xC2, module(2, lesson(0x21))))
-    assert load(*file, modules=(module(3, lesson(0x31)),))[0] == 0
-    assert prerequisites(db) == [(uuid4(0x11), uuid4(0x21)), (uuid4(0x11), uuid4(0x31))]
+ONE_COURSE_ALONE = "lessons stay locked for good for a learner who has only the course of the lesson"
+
+
+def test_prerequisites_go_across_courses_and_what_one_course_alone_never_unlocks_is_warned_of(db, load):
+    file = (
+        course(
+            0xC1,
+            module(1, lesson(0x11, 0x21), lesson(0x12), lesson(0x13, 0x12, 0x11), lesson(0x14, 0x31)),
+            # An unpublished lesson neither locks nor is locked.
+            module(4, lesson(0x41, 0x22), lesson(0x42, 0x21, published=False), lesson(0x43, 0x42)),
+        ),
+        course(0xC2, module(2, lesson(0x21), lesson(0x22, published=False), lesson(0x23, 0x13))),
+    )
+    alone = (module(3, lesson(0x31), lesson(0x32, 0x11)),)
+    assert load(*file, modules=alone) == report(
+        (2, 2, 0),
+        (4, 4, 0, 0),
+        (12, 12, 0, 0, 0),
+        f"warning: 4 {ONE_COURSE_ALONE}",
+        '  "Lesson 11" needs "Lesson 21"',
+        '  "Lesson 13" needs "Lesson 11"',
+        '  "Lesson 14" needs "Lesson 31"',
+        '  "Lesson 23" needs "Lesson 13"',
+        needs=(9, 0),
+    )
+    assert (uuid4(0x11), uuid4(0x21)) in prerequisites(db)
+    # A partial load sees the lessons that its file does not have.
+    second = load(course(0xC2, module(2, lesson(0x21), lesson(0x23))), PARTIAL="1")[1].splitlines()
+    assert second[second.index(f"warning: 3 {ONE_COURSE_ALONE}") + 1 :] == [
+        '  "Lesson 11" needs "Lesson 21"',
+        '  "Lesson 13" needs "Lesson 11"',
+        '  "Lesson 14" needs "Lesson 31"',
+        "loaded",
+    ]
 
 
 def test_a_catalog_of_10_000_lessons_in_50_courses_loads_and_loads_again(db, database_url, tmp_path):
@@ -311,7 +341,7 @@ def world(db: psycopg.Connection, load: Load) -> psycopg.Connection:
     assert (
         load(
             course(0xC1, module(1, lesson(0x11), lesson(0x12, 0x11)), module(2, lesson(0x21, 0x12))),
-            course(0xC2, module(3, lesson(0x31, 0x11)), module(4, lesson(0x41))),
+            course(0xC2, module(3, lesson(0x31, 0x41)), module(4, lesson(0x41))),
             modules=(module(5, lesson(0x51)), module(6, lesson(0x61))),
         )[0]
         == 0
@@ -330,7 +360,7 @@ def positions(world: psycopg.Connection) -> list:
 
 def test_one_course_is_loaded_and_the_rest_is_not_touched(world, load):
     before = rows(world)
-    file = course(0xC2, module(4, lesson(0x41), lesson(0x42)), module(3, lesson(0x31, 0x41)), title="Two")
+    file = course(0xC2, module(4, lesson(0x41), lesson(0x42)), module(3, lesson(0x31, 0x42)), title="Two")
     expected = report((1, 0, 1), (2, 0, 2, 0), (3, 1, 2, 0, 0), left(5), needs=(1, 1))
     assert load(file, PARTIAL="1", DRY_RUN="1") == (0, expected[1].replace("loaded", DRY), "")
     assert rows(world) == before
@@ -354,7 +384,7 @@ def test_one_course_is_loaded_and_the_rest_is_not_touched(world, load):
     assert prerequisites(world) == [
         (uuid4(0x12), uuid4(0x11)),
         (uuid4(0x21), uuid4(0x12)),
-        (uuid4(0x31), uuid4(0x41)),
+        (uuid4(0x31), uuid4(0x42)),
     ]
     # Written: one course, two modules, three lessons, one prerequisite, no completion.
     written = [len(set(new) - set(old)) for old, new in zip(before, rows(world), strict=True)]
@@ -395,6 +425,8 @@ def test_one_module_outside_of_courses_is_loaded_and_keeps_its_position(world, l
 
 
 def test_a_new_course_or_module_goes_last_and_the_file_orders_what_is_new(world, load):
+    # The positions in other courses do not count.
+    world.execute("update modules set position = 99 where course_id = %s", [uuid4(0xC1)])
     new = (course(0xCB), course(0xC2, module(3, lesson(0x31, 0x11)), module(4, lesson(0x41))), course(0xCA))
     assert load(*new, modules=(module(9), module(6, lesson(0x61)), module(8)), PARTIAL="1")[0] == 0
     assert courses(world) == [("Course c1", 10), ("Course c2", 20), ("Course cb", 21), ("Course ca", 22)]
@@ -419,7 +451,7 @@ def test_modules_and_lessons_move_into_what_the_file_names_with_their_completion
     # A module of another course, a module without a course, and a lesson of a course that the file does not name.
     file = course(
         0xC2,
-        module(3, lesson(0x31, 0x11)),
+        module(3, lesson(0x31, 0x41)),
         module(4, lesson(0x41), lesson(0x12, 0x11)),
         module(2, lesson(0x21, 0x12)),
         module(5, lesson(0x51)),
@@ -430,6 +462,9 @@ def test_modules_and_lessons_move_into_what_the_file_names_with_their_completion
         '  "Module 5": 1 completions',
         "moved: 1 lessons with 1 completions, all kept",
         '  "Lesson 12": 1 completions',
+        f"warning: 2 {ONE_COURSE_ALONE}",
+        '  "Lesson 12" needs "Lesson 11"',
+        '  "Lesson 21" needs "Lesson 12"',
     )
     assert load(file, PARTIAL="1") == report((1, 0, 0), (4, 0, 4, 2), (5, 0, 5, 1, 0), left(2), *more)
     assert modules(world) == [
@@ -458,6 +493,17 @@ def test_an_empty_partial_file_changes_nothing(world, load):
         left(7),
     )
     assert rows(world) == before
+
+
+def test_by_make_a_partial_load_is_asked_for(world, database_url, tmp_path):
+    path = tmp_path / "catalog.json"
+    path.write_text(json.dumps({"courses": [course(0xC2, module(4, lesson(0x41)), module(3))]}))
+    dry = make(database_url, "load-catalog", f"FILE={path}", "PARTIAL=1", "DRY_RUN=1")
+    assert dry[0] == 0
+    assert left(5) in dry[1]
+    # What is in the environment counts only without make.
+    assert left(5) not in make(database_url, "load-catalog", f"FILE={path}", "DRY_RUN=1", PARTIAL="1")[1]
+    assert len(published(world)) == 7
 
 
 def test_without_partial_the_file_is_the_whole_catalog(world, load):
@@ -523,7 +569,7 @@ def test_a_partial_load_warns_of_lessons_in_the_database_too(world, load):
     load(course(0xC3, module(7, free(0x71), free(0x72, 0x71))), PARTIAL="1")
     # 71 is not free any more, and locks 72 in the next module, which the file does not have.
     file = course(0xC3, module(7, lesson(0x71), free(0x72, 0x71)))
-    warned = "warning: 1 free lessons stay locked for good for learners on the free path"
+    warned = "warning: 1 free lessons stay locked for good for learners with free access alone"
     assert load(file, PARTIAL="1")[1].splitlines()[-3:] == [warned, '  "Lesson 72" needs "Lesson 71"', "loaded"]
     outside = load(modules=(module(8, free(0x81, 0x72)),), PARTIAL="1")[1].splitlines()
     assert outside[-4:] == [

@@ -1,6 +1,7 @@
 """The tasks that touch learners, as `python -m app.cli` and by make: what they do, say, and refuse in one line."""
 
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -249,12 +250,149 @@ def test_access_says_what_access_a_learner_has_and_why(db, database_url, status,
     assert run(database_url, "access", USER=LEARNER) == (0, expected, "")
 
 
+COURSE, OTHER_COURSE = uuid4(0xC2), uuid4(0xC1)
+
+
+@pytest.fixture
+def courses(db: psycopg.Connection) -> psycopg.Connection:
+    """A learner without any access, and two courses."""
+    add_user(db, access=None)
+    for id, title, position in ((COURSE, "JavaScript", 1), (OTHER_COURSE, 'The "Odin"\nProject', 2)):
+        db.execute("insert into courses (id, title, position) values (%s, %s, %s)", [id, title, position])
+    return db
+
+
+def given(db: psycopg.Connection) -> list:
+    return db.execute(
+        "select user_id::text, course_id::text, source, expires_at::text from course_enrollments order by 2, 3"
+    ).fetchall()
+
+
+NOTHING_ELSE = f"{NO_SUBSCRIPTION}enrollment: none\n"
+ONE_COURSE = f"course access: every published lesson of 1 course\n{NOTHING_ELSE}"
+NAMED = f'course "JavaScript" ({COURSE}): '
+BY_HAND = ", given by hand or by the site\n"
+
+
+def test_a_course_is_granted_for_ever_changed_and_taken_back(courses, database_url):
+    granted = (0, f"{ONE_COURSE}{NAMED}for ever{BY_HAND}", "")
+    assert run(database_url, "grant-course", USER=LEARNER, COURSE=COURSE) == granted
+    assert given(courses) == [(LEARNER, COURSE, "", None)]
+    assert run(database_url, "access", USER=LEARNER) == granted
+    limited = (0, f"{ONE_COURSE}{NAMED}until 9999-12-31T23:59:59Z{BY_HAND}", "")
+    given_again = {"USER": LEARNER.upper(), "COURSE": COURSE.upper(), "UNTIL": "9999-12-31"}
+    assert run(database_url, "grant-course", **given_again) == limited
+    assert run(database_url, "grant-course", LEARNER, COURSE, UNTIL="") == granted
+    code, revoked, err = run(database_url, "revoke-course", USER=LEARNER, COURSE=COURSE)
+    [(_, _, _, ends)] = given(courses)
+    assert courses.execute("select %s::timestamptz <= now()", [ends]).fetchone() == (True,)
+    assert (code, err) == (0, "")
+    assert re.fullmatch(
+        rf"{re.escape(NONE + chr(10) + NOTHING_ELSE + NAMED)}ended [-0-9]{{10}}T[:0-9]{{8}}Z{BY_HAND}", revoked
+    )
+    # What has ended stays as it is.
+    again = f"they did not have this course by hand or by the site\n{revoked}"
+    assert run(database_url, "revoke-course", USER=LEARNER, COURSE=COURSE) == (0, again, "")
+    assert [row[3] for row in given(courses)] == [ends]
+
+
+def test_a_course_with_an_end_in_the_past_is_over(courses, database_url):
+    over = (0, f"{NONE}\n{NOTHING_ELSE}{NAMED}ended 2020-01-31T23:59:59Z{BY_HAND}", "")
+    assert run(database_url, "grant-course", USER=LEARNER, COURSE=COURSE, UNTIL="2020-01-31") == over
+
+
+def test_revoke_course_ends_what_was_given_by_hand_and_names_what_still_gives_the_course(courses, database_url):
+    rows = [
+        (COURSE, "", None),
+        (COURSE, "pi_1", "infinity"),
+        (COURSE, "sub_1", FUTURE),
+        (COURSE, "pi_2", PAST),
+        (OTHER_COURSE, "", None),
+        (OTHER_COURSE, "cs_1", None),
+    ]
+    for row in rows:
+        courses.execute(
+            "insert into course_enrollments (user_id, course_id, source, expires_at) values (%s, %s, %s, %s)",
+            [LEARNER, *row],
+        )
+    before = given(courses)
+    still = "this course is still given by pi_1, sub_1; to end that, refund or cancel it at Stripe\n"
+    head = f"course access: every published lesson of 2 courses\n{NOTHING_ELSE}"
+    stripe = (
+        f"{NAMED}until infinity, given by pi_1\n"
+        f"{NAMED}ended {PAST}, given by pi_2\n"
+        f"{NAMED}until {FUTURE}, given by sub_1\n"
+    )
+    other = f'course "The \\"Odin\\"\\nProject" ({OTHER_COURSE}): for ever, given by '
+    other = f"{other}hand or by the site\n{other}cs_1\n"
+    assert run(database_url, "access", USER=LEARNER) == (0, f"{head}{NAMED}for ever{BY_HAND}{stripe}{other}", "")
+    code, out, err = run(database_url, "revoke-course", USER=LEARNER, COURSE=COURSE)
+    (ended,) = [row for row in given(courses) if row not in before]
+    assert (code, err, ended[1:3]) == (0, "", (COURSE, ""))
+    line = next(line for line in out.splitlines(keepends=True) if line.endswith(BY_HAND))
+    assert out == f"{still}{head}{line}{stripe}{other}"
+    assert line.startswith(f"{NAMED}ended 2")
+    again = run(database_url, "revoke-course", USER=LEARNER, COURSE=COURSE)
+    assert again == (0, f"they did not have this course by hand or by the site\n{out}", "")
+
+
+def test_access_names_every_way_in(courses, database_url):
+    courses.execute(
+        "insert into subscriptions (user_id, status, current_period_end) values (%s, 'active', %s)", [LEARNER, FUTURE]
+    )
+    run(database_url, "grant-free", USER=LEARNER)
+    expected = (
+        f"{FULL}\ncourse access: every published lesson of 1 course\n"
+        f"subscription: active, period ends {FUTURE}\nenrollment: free access for ever\n{NAMED}for ever{BY_HAND}"
+    )
+    assert run(database_url, "grant-course", USER=LEARNER, COURSE=COURSE) == (0, expected, "")
+    courses.execute("delete from subscriptions")
+    expected = expected.replace(FULL, FREE).replace(f"active, period ends {FUTURE}", "none")
+    assert run(database_url, "access", USER=LEARNER) == (0, expected, "")
+
+
+@pytest.mark.parametrize("command", ["grant-course", "revoke-course"])
+def test_course_must_be_given_and_be_there(courses, database_url, command):
+    missing = (1, "", "Error: COURSE is not given; say which course: COURSE=<id>\n")
+    assert run(database_url, command, USER=LEARNER) == run(database_url, command, USER=LEARNER, COURSE="") == missing
+    for wrong in ("javascript", LEARNER.replace("-4", "-1"), f"{{{COURSE}}}", f"{COURSE} ", f"'{COURSE}'"):
+        refused = (1, "", f"Error: COURSE={wrong} is not a UUID version 4\n")
+        assert run(database_url, command, USER=LEARNER, COURSE=wrong) == refused
+    absent = (1, "", f"Error: there is no course {uuid4(0xC9)}; add it with: make load-catalog\n")
+    assert run(database_url, command, USER=LEARNER, COURSE=uuid4(0xC9)) == absent
+    assert run(database_url, command, USER=STRANGER, COURSE=COURSE) == (1, "", NOBODY)
+    assert given(courses) == []
+
+
+def test_by_make_a_course_is_given_by_the_ids_of_the_site(courses, database_url):
+    """AUTH_USER_ID_NAMESPACE is a setting, and USER and COURSE are what make was given."""
+    namespace = {"AUTH_USER_ID_NAMESPACE": "1b671a64-40d5-491e-99b0-da01ff1f3341"}
+    user_id = run(None, "learner-id", USER="cuid 1", **namespace)[1].strip()
+    add_user(courses, user_id, access=None)
+    words = ["USER=cuid 1", f"COURSE={COURSE}", "UNTIL=2999-01-01T00:00:00Z"]
+    granted = (0, f"{ONE_COURSE}{NAMED}until {FUTURE}{BY_HAND}", "")
+    assert make(database_url, "grant-course", *words, **namespace) == granted
+    assert given(courses)[0][:3] == (user_id, COURSE, "")
+    code, out, _ = make(database_url, "revoke-course", *words[:2], **namespace)
+    assert (code, out.startswith(f"{NONE}\n")) == (0, True)
+
+
+@pytest.mark.parametrize("until", ["tomorrow", "2030-02-29"])
+def test_a_wrong_until_gives_no_course(courses, database_url, until):
+    code, out, err = run(database_url, "grant-course", USER=LEARNER, COURSE=COURSE, UNTIL=until)
+    assert (code, out, err.startswith(f"Error: UNTIL={until} is neither a date ")) == (1, "", True)
+    assert given(courses) == []
+
+
 @pytest.mark.parametrize("command", ["access", "grant-free", "revoke-free"])
 def test_a_learner_who_is_not_there_is_an_error(db, database_url, command):
     assert run(database_url, command, USER=STRANGER) == (1, "", NOBODY)
 
 
-COMMANDS = ["add-user", "grant-free", "revoke-free", "access", "token", "learner-id"]
+COMMANDS = [
+    *("add-user", "grant-free", "revoke-free", "access", "grant-course", "revoke-course"),
+    *("token", "learner-id"),
+]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -267,10 +405,10 @@ def test_user_must_be_given_and_a_uuid(database_url, command):
         assert run(database_url, command, USER=wrong) == (1, "", text)
 
 
-@pytest.mark.parametrize("command", COMMANDS[:4])
+@pytest.mark.parametrize("command", COMMANDS[:6])
 def test_a_database_without_the_tables_is_told_of_in_one_line(new_database, command):
     lacking = "Error: the database lacks tables; apply the migrations with: make migrate\n"
-    assert run(new_database(), command, USER=LEARNER) == (1, "", lacking)
+    assert run(new_database(), command, USER=LEARNER, COURSE=COURSE) == (1, "", lacking)
 
 
 def test_a_value_that_is_not_utf_8_is_refused_in_one_line(db, database_url):

@@ -522,6 +522,35 @@ def test_the_learners_own_subscriptions_are_named_what_stripe_said_last_first(wo
     assert named == [("c", "2026-01-02T00:00:00Z"), ("a", "2026-01-01T00:00:00Z"), ("b", "2026-01-01T00:00:00Z")]
 
 
+@pytest.fixture
+def given_courses(db: psycopg.Connection) -> psycopg.Connection:
+    """A learner with three courses, of which two have one position."""
+    add_user(db)
+    for course, position in ((3, 1), (2, 1), (1, 2)):
+        db.execute(
+            "insert into courses (id, title, position) values (%s, %s, %s)",
+            [uuid4(course), f"Course {course}", position],
+        )
+        for source in ("b", "", "a"):
+            db.execute(
+                "insert into course_enrollments (user_id, course_id, source) values (%s, %s, %s)",
+                [LEARNER, uuid4(course), source],
+            )
+    return db
+
+
+def test_the_learners_courses_are_named_in_the_order_of_the_catalog_and_of_their_sources(given_courses):
+    named = [(row["course_id"], row["source"]) for row in run(given_courses, "admin/course_access")]
+    assert named == [(uuid4(course), source) for course in (2, 3, 1) for source in ("", "a", "b")]
+
+
+def test_a_course_is_over_at_the_very_moment_that_its_row_names(given_courses):
+    with given_courses.transaction(force_rollback=True):
+        given_courses.execute("update course_enrollments set expires_at = now()")
+        assert {row["has_ended"] for row in run(given_courses, "admin/course_access")} == {True}
+        assert run(given_courses, "admin/revoke_course", course_id=uuid4(3)) == [{"was_given": False}]
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_a_file_is_documented_for_dbas(name):
     assert f"`{name}.sql`" in (statements.SQL / "README.md").read_text()

@@ -3,6 +3,13 @@
 A task takes checked values, and a connection if it needs one. It returns the lines to print.
 """
 
+import json
+
 
 class TaskError(Exception):
     """A task cannot be done. The text is for the person who ran it, and says what to do."""
+
+
+def quoted(title: str) -> str:
+    """Return a title between quotation marks, on one line also if the title has a line break."""
+    return json.dumps(title, ensure_ascii=False)

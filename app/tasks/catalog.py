@@ -4,7 +4,7 @@ import codecs
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from psycopg import Connection
 
 from app import checks
 from app.database import statements
-from app.tasks import TaskError
+from app.tasks import TaskError, quoted
 
 MAX_FILE_BYTES = 32 * 2**20
 MAX_TITLE_CHARACTERS = 500
@@ -278,7 +278,7 @@ def _check_circles(catalog: Catalog, outside: Outside) -> None:
         except CycleError as error:
             # graphlib lists a prerequisite before the lesson that needs it.
             circle = error.args[1][::-1]
-            names = [f"{_quoted(titles[id])} ({id})" for id in circle]
+            names = [f"{quoted(titles[id])} ({id})" for id in circle]
             more = len(names) - MAX_LINES
             if more > 0:
                 names = [*names[: MAX_LINES - 1], f"… {more} more …", names[-1]]
@@ -290,30 +290,41 @@ def _check_circles(catalog: Catalog, outside: Outside) -> None:
         raise CatalogError(faults)
 
 
-def locked_for_good(catalog: Catalog, outside: Outside) -> list[tuple[dict[str, Any], dict[str, Any]]]:
-    """Return the free lessons that nobody with free access can ever unlock, each with the prerequisite that locks it.
+def locked_for_good(
+    catalog: Catalog, outside: Outside, part: Callable[[dict[str, Any]], Hashable | None]
+) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """Return the lessons that nobody with access to one part alone can ever unlock, each with what locks it.
 
-    Such a prerequisite is published (an unpublished one never locks), and it is either not free or locked for good
-    itself. `outside` has the lessons that are not in `catalog`, as they are after the load.
+    `part` says in which part a lesson is; None: in no part that somebody may have alone. What locks a lesson is a
+    published prerequisite (an unpublished one never locks) that is in another part, or is locked for good itself.
+    `outside` has the lessons that are not in `catalog`, as they are after the load.
     """
-    lessons = {lesson["id"]: lesson for lesson in catalog["lessons"]} | outside
-    graph = _graph(catalog, outside)
+    courses = {module["id"]: module["course_id"] for module in catalog["modules"]}
+    lessons = {lesson["id"]: lesson | {"course_id": courses[lesson["module_id"]]} for lesson in catalog["lessons"]}
+    lessons |= outside
+    parts = {id: part(lesson) for id, lesson in lessons.items() if lesson["published"]}
+    # Without the prerequisites that never lock.
+    graph = {id: [need for need in needs if need in parts] for id, needs in _graph(catalog, outside).items()}
     dependents: dict[str, list[str]] = {id: [] for id in lessons}
     for id, needs in graph.items():
         for need in needs:
             dependents[need].append(id)
-    # Not by topological order: outside, prerequisites may form a circle, which is no fault of the file.
-    never: set[str] = set()  # what nobody with free access can ever complete
-    waiting = [id for id, lesson in lessons.items() if lesson["published"] and not lesson["is_free"]]
+    # Not in topological order: outside of the file, prerequisites may form a circle.
+    locked: set[str] = set()
+    waiting = [
+        id
+        for id, of_lesson in parts.items()
+        if of_lesson is not None and any(parts[need] != of_lesson for need in graph[id])
+    ]
     while waiting:
         id = waiting.pop()
-        if id not in never:
-            never.add(id)
-            waiting += [other for other in dependents[id] if lessons[other]["published"]]
+        if id not in locked:
+            locked.add(id)
+            waiting += [other for other in dependents[id] if parts.get(other) == parts[id]]
     return [
-        (lesson, next(lessons[need] for need in graph[id] if need in never))
+        (lesson, next(lessons[need] for need in graph[id] if parts[need] != parts[id] or need in locked))
         for id, lesson in lessons.items()
-        if id in never and lesson["is_free"]
+        if id in locked
     ]
 
 
@@ -348,7 +359,7 @@ def load(connection: Connection[Any], catalog: Catalog, dry_run: bool, partial: 
                 statements.run(connection, f"admin/catalog_{name}", catalog=text)
     for row in left_out:
         row["published"] = False
-    return list(_report(catalog, changes, prerequisites, left_alone, locked_for_good(catalog, outside)))
+    return list(_report(catalog, outside, changes, prerequisites, left_alone))
 
 
 def _set_positions(catalog: Catalog, rows: Iterable[dict[str, Any]]) -> None:
@@ -360,11 +371,7 @@ def _set_positions(catalog: Catalog, rows: Iterable[dict[str, Any]]) -> None:
 
 
 def _report(
-    catalog: Catalog,
-    changes: list[dict[str, Any]],
-    prerequisites: dict[str, Any],
-    left_alone: int,
-    kept: list[tuple[dict[str, Any], dict[str, Any]]],
+    catalog: Catalog, outside: Outside, changes: list[dict[str, Any]], prerequisites: dict[str, Any], left_alone: int
 ) -> Iterator[str]:
     modules_moved = any(row["moved"] for row in changes if row["kind"] == "module")
     for kind, wanted in (
@@ -385,10 +392,18 @@ def _report(
         if rows:
             completions = sum(row["completions"] for row in rows)
             yield f"{what}: {len(rows)} {kind}s with {completions} completions, all kept"
-            yield from _first(f"  {_quoted(row['title'])}: {row['completions']} completions" for row in rows)
-    if kept:
-        yield f"warning: {len(kept)} free lessons stay locked for good for learners with free access alone"
-        yield from _first(f"  {_quoted(lesson['title'])} needs {_quoted(need['title'])}" for lesson, need in kept)
+            yield from _first(f"  {quoted(row['title'])}: {row['completions']} completions" for row in rows)
+    for words, part in (
+        ("free lessons stay locked for good for learners with free access alone", lambda row: row["is_free"] or None),
+        (
+            "lessons stay locked for good for a learner who has only the course of the lesson",
+            lambda row: row["course_id"],
+        ),
+    ):
+        locked = locked_for_good(catalog, outside, part)
+        if locked:
+            yield f"warning: {len(locked)} {words}"
+            yield from _first(f"  {quoted(lesson['title'])} needs {quoted(need['title'])}" for lesson, need in locked)
 
 
 def _first(lines: Iterator[str]) -> Iterator[str]:
@@ -396,10 +411,6 @@ def _first(lines: Iterator[str]) -> Iterator[str]:
     yield from every[:MAX_LINES]
     if len(every) > MAX_LINES:
         yield f"  and {len(every) - MAX_LINES} more"
-
-
-def _quoted(title: str) -> str:
-    return json.dumps(title, ensure_ascii=False)  # a title with a line break stays on one line
 
 
 def _short(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""The tasks for one learner: make add-user, grant-free, revoke-free, access and token."""
+"""The tasks for one learner: make add-user, grant-free, grant-course, revoke-free, revoke-course, access and token."""
 
 import math
 import re
@@ -15,7 +15,7 @@ from app.database import statements
 from app.sessions import bearer
 from app.settings import Settings
 from app.stripe.mirror import AccessTerms, attach_customer, lock_claimed_customers
-from app.tasks import TaskError
+from app.tasks import TaskError, quoted
 
 Connection = psycopg.Connection[Any]
 
@@ -50,14 +50,14 @@ def add_user(connection: Connection, user_id: str, email: str | None, name: str 
 
 
 def grant_free(connection: Connection, user_id: str, until: str | None) -> None:
-    """Give a learner free access, until a time that free_until returned, or without an end."""
+    """Give a learner free access, until a time that end_of_access returned, or without an end."""
     try:
         statements.run(connection, "admin/grant_free", user_id=user_id, expires_at=until)
     except ForeignKeyViolation:
         raise TaskError(f"there is no learner {user_id}; add them with: make add-user") from None
 
 
-def free_until(text: str) -> str:
+def end_of_access(text: str) -> str:
     """Return the time that UNTIL names: an RFC 3339 date-time, or a date, which means the end of that day in UTC."""
     try:
         day = re.fullmatch(r"\d{4}-\d\d-\d\d", text, re.ASCII)
@@ -77,13 +77,49 @@ def revoke_free(connection: Connection, user_id: str) -> bool:
     return bool(row["was_free"])
 
 
+def grant_course(connection: Connection, user_id: str, course_id: str, until: str | None) -> None:
+    """Give a learner a course, until a time that end_of_access returned, or without an end."""
+    given = {"user_id": user_id, "course_id": course_id, "expires_at": until}
+    try:
+        row = statements.run(connection, "admin/grant_course", **given).fetchone()
+    except ForeignKeyViolation:
+        raise TaskError(f"there is no learner {user_id}; add them with: make add-user") from None
+    if row is None:
+        raise _no_course(course_id)
+
+
+def revoke_course(connection: Connection, user_id: str, course_id: str) -> Iterator[str]:
+    """End a course that a learner was given by hand or by the site. Yield lines about what else still gives it."""
+    row = statements.run(connection, "admin/revoke_course", user_id=user_id, course_id=course_id).fetchone()
+    if row is None:
+        raise _no_course(course_id)
+    if not row["was_given"]:
+        yield "they did not have this course by hand or by the site"
+    sources = [
+        given["source"]
+        for given in statements.run(connection, "admin/course_access", user_id=user_id)
+        if given["course_id"] == course_id and not given["has_ended"]
+    ]
+    if sources:
+        yield f"this course is still given by {', '.join(sources)}; to end that, refund or cancel it at Stripe"
+
+
+def _no_course(course_id: str) -> TaskError:
+    return TaskError(f"there is no course {course_id}; add it with: make load-catalog")
+
+
 def access(connection: Connection, user_id: str, prices: tuple[str, ...]) -> Iterator[str]:
     """Yield lines that say what access a learner has, and why. `prices` is the setting STRIPE_PRICES."""
     row: dict[str, Any] | None = statements.run(connection, "admin/access", user_id=user_id).fetchone()
+    courses = statements.run(connection, "admin/course_access", user_id=user_id).fetchall()
     subscriptions = statements.run(connection, "admin/stripe_subscriptions", user_id=user_id).fetchall()
     if row is None:
         raise TaskError(f"there is no learner {user_id}; add them with: make add-user")
-    yield ACCESS_IN_WORDS[row["access"]]
+    open_courses = len({course["course_id"] for course in courses if not course["has_ended"]})
+    if row["access"] or not open_courses:
+        yield ACCESS_IN_WORDS[row["access"]]
+    if open_courses:
+        yield f"course access: every published lesson of {open_courses} course{'s' if open_courses > 1 else ''}"
     if row["status"] is None:
         yield "subscription: none"
     else:
@@ -94,6 +130,13 @@ def access(connection: Connection, user_id: str, prices: tuple[str, ...]) -> Ite
         yield f"enrollment: free access ended {row['expires_at']}"
     else:
         yield f"enrollment: free access {'until ' + row['expires_at'] if row['expires_at'] else 'for ever'}"
+    for course in courses:
+        line = f"course {quoted(course['title'])} ({course['course_id']}): "
+        if course["has_ended"]:
+            line += f"ended {course['expires_at']}"
+        else:
+            line += f"until {course['expires_at']}" if course["expires_at"] else "for ever"
+        yield f"{line}, given by {course['source'] or 'hand or by the site'}"
     for subscription in subscriptions:
         line = f"{subscription['stripe_subscription_id']} is {subscription['status']}"
         line += f", period ends {subscription['current_period_end'] or 'at no known time'}"

@@ -4,6 +4,7 @@
 --   catalog  jsonb  courses, modules, lessons and prerequisites, as app/tasks/catalog.py flattens a catalog file
 -- Returns: a row per lesson, by its id
 --   id             text     the lesson
+--   course_id      text     the course of its module, null without one
 --   title          text
 --   published      boolean
 --   is_free        boolean
@@ -21,6 +22,7 @@ with needs as (
 
 select
     lessons.id::text as id,
+    modules.course_id::text as course_id,
     lessons.title,
     lessons.published,
     lessons.is_free,

@@ -12,6 +12,7 @@ MODES = ("force_generic_plan", "force_custom_plan")
 # Values of the parameters that do not depend on the learner.
 VALUES = {
     "tables": '["users", "progress", "lessons", "subscriptions"]',
+    "course_id": "00000000-0000-4000-8000-00000000000c",
     "completed_at": "now",
     "expires_at": "2030-01-01T00:00:00Z",
     "email": "learner@example.org",
