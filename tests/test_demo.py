@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import socket
@@ -16,6 +17,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from app.database.readiness import known_migrations
@@ -223,6 +225,23 @@ def copy_with_owners(source: Path, target: Path) -> Path:
 @pytest.fixture
 def checkout(prepared: Path, folder: Path) -> Path:
     return copy_with_owners(prepared, folder / "checkout")
+
+
+def test_a_database_of_a_demo_without_courses_gets_them_and_keeps_its_completions(checkout, start):
+    run = start(checkout).wait_until_ready()
+    url = shlex.split(run.output.splitlines()[-1])[1]
+    with psycopg.connect(url) as connection:
+        connection.execute("update modules set course_id = null")
+        connection.execute("delete from course_enrollments")
+        connection.execute("delete from courses")
+        connection.execute(
+            "insert into progress (user_id, lesson_id, completed_at) select id, %s, now() from users", [FIRST]
+        )
+    run.process.terminate()
+    assert run.end()[0] == 0
+    again = start(checkout).wait_until_ready()
+    assert [(course["title"], course["completedCount"]) for course in courses(again, "BUYER")] == [("JavaScript", 1)]
+    assert again.get("summary", "FULL") == (200, {"percent": 0, "completedCount": 1, "totalCount": 325})
 
 
 def test_a_signal_while_it_starts_leaves_nothing_running(checkout, start):

@@ -123,7 +123,7 @@ def _fill(environ: dict[str, str]) -> None:
     _task(environ, "migrate")
     with psycopg.connect(environ["DATABASE_URL"], autocommit=True) as connection:
         # An earlier version of the demo had the same modules without courses. The rest of its database stays as it is.
-        if not connection.execute("select from courses where id = %s", [JAVASCRIPT]).fetchone():
+        if not connection.execute("select 1 from courses where id = %s", [JAVASCRIPT]).fetchone():
             file = LOCAL / "catalog.json"
             file.write_text(json.dumps(catalog()))
             _task(environ, "load-catalog", str(file), "--partial")

@@ -27,15 +27,19 @@ const STYLES = sheet(`
   .meter .name { flex: 1; overflow: hidden; text-overflow: ellipsis; }
   .meter .value { color: var(--text); font-weight: 600; font-variant-numeric: tabular-nums; }
   .loading > * { visibility: hidden; }
-  /* Six columns hold two or three meters in a row. */
+  .three { grid-auto-columns: 9rem; }
   @container (width < 56rem) {
-    .header { grid-template-columns: repeat(6, minmax(0, 1fr)); grid-auto-flow: row; row-gap: 0.625rem; }
-    .header > * { grid-column: span 3; }
+    .header { grid-template-columns: minmax(0, 1fr) minmax(0, 1fr); grid-auto-flow: row; row-gap: 0.625rem; }
+  }
+  /* Below the state and the button, three meters have a row of their own. */
+  @container (width < 66rem) {
+    .three { grid-template-columns: repeat(6, minmax(0, 1fr)); grid-auto-flow: row; row-gap: 0.625rem; }
+    .three > * { grid-column: span 3; }
     .three .meter { grid-column: span 2; }
   }
   @container (width < 30rem) {
     .state, .button { grid-column: 1 / -1; }
-    .header { column-gap: 0.75rem; }
+    .three { column-gap: 0.75rem; }
   }
 `);
 

@@ -91,7 +91,7 @@ def sql_cases() -> list[Case]:
         file = path.relative_to(ROOT).as_posix()
         cases += [Case(file, m.id(), m.text, tests_for(name)) for m in sql.mutants(name, path.read_text())]
     for path in sorted((ROOT / "migrations").glob("*.sql")):
-        # Only the views can change an answer. What is before them and after them cannot.
+        # Only the views can change an answer. What is before the views and after them cannot.
         text = path.read_text()
         views = [view.span() for view in re.finditer(r"^create or replace view .*?;", text, re.M | re.S)]
         if not views or "rollback" in path.name:

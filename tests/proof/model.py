@@ -42,7 +42,7 @@ class Catalog:
     courses: dict[str, Course] = field(default_factory=dict)
 
     def course_of(self, lesson: str) -> str | None:
-        """Return the course of the lesson's module, if it is in one."""
+        """Return the course of the lesson's module, if the module is in a course."""
         return self.modules[self.lessons[lesson].module_id].course_id
 
     def place_of_module(self, module: str) -> tuple[Any, ...]:

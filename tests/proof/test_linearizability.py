@@ -135,7 +135,10 @@ INSTANTS = [datetime(2026, 1, day, tzinfo=UTC) for day in (1, 2, 3)]
 
 
 def catalog(db: psycopg.Connection) -> Catalog:
-    """Add two modules of four lessons: a diamond in the first, and a chain into the second, which is in a course."""
+    """Add two modules of four lessons. The prerequisites are a diamond in the first, and a chain into the second.
+
+    The second module is in a course.
+    """
     add_module(db, 1, 0x10, 0x11, 0x12, 0x13)
     add_module(db, 2, 0x20, 0x21, 0x22, 0x23)
     add_course(db, 3, 2)

@@ -144,15 +144,18 @@ def test_a_lesson_with_its_course_asks_for_the_course_alone(visit, courses):  # 
     assert_axe_finds_nothing(shown.page)
 
 
-@pytest.mark.parametrize("width", [320, 700, 1000])
+@pytest.mark.parametrize("width", [320, 700, 1000, 1080])
 def test_the_meters_of_a_lesson_have_room(visit, courses, db, width):  # noqa: F811
     db.execute("update courses set title = %s", [LONG_TITLE])
+    complete(db, LASAGNA)
     shown = visit(viewport={"width": width, "height": 700}, body=EVERYTHING + ONE)
     expect(shown.lesson.get_by_role("progressbar")).to_have_count(3)
     assert shown.page.evaluate("document.documentElement.scrollWidth") <= width
     places = [meter.bounding_box() for meter in shown.lesson.locator(".meter").all()]
     assert {place["y"] for place in places if place} == {places[0]["y"] if places[0] else None}
     assert all(place and place["width"] > 60 and place["x"] + place["width"] <= width for place in places)
+    state = shown.lesson.locator("[part=state] span + span")
+    assert state.evaluate("(node) => node.scrollHeight - node.clientHeight") <= 1
     cards = shown.course.locator(".card.overall").all()
     assert len(cards) == 2
     for card in cards:
