@@ -1,4 +1,4 @@
-"""Who may take what: contract §2, Access. Every statement decides it for itself, so every call is asked."""
+"""Who may take what: contract §2, Access. Each call has a statement of its own, so each call is tested."""
 
 import pytest
 
@@ -31,7 +31,7 @@ PAID_DONE, FREE_DONE, PAID = 2, 3, 4
 
 @pytest.fixture
 def world(db):
-    """A module with a paid lesson and a free one, both completed, and a paid one to come; the learner has no access."""
+    """A learner without access has completed a paid and a free lesson. Another paid lesson of the module is left."""
     add_user(db, access=None)
     add_module(db, 1, PAID_DONE)
     add_lesson(db, 1, FREE_DONE, is_free=True)
@@ -55,7 +55,7 @@ def enroll(db, expires="null"):
 
 
 def level(response, full, free):
-    """What access an answer shows; it is one of these answers, or not enrolled."""
+    """Return the access that an answer shows: it is the answer `full`, the answer `free`, or 403 not_enrolled."""
     if response.status_code == 403:
         assert_problem(response, "not_enrolled")
         return None
@@ -63,7 +63,7 @@ def level(response, full, free):
 
 
 def levels(api):
-    """What access each call gives the learner, unmark and mark last."""
+    """Return the access that each call gives the learner. Unmark and mark come last, because they change rows."""
     counts = {
         "full": {"percent": 66, "completedCount": 2, "totalCount": 3},
         "free": {"percent": 100, "completedCount": 1, "totalCount": 1},
@@ -283,7 +283,7 @@ SOON, LATER = "2998-01-01T00:00:00.123Z", "2999-01-01T00:00:00.000Z"
         (None, "null", False, True, None),
         (None, f"'{SOON}'", False, True, SOON),
         (None, "'infinity'", False, True, None),
-        (f"'{SOON}'", f"'{LATER}'", True, True, SOON),  # full access comes first, although free access lasts longer
+        (f"'{SOON}'", f"'{LATER}'", True, True, SOON),  # the end of full access, although free access lasts longer
         (f"'{SOON}'", "null", True, True, SOON),
         ("'infinity'", f"'{SOON}'", True, True, None),
         ("now()", f"'{SOON}'", False, True, SOON),
@@ -291,7 +291,7 @@ SOON, LATER = "2998-01-01T00:00:00.123Z", "2999-01-01T00:00:00.000Z"
         (f"'{SOON}'", "now()", True, False, SOON),
         ("now()", "now()", False, False, None),
         ("'9999-12-31T23:59:59.999999Z'", None, True, False, "9999-12-31T23:59:59.999Z"),
-        ("'10000-01-01T00:00:00Z'", None, True, False, None),  # four digits cannot say it
+        ("'10000-01-01T00:00:00Z'", None, True, False, None),  # this year has five digits
     ],
 )
 def test_access_says_what_the_learner_may_do_and_until_when(api, world, subscription, enrollment, full, free, until):

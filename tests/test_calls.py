@@ -32,7 +32,7 @@ READS = reads(moduleId=[uuid4(0xA)])
 
 @pytest.fixture
 def world(db):
-    """Two modules, six lessons: 0xA1 and 0xB1 completed, 0xA3 locked by 0xA2 and 0xB2, 0xB3 unpublished."""
+    """Two modules of three lessons. 0xA1 and 0xB1 are completed, 0xA2 and 0xB2 lock 0xA3, and 0xB3 is unpublished."""
     add_user(db)
     add_module(db, 0xA, 0xA1, 0xA2, 0xA3)
     add_module(db, 0xB, 0xB1, 0xB2)
@@ -198,7 +198,7 @@ def test_modules_and_lessons_come_in_catalog_order(api, db):
 
 def test_modules_of_one_position_come_by_their_ids(api, db):
     add_user(db)
-    numbers = range(0x21, 0x2C)  # so many that no hash has them in their order by chance
+    numbers = range(0x21, 0x2C)  # with so many, the order of a hash table cannot be the right one by chance
     for module in reversed(numbers):
         add_module(db, module, 0x100 * module, position=0)
     assert ids(get(api, "modules")["modules"], "moduleId") == list(numbers)
@@ -271,12 +271,12 @@ def test_titles_are_shown_as_they_are(api, db, title):
         ({}, 0xA1),
         ({0xA1: 1}, 0xA2),
         ({0xA2: 1}, 0xA3),
-        ({0xA3: 1}, 0xB1),  # into the next module
-        ({0xB3: 1}, 0xA1),  # round the end
+        ({0xA3: 1}, 0xB1),  # the next lesson is in the next module
+        ({0xB3: 1}, 0xA1),  # after the last lesson comes the first one
         ({0xA1: 1, 0xB3: 2}, 0xA2),
-        ({0xA1: 2, 0xB3: 1}, 0xA2),  # the most recent decides, not the furthest
+        ({0xA1: 2, 0xB3: 1}, 0xA2),  # the most recent completion decides, not the one that is last in the catalog
         ({0xB1: 2, 0xB3: 1}, 0xB2),
-        ({0xA1: 1, 0xA2: 1, 0xB1: 1}, 0xB2),  # at one time: the last in catalog order
+        ({0xA1: 1, 0xA2: 1, 0xB1: 1}, 0xB2),  # of completions with the same time, the last in catalog order decides
         ({0xA2: 1, 0xA3: 2, 0xB1: 1, 0xB2: 1, 0xB3: 1}, 0xA1),
         ({0xA1: 6, 0xA2: 5, 0xA3: 4, 0xB1: 3, 0xB2: 2, 0xB3: 1}, None),
     ],

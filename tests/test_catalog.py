@@ -1,4 +1,4 @@
-"""The catalog file (contract §7): what a load makes of the catalog, what it says, and every file that it refuses."""
+"""The catalog file (contract §7): what a load changes and reports, and every file that it refuses."""
 
 import json
 import signal
@@ -23,7 +23,7 @@ CURRICULA = ROOT / "app" / "demo" / "catalogs"
 
 
 def lesson(number: int, *prerequisites: int, **members: Any) -> dict:
-    """A published lesson of a file, as world.add_lesson would add it."""
+    """Return a published lesson for a file, equal to the one that world.add_lesson adds."""
     needs = {"prerequisites": [uuid4(needed) for needed in prerequisites]} if prerequisites else {}
     return {"id": uuid4(number), "title": f"Lesson {number:x}", "published": True} | needs | members
 
@@ -34,7 +34,7 @@ def module(number: int, *lessons: Any, **members: Any) -> dict:
 
 @pytest.fixture
 def load(database_url: str, db: psycopg.Connection, tmp_path: Path) -> Callable[..., tuple[int, str, str]]:
-    """Load modules from a file; the task's exit code, output and errors."""
+    """Return a function that loads modules from a file, and returns the exit code, the output and the errors."""
 
     def load(*modules: dict, **variables: str) -> tuple[int, str, str]:
         path = tmp_path / "catalog.json"
@@ -51,7 +51,11 @@ def report(
     *more: str,
     end: str = "loaded",
 ) -> tuple[int, str, str]:
-    """What a load says: counts in the file, added, changed, moved and unpublished; added and removed."""
+    """Return the output of a load with these counts.
+
+    `modules` are in the file, added, changed. `lessons` are in the file, added, changed, moved, unpublished.
+    `prerequisites` are added, removed.
+    """
     lines = [
         "modules: {} in the file; {} added, {} changed".format(*modules),
         "lessons: {} in the file; {} added, {} changed, {} moved, {} unpublished".format(*lessons),
@@ -63,7 +67,7 @@ def report(
 
 
 def rows(db: psycopg.Connection) -> list[list]:
-    """Every row of the catalog and of progress, with the transaction that wrote it and when it was created."""
+    """Return every row of the catalog and of progress, each with the id of the transaction that wrote it."""
     names = ["modules", "lessons", "lesson_prerequisites", "progress"]
     return [db.execute(f"select xmin::text, t::text from {name} t order by 2").fetchall() for name in names]
 
@@ -160,7 +164,7 @@ def test_a_lesson_moves_to_another_module_with_its_completions(db, load):
     complete(db, 0x11, 0x12)
     before = completed(db)
     more = "moved: 1 lessons with 1 completions, all kept", '  "Lesson 11": 1 completions'
-    # The other lesson is first in its module now.
+    # One lesson changes, because it is now the first one of its module.
     moved = report((2, 0, 0), (2, 0, 1, 1, 0), (0, 0), *more)
     assert load(module(1, lesson(0x12)), module(2, lesson(0x11))) == moved
     assert [row[:2] for row in lessons(db)] == [(uuid4(0x11), uuid4(2)), (uuid4(0x12), uuid4(1))]
@@ -344,7 +348,7 @@ def text(*modules: Any, **members: Any) -> str:
 
 
 def both(*lessons: Any) -> str:
-    """A file whose one module has these lessons."""
+    """Return a file with one module that has these lessons."""
     return text(module(1, *lessons))
 
 
@@ -522,7 +526,7 @@ def test_a_file_is_refused_with_the_place_of_every_fault(tmp_path, content, faul
         catalog.read_file(path)
     lines = str(refused.value).splitlines()
     expected = [fault.replace("{}", "modules[0].lessons[0]") for fault in faults]
-    # What json says of a fault goes on differently from one Python to another.
+    # Compare only the beginning of json's message: the rest differs between versions of Python.
     cut = [line[: len(fault)] if ": not JSON: " in fault else line for line, fault in zip(lines, expected, strict=True)]
     assert cut == expected
 
@@ -549,7 +553,7 @@ def circle(*numbers: int) -> str:
 )
 def test_every_circle_of_prerequisites_is_named_all_the_way_round(tmp_path, needs, circles):
     lessons = [lesson(number, *needed) for number, needed in needs.items()]
-    # Across modules too.
+    # The lessons are in two modules, so a circle may span modules.
     split = [module(0xF1, *lessons[:1]), module(0xF2, *lessons[1:])]
     for modules in ([module(0xF, *lessons)], split):
         assert sorted(refused(modules, tmp_path / "catalog.json")) == sorted(circle(*one) for one in circles)
@@ -653,7 +657,8 @@ def test_a_title_that_the_terminal_cannot_show_does_not_make_a_load_fail(db, dat
 
 def test_a_catalog_of_10_000_lessons_loads_and_loads_again(db, database_url, tmp_path):
     numbers = range(1, 10_001)
-    # In 500 modules of 20, a chain through all of them; every other lesson needs the one a module before it too.
+    # 500 modules of 20 lessons. Each lesson needs the one before it. Every second one also needs the lesson at the same
+    # place of the module before.
     needed = {n: [need for need in (n - 1, n - 20 if n % 2 else 0) if need > 0] for n in numbers}
     file = [module(0xF000000 + m, *(lesson(n, *needed[n]) for n in numbers[m * 20 : m * 20 + 20])) for m in range(500)]
     needs = sum(map(len, needed.values()))
@@ -668,7 +673,7 @@ def test_a_catalog_of_10_000_lessons_loads_and_loads_again(db, database_url, tmp
 
 
 def wait_for_blocked(db: psycopg.Connection, *, by: str) -> int:
-    """Wait for the fact that one session of this database waits for a lock in the statement file `by`; its pid."""
+    """Wait until a session of this database waits for a lock in the statement file `by`. Return its process id."""
     query = (
         "select pid from pg_stat_activity"
         " where datname = current_database() and wait_event_type = 'Lock' and strpos(query, %s) > 0"
@@ -681,7 +686,7 @@ def wait_for_blocked(db: psycopg.Connection, *, by: str) -> int:
 
 @contextmanager
 def holding(database_url: str, query: str) -> Iterator[psycopg.Connection]:
-    """Another connection in a transaction in which it has done something."""
+    """Yield another connection, inside a transaction in which it has executed the query."""
     with closing(psycopg.connect(database_url)) as other:
         other.execute(query)
         yield other
@@ -692,7 +697,7 @@ ROW = f"select from lessons where id = '{uuid4(0x12)}' for update"
 
 @contextmanager
 def in_background(call: Callable[[], Any]) -> Iterator[list]:
-    """Run `call` in a thread while the block runs; what it returned is in the list after the block."""
+    """Run `call` in a thread while the block runs. After the block, the list has its result."""
     results: list = []
     thread = threading.Thread(target=lambda: results.append(call()))
     thread.start()

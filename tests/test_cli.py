@@ -27,13 +27,13 @@ NO_SUBSCRIPTION = "subscription: none\n"
 
 
 def clean(database_url: str | None, **variables: str) -> dict[str, str]:
-    """An environment with nothing of the caller's in it but where programs are."""
+    """Return an environment with these variables and no others of this process, except PATH and LANG."""
     url = {} if database_url is None else {"DATABASE_URL": database_url}
     return {name: os.environ[name] for name in ("PATH", "LANG") if name in os.environ} | url | variables
 
 
 def run(database_url: str | None, *words: str, **variables: str) -> Answer:
-    """Run a command here and now; its exit code, standard output and standard error."""
+    """Run a command in this process. Return its exit code, standard output and standard error."""
     only = dict.fromkeys(os.environ) | clean(database_url, **variables)
     result = CliRunner().invoke(cli, words, env=only)
     if result.exception and not isinstance(result.exception, SystemExit):
@@ -59,7 +59,7 @@ def ended(process: subprocess.Popen[str]) -> Answer:
 
 
 def make(database_url: str, target: str, *given: str, **environ: str) -> Answer:
-    """Run a make target, but for its installation, on the Python of the tests."""
+    """Run a make target with the Python of the tests, without the step that installs packages."""
     python = f"RUN={shlex.quote(sys.executable)} -m"
     command = ["make", "--no-print-directory", "-o", "install", target, python, *given]
     return ended(
@@ -80,7 +80,7 @@ def users(db: psycopg.Connection) -> list:
 
 @pytest.fixture
 def site(new_database) -> Iterator[tuple[str, psycopg.Connection]]:
-    """A site with a users table of its own, migrated; its URL and a connection."""
+    """Yield the URL of a migrated database with a site's own users table, and a connection to it."""
     url = new_database()
     with closing(psycopg.connect(url, autocommit=True)) as connection:
         connection.execute("create table users (id uuid primary key, login text)")
@@ -149,7 +149,7 @@ def test_free_access_is_granted_for_ever_changed_and_taken_back(db, database_url
     assert (code, err) == (0, "")
     ended = none.replace("enrollment: none", f"enrollment: free access ended {free_access_end(db)}")
     assert revoked == ended
-    # What has ended stays as it is.
+    # An enrollment that has ended does not change.
     assert run(database_url, "revoke-free", USER=LEARNER) == (0, f"the learner did not have free access\n{ended}", "")
 
 

@@ -1,4 +1,7 @@
-"""Contract §3: writes of one learner answer as if one came after the other. Real connections, interleaved by name."""
+"""Contract §3: writes of one learner answer as if one came after the other.
+
+Each test makes one order of the steps of two connections happen, and its name says which.
+"""
 
 import json
 import re
@@ -25,7 +28,7 @@ plan_mode = both_plans()
 
 @contextmanager
 def in_background(call: Callable[[], object]) -> Iterator[list]:
-    """Run `call` in a thread while the block runs; what it returned is in the list after the block."""
+    """Run `call` in a thread while the block runs. After the block, the list has its result."""
     results: list = []
     thread = threading.Thread(target=lambda: results.append(call()))
     thread.start()
@@ -35,7 +38,7 @@ def in_background(call: Callable[[], object]) -> Iterator[list]:
 
 
 def wait_until_blocked(db: psycopg.Connection, count: int = 1) -> None:
-    """Wait for the fact that `count` sessions of this database wait for a lock."""
+    """Wait until `count` sessions of this database wait for a lock."""
     deadline = time.monotonic() + 10
     query = "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
     while db.execute(query).fetchone()[0] < count:  # type: ignore[index]
@@ -44,7 +47,7 @@ def wait_until_blocked(db: psycopg.Connection, count: int = 1) -> None:
 
 @contextmanager
 def lock_held(database_url: str) -> Iterator[psycopg.Connection]:
-    """Another write of the learner that has its lock and has not ended."""
+    """Yield a connection that holds the learner's lock, as another write does that has not ended."""
     with closing(psycopg.connect(database_url)) as other:
         other.execute("select id from users where id = %s for no key update", [LEARNER])
         yield other
@@ -62,10 +65,13 @@ def test_a_mark_waits_for_the_write_before_it_and_counts_it(api: FlaskClient, db
 
 
 def test_a_write_of_a_learner_who_was_added_after_its_lock_is_made_once_more(api: FlaskClient, db, database_url):
-    """Without a row to lock, another write might have run at the same time. The site, or another call, adds the row."""
+    """Without a row in users, lock.sql locks nothing, and two writes could run at the same time.
+
+    The site, or another call, may add the row while a write runs.
+    """
     add_module(db, 1, 0x11, 0x12)
     with closing(psycopg.connect(database_url)) as other:
-        other.execute("lock table progress in access exclusive mode")  # mark.sql waits for it, and lock.sql does not
+        other.execute("lock table progress in access exclusive mode")  # mark.sql waits for this, and lock.sql does not
         with in_background(lambda: api.post(f"/api/progress/lessons/{uuid4(0x11)}", headers=bearer())) as answers:
             wait_until_blocked(db)
             add_user(db)
@@ -119,7 +125,7 @@ def test_a_mark_is_dated_when_it_is_made_not_when_it_began_to_wait(api: FlaskCli
         waited = db.execute("select clock_timestamp()").fetchone()[0]
         other.commit()
     assert answers[0].status_code == 200
-    # A millisecond less, since completed_at is cut to one.
+    # completed_at is cut to milliseconds, so it may be up to one millisecond earlier.
     assert db.execute("select completed_at >= %s - interval '1 ms' from progress", [waited]).fetchone() == (True,)
 
 
@@ -145,7 +151,7 @@ def test_reads_and_the_writes_of_others_do_not_wait_for_a_learners_lock(api: Fla
 
 @pytest.fixture
 def server(gunicorn, db):
-    """A real gunicorn on the test's database; its URL."""
+    """Return the URL of a real gunicorn on the database of the tests."""
     return gunicorn()
 
 
@@ -176,7 +182,7 @@ def test_two_hundred_marks_of_one_learner_from_eight_clients_fit_one_serial_orde
         parts = list(pool.map(_mark_all, [server] * 8, [lessons[start::8] for start in range(8)]))
     answers = [answer for part in parts for answer in part]
     assert [status for status, _ in answers] == [200] * 200
-    # Each answer counts itself and all before it: every number from 1 to 200 is given exactly once, by each count.
+    # Each answer counts its own mark and all marks before it. So each number from 1 to 200 comes exactly once.
     assert sorted(answer["overall"]["completedCount"] for _, answer in answers) == list(range(1, 201))
     for module in (uuid4(1), uuid4(2)):
         counts = [answer["module"]["completedCount"] for _, answer in answers if answer["module"]["moduleId"] == module]
@@ -192,10 +198,11 @@ def test_two_hundred_marks_of_one_learner_from_eight_clients_fit_one_serial_orde
 
 
 def test_an_unmark_racing_the_mark_of_what_needs_it_leaves_only_answers_that_a_serial_order_gives(server, db):
-    """A is unmarked and marked, B needs A and is marked and unmarked, all at once.
+    """B needs A. One client unmarks and marks A again and again, another one marks and unmarks B.
 
-    While a write holds the lock, its answer is all there is to know: A done or not, B done or not. These are the states
-    that some order gives; B done without A arises when A is unmarked after B was marked, which is allowed.
+    A write holds the lock while it counts, so its answer shows the whole state: whether A and B are completed. Each
+    answer must be a state that some order of the writes gives. B may be completed without A: it was marked before A was
+    unmarked, which is allowed.
     """
     add_user(db)
     add_module(db, 1, 0xA, 0xB)
@@ -210,10 +217,11 @@ def test_an_unmark_racing_the_mark_of_what_needs_it_leaves_only_answers_that_a_s
     def overall(completed: int, total: int) -> dict:
         return {"percent": 100 * completed // total, "completedCount": completed, "totalCount": total}
 
-    # (A, B) done after the write → completed of eligible: (1, 0) 1 of 2, (1, 1) 2 of 2, (0, 0) 0 of 1, (0, 1) 1 of 2.
+    # The counts for each state after a write, where (1, 0) means that A is completed and B is not: (1, 0) is 1 of 2,
+    # (1, 1) is 2 of 2, (0, 0) is 0 of 1 because B is locked, (0, 1) is 1 of 2.
     assert {str(answer) for answer in mark_a} <= {str((200, overall(1, 2))), str((200, overall(2, 2)))}
     assert {str(answer) for answer in unmark_a} <= {str((200, overall(0, 1))), str((200, overall(1, 2)))}
-    # Marked: with A, or without it since B was marked already. Refused: A was not done, and neither was B.
+    # B is marked while A is completed, or it was marked already. It is refused if neither A nor B is completed.
     assert {str(answer) for answer in mark_b} <= {
         str((200, overall(2, 2))),
         str((200, overall(1, 2))),
@@ -223,7 +231,7 @@ def test_an_unmark_racing_the_mark_of_what_needs_it_leaves_only_answers_that_a_s
 
 
 def test_the_statements_of_each_call_are_fixed_in_number(make_api, environ, db, monkeypatch):
-    """No call runs a statement per lesson, and each runs those that sql/README.md says."""
+    """Each call runs the statements that sql/README.md lists, however many lessons there are."""
 
     ran: list[str] = []
     run = statements.run

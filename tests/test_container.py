@@ -1,4 +1,4 @@
-"""Containerfile, compose.yaml and docs/container.md: what can be told of them without a container engine."""
+"""Containerfile, compose.yaml and docs/container.md: what can be tested without a container engine."""
 
 import base64
 import hashlib
@@ -43,8 +43,8 @@ def test_compose_holds_no_secret_and_passes_every_setting_of_the_service_on():
     given = SERVICES["service"]["environment"]
     settings = {name for row in table("docs/operating.md", "Settings") for name in re.findall(r"`([A-Z_]+)`", row[0])}
     elsewhere = {
-        *("PG_BINDIR", "STRIPE_API_KEY"),  # no settings of the service
-        *("HOST", "PORT", "PREPARE_THRESHOLD"),  # compose.yaml itself says what they depend on
+        *("PG_BINDIR", "STRIPE_API_KEY"),  # these are settings of make targets, not of the service
+        *("HOST", "PORT", "PREPARE_THRESHOLD"),  # compose.yaml decides these: it has the network and the database
     }
     assert set(given) - {"PGPASSWORD"} == settings - elsewhere
     assert {name for name, value in given.items() if value is not None} == {"DATABASE_URL", "PGPASSWORD"}
@@ -55,7 +55,7 @@ def test_compose_holds_no_secret_and_passes_every_setting_of_the_service_on():
 
 def test_the_role_of_compose_is_made_with_its_password(new_database):
     script = COMPOSE["configs"]["role"]["content"]
-    assert "$" not in script  # Compose would replace it
+    assert "$" not in script  # Compose would take it for a variable
     url = new_database()
     superuser = psycopg.connect(url, autocommit=True)
     password = 'it\'s \\ "odd" $1'
@@ -65,7 +65,7 @@ def test_the_role_of_compose_is_made_with_its_password(new_database):
         role = superuser.execute("select rolcanlogin, rolsuper, rolpassword from pg_authid where rolname = 'progress'")
         can_login, is_superuser, verifier = role.fetchone() or (None, None, "")
         assert (can_login, is_superuser) == (True, False)
-        # PostgreSQL keeps a verifier. That of the same password with the same salt is the same (RFC 5803).
+        # PostgreSQL stores a verifier of the password. The same password and salt give the same verifier (RFC 5803).
         [(iterations, salt)] = re.findall(r"^SCRAM-SHA-256\$(\d+):([^$]+)\$", verifier)
         salted = hashlib.pbkdf2_hmac("sha256", password.encode(), base64.b64decode(salt), int(iterations))
         client_key = hmac.digest(salted, b"Client Key", "sha256")

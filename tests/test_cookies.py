@@ -79,7 +79,7 @@ def test_a_session_of_the_real_library_is_what_it_is(make_api, world, at_time, c
     if answer.status_code == 401:
         assert_problem(answer, "unauthenticated")
         invalid = answer.headers["WWW-Authenticate"].startswith('Bearer realm="progress", error="invalid_token"')
-        assert invalid == bool(case["token"])  # an empty cookie is as if absent
+        assert invalid == bool(case["token"])  # an empty cookie counts as absent
 
 
 @pytest.mark.parametrize("case", VECTORS["cookie_sets"], ids=lambda case: case["name"])
@@ -187,7 +187,7 @@ def test_an_empty_cookie_is_as_if_absent(make_api, world):
         answer = api.get(GET, headers={"Cookie": sent})
         assert_problem(answer, "unauthenticated")
         assert answer.headers["WWW-Authenticate"] == 'Bearer realm="progress"'
-    # Of equal names the first counts, an empty one too.
+    # Of two cookies with one name the first one counts, even if it is empty.
     assert_problem(api.get(GET, headers={"Cookie": f"{V5}=; {V5}={good}"}), "unauthenticated")
 
 
@@ -197,7 +197,7 @@ def test_a_percent_encoded_session_is_the_same_session(make_api, world):
 
 
 def calls_made(header: str, settings: Settings) -> int:
-    """How many functions run until the cookies of a header are read."""
+    """Return how many functions run to read the cookies of a header."""
     calls = 0
 
     def count(frame: Any, event: str, argument: Any) -> None:
@@ -227,7 +227,7 @@ def test_a_renamed_cookie_is_the_only_one_that_is_read(make_api, world):
     api = make_api(AUTH_SECRET=SECRET, AUTH_COOKIE_NAME="__Host-session")
     assert api.get(GET, headers=cookie(name="__Host-session")).status_code == 200
     assert_problem(api.get(GET, headers=cookie()), "unauthenticated")
-    # NextAuth v4's encryption does not know the cookie's name.
+    # In NextAuth v4 the key does not depend on the name of the cookie.
     assert api.get(GET, headers={"Cookie": f"__Host-session={value(V4)}"}).status_code == 200
 
 
@@ -254,7 +254,7 @@ def test_any_of_several_secrets_decrypts(make_api, world, name):
         ({"nbf": 15}, 200),
         ({"nbf": 16}, 401),
         ({"iat": 15}, 200),
-        ({"iat": 16}, 200),  # a site whose clock is ahead: its own library does not look
+        ({"iat": 16}, 200),  # the clock of the site may be ahead, and Auth.js does not check this claim
         ({"exp": "soon"}, 401),
         ({"exp": "4000000000"}, 401),
         ({"exp": True}, 401),
@@ -279,7 +279,7 @@ def test_the_times_of_a_session_with_fifteen_seconds_of_tolerance(make_api, worl
 
 
 def encrypted(header: dict[str, Any], body: bytes = b"{}") -> str:
-    """A session as v5 encrypts it, its header then replaced, which its tag forbids, or a hostile one made anew."""
+    """Return a valid v5 session with this header in place of its own. Its authentication tag is then wrong."""
     parts = value(V5).split(".")
     parts[0] = base64.urlsafe_b64encode(json.dumps(header).encode()).rstrip(b"=").decode()
     return ".".join(parts)
@@ -341,7 +341,7 @@ def test_only_what_the_library_of_a_cookie_writes_is_decrypted_though_the_secret
     key, _ = cookies.derive(SECRET, salt, 64 if header["enc"] == "A256CBC-HS512" else 32)
     now = int(time.time())
     body = json.dumps({"sub": LEARNER, "iat": now, "exp": now + 3600}).encode()
-    # As it stands, whatever joserfc makes of its members.
+    # joserfc must write these headers unchanged, although it would refuse some of them.
     lenient = {name: HeaderParameter("any", lambda _: None) for name in header}
     registry = jwe.JWERegistry(lenient, ["dir", "A256KW", header["enc"], "DEF"], strict_check_header=False)
     session = jwe.encrypt_compact(header, body, key, registry=registry)
@@ -362,7 +362,7 @@ def test_a_signed_jwt_in_the_cookie_follows_the_bearer_tokens_rules_but_is_a_coo
     assert api.get(GET, headers={"Cookie": f"{V5}={token(padding='x' * 8200)}"}).status_code == 401
     foreign = {"Cookie": f"{V5}={token()}", "Sec-Fetch-Site": "cross-site"}
     assert_problem(api.post(WRITE, headers=foreign), "cross_site_request")
-    # The secret of the encrypted cookies signs nothing.
+    # AUTH_SECRET encrypts cookies. A token that is signed with it is not valid.
     api = make_api(AUTH_SECRET=SECRET, AUTH_JWT_SECRET="")
     assert api.get(GET, headers={"Cookie": f"{V5}={token()}"}).status_code == 401
 
@@ -371,9 +371,9 @@ def test_a_bad_token_is_401_even_with_a_good_cookie(make_api, world):
     api = make_api(AUTH_SECRET=SECRET)
     for authorization in ("Bearer nonsense", "Bearer", f"bearer {token(exp=1)}"):
         assert_problem(api.get(GET, headers=cookie() | {"Authorization": authorization}), "unauthenticated")
-    # A proxy's own scheme is not looked at.
+    # Another scheme, for instance a proxy's Basic, is ignored.
     assert api.get(GET, headers=cookie() | {"Authorization": "Basic dXNlcjpwYXNz"}).status_code == 200
-    # A good token decides, whatever the cookie says.
+    # With a valid token, the cookie is not read.
     assert api.get(GET, headers=bearer() | {"Cookie": f"{V5}=nonsense"}).status_code == 200
 
 
@@ -382,7 +382,7 @@ def test_each_way_of_signing_in_gets_the_same_answers(make_api, world, sessions)
     world.execute("insert into \"Session\" values ('opaque', %s, now() + '1 hour')", [LEARNER])
     api = make_api(AUTH_SECRET=SECRET, AUTH_SESSION_TABLE='"Session"')
     ways: list[dict[str, str]] = [bearer(), cookie(), {"Cookie": f"{V5}=opaque"}, {"Cookie": f"{V4}={value(V4)}"}]
-    # The service marks what is not marked, so each answer of a mark is another one.
+    # sorted() puts DELETE before POST, so the first POST stores a mark.
     for method, path in sorted(calls()):
         answers = [api.open(PREFIX + path, method=method, headers=headers) for headers in ways]
         assert len({(answer.status_code, answer.data) for answer in answers}) == 1, path
@@ -396,13 +396,13 @@ def test_each_way_of_signing_in_gets_the_same_answers(make_api, world, sessions)
 
 @pytest.fixture
 def sessions(db):
-    """Make tables of a site's own, which go with the test."""
+    """Yield a function that creates a table of the site. The tables are dropped after the test."""
     made: list[str] = []
 
     def make(statement: str) -> None:
         db.execute(statement)
         made.append(statement)
-        # As a site does for the service's role.
+        # A site has to grant this to the service's role.
         table = statement.removeprefix("create table ").partition(" (")[0]
         db.execute(f"grant select on {table} to {SERVICE}".encode())
 
@@ -543,7 +543,8 @@ def test_a_write_by_cookie_passes_from_the_same_origin_alone(cookie_api, world, 
         assert answer.status_code == 200
     else:
         assert_problem(answer, "cross_site_request")
-    # A token is not a browser's to send by itself, and a read changes nothing.
+    # A browser never sends a token by itself, so a write with a token may come from any page. So may a read, because it
+    # changes nothing.
     assert api.open(WRITE, method=method, headers=bearer() | fetch).status_code == 200
     for reading in ("GET", "HEAD"):
         assert api.open(GET, method=reading, headers=cookie() | fetch).status_code == 200
@@ -601,7 +602,7 @@ def test_an_allowed_origin_writes_by_cookie_and_reads_the_answer(make_api, world
             exposed = answer.headers["Access-Control-Expose-Headers"]
             assert set(exposed.split(", ")) == {"ETag", "Retry-After", "Idempotency-Key", "Learner-Tag", "X-Request-Id"}
             assert answer.headers["Vary"] == "Authorization, Cookie, Origin"
-    # Errors are to be read too, and an answer without an origin varies by it all the same.
+    # A page may also read errors. An answer to a request without Origin has `Vary: Origin` too.
     assert api.get(GET, headers={"Origin": PAGE}).headers["Access-Control-Allow-Origin"] == PAGE
     assert api.get(GET).headers["Vary"] == "Authorization, Cookie, Origin"
     assert make_api().get(GET).headers["Vary"] == "Authorization, Cookie"
@@ -660,7 +661,7 @@ def test_a_preflight_of_an_allowed_origin_is_answered_without_a_session(make_api
     needed = {"authorization", "content-type", "idempotency-key", "if-none-match", "learner-tag"}
     assert needed <= set(allowed.split(", "))
     assert "Origin" in answer.headers["Vary"]
-    # OPTIONS that is no preflight, and paths that are none.
+    # An OPTIONS that is no preflight, and an unknown path.
     assert_problem(api.options(path, headers={"Origin": PAGE}), "method_not_allowed")
     nowhere = api.options("/api/nothing", headers={"Origin": PAGE, "Access-Control-Request-Method": "POST"})
     assert_problem(nowhere, "not_found")

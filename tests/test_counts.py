@@ -1,4 +1,4 @@
-"""What counts: contract §2, locked, eligible and the counts. Whatever is counted, all calls must agree on it."""
+"""What counts (contract §2): locked and eligible lessons, and the counts. All calls must agree on them."""
 
 import itertools
 
@@ -31,7 +31,7 @@ def counts(completed, total, percent):
 
 
 def agreed(api, user_id=LEARNER):
-    """Return the summary, once every other read has been found to agree with it."""
+    """Return the summary. Assert that every other read agrees with it."""
     summary = get(api, "summary", user_id)
     modules = get(api, "modules", user_id)
     outline = get(api, "outline", user_id)
@@ -51,7 +51,7 @@ def agreed(api, user_id=LEARNER):
 
 
 def states(api, user_id=LEARNER):
-    """What the outline shows of each accessible lesson, by its number: its state, and what keeps it locked."""
+    """Return the state of each accessible lesson in the outline, by its number, and the lessons that lock it."""
     return {
         int(lesson["lessonId"][:8], 16): (lesson["state"], [int(id_[:8], 16) for id_ in lesson["prerequisites"]])
         for module in get(api, "outline", user_id)["modules"]
@@ -147,7 +147,7 @@ def test_a_prerequisite_outside_the_free_path_keeps_a_free_lesson_locked(api, db
     assert agreed(api) == counts(0, 1, 0)
     assert states(api) == {3: ("locked", [2]), 4: ("available", [])}
     assert_problem(mark(api, 3), "lesson_locked", prerequisites=[uuid4(2)])
-    complete(db, 2)  # in better days
+    complete(db, 2)  # the learner completed it when they still had full access
     assert agreed(api) == counts(0, 2, 0)
     assert ok(mark(api, 3))["overall"] == counts(1, 2, 50)
 
@@ -198,14 +198,15 @@ def test_an_unmark_that_locks_the_last_lesson_of_a_module_leaves_nothing_to_coun
     assert ok(unmark(api, 4))["overall"] == counts(0, 0, 0)
 
 
-# Catalog order, where each of its keys decides between two: of modules 3 and 5 the id, before module 1 by position.
+# Catalog order. Each of its keys decides once: modules 3 and 5 have one position, so their ids decide. Module 1 comes
+# last by its position. Lessons A and B have one position, too.
 ORDER = [0x3C, 0x3A, 0x3B, 0x5C, 0x5A, 0x5B, 0x1C, 0x1A, 0x1B]
 
 
 def add_catalog_of_order(db):
     for module, position in ((5, 1), (1, 2), (3, 1)):
         add_module(db, module, position=position)
-        # Added in another order than they stand in.
+        # The order in which they are added is not catalog order.
         for lesson, place in ((0xB, 2), (0xC, 1), (0xA, 2)):
             add_lesson(db, module, 16 * module + lesson, position=place)
 

@@ -1,4 +1,4 @@
-"""`make run`, as `python -m app.demo` in a copy of the checkout: anywhere, twice, and after every kind of end."""
+"""`make run`, as `python -m app.demo` in a copy of the checkout: in odd folders, twice, and after every kind of end."""
 
 import json
 import os
@@ -34,12 +34,12 @@ def copy_of_the_checkout(folder: Path) -> Path:
 
 
 class Run:
-    """A demo that was started, its output and its port."""
+    """A running demo, its output and its port."""
 
     def __init__(self, folder: Path, **environ: str) -> None:
         self.folder = folder
         self.port = environ.get("PORT") or str(free_port())
-        # As little environment as there can be, and a HOME that nobody can write to.
+        # The smallest environment in which it can run. Nobody can write to this HOME.
         clean = {"PATH": os.environ["PATH"], "HOME": "/nonexistent", "WEB_CONCURRENCY": "1", "PORT": self.port}
         if "PG_BINDIR" in os.environ:
             clean["PG_BINDIR"] = os.environ["PG_BINDIR"]
@@ -58,7 +58,7 @@ class Run:
         assert self.process.stdout
         for line in self.process.stdout:
             self.output += line
-            # The last line of what it prints, or of a run without the demo.
+            # The last line that the demo prints. With DATABASE_URL, the last line is another one.
             if "sql/summary.sql" in line or "serving DATABASE_URL" in line:
                 return self
         raise AssertionError(f"it ended: {self.output}")
@@ -82,7 +82,7 @@ class Run:
 
 
 def working_in(folder: Path) -> list[int]:
-    """The processes that work in the folder or below it."""
+    """Return the ids of the processes whose working folder is the folder or below it."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
@@ -103,7 +103,7 @@ def wait_until_nothing_works_in(folder: Path) -> None:
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """A folder for checkouts that every user may enter (pytest's own tmp_path is closed to others)."""
+    """Yield a folder for checkouts that every user may enter. pytest's own tmp_path is closed to other users."""
     base = Path(tempfile.mkdtemp(prefix="progress-", dir=in_memory()))
     base.chmod(0o755)
     yield base.resolve()
@@ -129,7 +129,7 @@ def start() -> Iterator[Callable[..., Run]]:
 
 
 AWKWARD = {
-    # The last but one closed to all but us: as root, PostgreSQL runs as another user.
+    # Only this user may enter the folder `closed`. Under root, PostgreSQL runs as another user and must still reach it.
     "a space and umlauts below a closed folder": ("closed/mein Kurs/Fortschrittsüberprüfung äöü ß", signal.SIGINT),
     "a long path": ("/".join(["a-very-long-name-of-a-folder"] * 5), signal.SIGHUP),
 }
@@ -146,11 +146,11 @@ def test_it_runs_in_any_folder_ends_by_a_signal_and_runs_again_with_its_data(fol
     assert run.get("summary", "NONE")[1]["code"] == "not_enrolled"
     assert stat.S_IMODE((checkout / ".local" / "secret").stat().st_mode) == 0o600
     assert (checkout / ".local" / "secret").read_text() not in run.output
-    # Everything that it prints from the first token on can be pasted as a whole, also into a shell such as zsh, which
-    # knows no comments.
+    # A person can paste all that the demo prints from the first token on. Interactive zsh does not know comments, so
+    # these lines must have no character with a meaning for the shell.
     pasted = run.output[run.output.index("FULL=") :]
     assert not [line for line in pasted.splitlines() if line[:2] == "# " and re.search("""['";&|<>()`$]""", line)]
-    # What make does, in a checkout that has all of it installed.
+    # make would run this command. This checkout has no Makefile and no .venv.
     pasted = re.sub("^make stripe-event (.*)$", rf"\1 {sys.executable} -m app.demo.stripe_event", pasted, flags=re.M)
     answers = subprocess.run(["sh", "-ec", pasted], cwd=checkout, capture_output=True, text=True, check=True).stdout
     assert re.findall(r'"code": "(\w+)"', answers) == ["lesson_locked", "not_enrolled"]
@@ -174,7 +174,7 @@ def test_it_runs_in_any_folder_ends_by_a_signal_and_runs_again_with_its_data(fol
 
 
 def assert_ends(run: Run, number: int) -> None:
-    """A signal stops everything that runs in a checkout, and a second one does not disturb that."""
+    """Assert that a signal stops everything that runs in a checkout. A second signal must not disturb this."""
     run.process.send_signal(number)
     run.process.send_signal(number)
     status, output = run.end()
@@ -184,7 +184,7 @@ def assert_ends(run: Run, number: int) -> None:
 
 @pytest.fixture(scope="module")
 def prepared() -> Iterator[Path]:
-    """A checkout whose database is there already, to be copied for tests that need no first start."""
+    """Yield a checkout with a database. Tests that do not need a first start copy it."""
     base = Path(tempfile.mkdtemp(prefix="progress-", dir=in_memory())).resolve()
     base.chmod(0o755)
     checkout = copy_of_the_checkout(base / "checkout")
@@ -197,7 +197,7 @@ def prepared() -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def running(prepared: Path) -> Iterator[Run]:
-    """A demo for the tests that only look at it."""
+    """Yield a running demo for the tests that change nothing."""
     run = Run(copy_with_owners(prepared, prepared.with_name("running"))).wait_until_ready()
     yield run
     run.process.terminate()
@@ -205,7 +205,7 @@ def running(prepared: Path) -> Iterator[Run]:
 
 
 def copy_with_owners(source: Path, target: Path) -> Path:
-    # shutil.copytree does not keep the owners.
+    # Not shutil.copytree, which does not keep the owners of files.
     subprocess.run(["cp", "-a", str(source), str(target)], check=True)
     return target
 
@@ -225,7 +225,8 @@ def test_a_signal_while_it_starts_leaves_nothing_running(checkout, start):
 
 
 def test_a_closed_terminal_leaves_nothing_running_though_only_the_leader_of_its_session_hears_of_it(checkout):
-    # As make does where a terminal was opened for it alone: it waits for its child, and passes nothing on.
+    # This shell behaves as make does if a terminal was opened for make alone: it waits for its child, and passes no
+    # signal on.
     leader = ["setsid", "--ctty", "sh", "-c", 'trap "" HUP; "$0" -m app.demo; :', sys.executable]
     ours, terminal = os.openpty()
     environ = os.environ | {"WEB_CONCURRENCY": "1", "PORT": str(free_port())}
@@ -273,17 +274,17 @@ def test_it_starts_after_everything_was_killed_and_after_the_supervisor_alone_wa
     assert again.output != run.output
     again.process.kill()
     again.process.wait()
-    # gunicorn and PostgreSQL go on: the new one has another port, and takes the database over.
+    # gunicorn and PostgreSQL of the killed demo still run. The new demo uses another port, and takes over the database.
     third = start(checkout).wait_until_ready()
     assert third.get("summary", "FULL")[0] == 200
     third.process.terminate()
     assert third.end()[0] == 0
-    for number in working_in(checkout):  # the gunicorn of the second one
+    for number in working_in(checkout):  # the gunicorn of the killed demo
         os.kill(number, signal.SIGKILL)
 
 
 def test_it_starts_after_a_power_cut(checkout, start):
-    """Then the pid files name processes of others, which got the same numbers meanwhile."""
+    """After a power cut, the pid files may name processes of others, which have the same numbers now."""
     postgres = checkout / ".local" / "postgres"
     content = f"{os.getpid()}\n{postgres / 'data'}\n1700000000\n5432\n{postgres}\n\n  5432001         0\nready   \n"
     (postgres / "data" / "postmaster.pid").write_text(content)
@@ -306,7 +307,7 @@ DEMO_PAGE = {
 def fetch(
     run: Run, path: str, body: bytes | None = None, headers: dict[str, str] | None = None
 ) -> tuple[int, str, str | None]:
-    """The status, the content type and the cookie of an answer."""
+    """Return the status, the content type and the cookie of an answer."""
     request = urllib.request.Request(f"http://127.0.0.1:{run.port}{path}", body, headers or {})
     try:
         with urllib.request.urlopen(request, timeout=10) as answer:

@@ -1,4 +1,4 @@
-"""What the documents say is so: settings, tasks, calls, and every shell block, run as it stands."""
+"""The pages are true: their settings, tasks and calls are those of the code, and every shell block runs unchanged."""
 
 import json
 import os
@@ -44,7 +44,7 @@ def test_the_settings_table_is_what_the_code_reads_and_assumes():
         documented |= dict(
             zip(re.findall(r"`(\w+)`", names), re.findall(r"`([^`]+)`", defaults) or [""] * 2, strict=False)
         )
-    beside = {"PG_BINDIR", "STRIPE_API_KEY"}  # read by make run and make test, and by make stripe-sync
+    beside = {"PG_BINDIR", "STRIPE_API_KEY"}  # only make run, make test and make stripe-sync read these
     assert set(documented) == set(read) | beside
     for name, default in documented.items():
         value = getattr(assumed, name.lower(), None)
@@ -56,7 +56,7 @@ def test_the_settings_table_is_what_the_code_reads_and_assumes():
             assert value == settings.duration(settings.DEFAULT_GRACE)
             value = settings.DEFAULT_GRACE
         elif name == "FORWARDED_ALLOW_IPS":
-            value = assumed.forwarded_allow_ips[0].network_address  # the second is the same in the form of IPv6
+            value = assumed.forwarded_allow_ips[0].network_address  # the second one is the IPv6 form of the first
         elif name == "WEB_CONCURRENCY":
             assert value == cpus.usable()
             value = None
@@ -108,7 +108,7 @@ def test_every_call_and_every_code_is_documented():
     rows = table("docs/contract.md", "3. Calls")
     short = {call for row in rows for call in re.findall(r"`([A-Z]+ /\S+)`", row[0])}
     assert {call.replace(" ", " /api/progress", 1) for call in short} == calls
-    webhook = "invalid_signature"  # no page of a site gets this one
+    webhook = "invalid_signature"  # only Stripe's webhook answers with this code, never a call of a page
     assert {code for code, _ in codes("docs/front-end.md", "Errors")} == set(CODES) - {webhook}
     assert f"`{webhook}`" in PAGES["docs/operating.md"]
     assert all(f"`{code}`" in PAGES["docs/contract.md"] for code in CODES)
@@ -117,7 +117,7 @@ def test_every_call_and_every_code_is_documented():
 
 
 def codes(page: str, heading: str) -> list[tuple[str, str]]:
-    """Each code of a table of errors, with the statuses beside it."""
+    """Return each code of a table of errors, with its statuses."""
     return [(code, row[0]) for row in table(page, heading) for code in re.findall(r"`(\w+)`", row[1])]
 
 
@@ -130,7 +130,7 @@ def test_every_reason_that_the_log_has_for_a_refused_session_is_documented():
 
 
 def test_errors_are_told_in_the_order_in_which_they_come():
-    """tests/test_errors.py holds the service to that order."""
+    """tests/test_errors.py tests that the service has that order."""
     faults = [code for code in CODES if code in FAULTS]
     assert faults == list(FAULTS)
     written = re.search(r"the first of this order is told:(.*?)\.", DOCUMENT["info"]["description"], re.S)
@@ -185,7 +185,8 @@ def test_a_number_that_is_told_is_the_codes(name, told):
 def test_every_call_names_its_statements_for_dbas():
     for path, item in DOCUMENT["paths"].items():
         for method in {"get", "post", "delete"} & set(item):
-            if path not in ("/openapi.yaml", "/progress-ui/{file}", "/healthz", "/metrics"):  # which ask no database
+            # These calls do not use the database.
+            if path not in ("/openapi.yaml", "/progress-ui/{file}", "/healthz", "/metrics"):
                 assert f"| `{method.upper()} {path}` |" in PAGES["sql/README.md"]
 
 
@@ -226,7 +227,7 @@ def test_the_readme_is_short_and_leads_every_reader_to_their_page():
 
 
 def test_every_section_that_a_message_or_a_comment_names_is_there():
-    """Errors of the migrations, of the scripts and of the code name a page and its section."""
+    """Errors of migrations, scripts and code name a section of a page, for instance `docs/operating.md, "Learners"`."""
     sources = [
         path
         for name in ("app", "migrations", "deploy", "sql", "tests")
@@ -250,7 +251,7 @@ def test_every_section_that_a_message_or_a_comment_names_is_there():
 
 
 def test_every_module_is_on_the_map():
-    """All but the demo's: it uses the service, and nothing uses it."""
+    """Modules of the demo are left out: the demo uses the service, and nothing uses the demo."""
     text = PAGES["docs/architecture.md"]
     for path in (ROOT / "app").rglob("*.py"):
         if "demo" not in path.parts and path.name != "__init__.py":
@@ -322,7 +323,8 @@ def test_every_setting_that_is_read_is_documented():
         for name in re.findall(r"environ(?:\.get\(|\[)\"([A-Z_]+)\"", source.read_text())
         if not name.startswith("PIP_")
     }
-    # Of the request; of make; of the machine: who called sudo; and gunicorn.conf.py's own word to a library.
+    # PATH_INFO is from the request, and FILE from make. sudo sets SUDO_UID. gunicorn.conf.py sets the last one for the
+    # library of Prometheus.
     assert names - {"PATH_INFO", "FILE", "SUDO_UID", "PROMETHEUS_MULTIPROC_DIR"} <= {
         name for row in SETTINGS for name in re.findall(r"`(\w+)`", row[0])
     }
@@ -330,18 +332,18 @@ def test_every_setting_that_is_read_is_documented():
 
 @pytest.fixture
 def checkout(folder: Path) -> Path:  # noqa: F811
-    """A checkout with all that make wants, and what it would install."""
+    """Return a checkout with all that make needs, and with the installed packages."""
     checkout = copy_of_the_checkout(folder / "checkout")
     for name in ("Makefile", "install.py", "pyproject.toml", *LOCKS):
         shutil.copy(ROOT / name, checkout)
-    # make ran install.py before the tests: in the same .venv it has nothing to do.
+    # install.py has run before the tests. With the same .venv it has nothing to do.
     (checkout / ".venv").symlink_to(ROOT / ".venv")
     return checkout
 
 
 def test_the_shell_blocks_run_as_they_stand(checkout):
-    start, test = "make run\n", "make test\n"  # the second is what runs this
-    copy = block("sh", "site_users")  # tests/test_site.py runs it
+    start, test = "make run\n", "make test\n"  # `make test` is what runs this test
+    copy = block("sh", "site_users")  # tests/test_site.py runs this block
     learners, events = block("sh", "make add-user"), block("sh", "make stripe-event")
     learner = block("sh", "make learner-id")
     venv, production = block("sh", "python3 -m venv"), block("sh", "exec .venv")
@@ -380,14 +382,14 @@ def test_the_shell_blocks_run_as_they_stand(checkout):
         assert "free access" in run(learners)
         assert run(learner) == f"{learner_id('clx1a2b3c0000abcd1234efgh', UUID(re.findall('=(.*)', learner)[0]))}\n"
         assert run(events) == '{"outcome": "applied"}\n' * 2
-        # Unset variables are an error in all of these; each answers with the demo learner's row.
+        # An unset variable is an error in each of these blocks. Each block prints the row of the demo's learner.
         for query in queries:
             assert re.search(r'"totalCount" : 322|Execution Time', run(query)), query
         assert venv.splitlines() == [
             "python3 -m venv .venv",
             ".venv/bin/python -m pip install --require-hashes -r requirements.txt",
         ]
-        # What they name is another machine's.
+        # The blocks name hosts and folders of another machine, so replace them.
         ours = environ["DATABASE_URL"]
         assert "nothing to do" in run(owner.replace("export DATABASE_URL=", "export OTHER="))
         service = subprocess.Popen(
@@ -399,7 +401,8 @@ def test_the_shell_blocks_run_as_they_stand(checkout):
             text=True,
         )
         assert service.stderr
-        assert any("Listening at: http://127.0.0.1:" in line for line in service.stderr)  # the last line is its end
+        # Reading ends at the first line that matches, or when the service ends.
+        assert any("Listening at: http://127.0.0.1:" in line for line in service.stderr)
         service.terminate()
         service.communicate(timeout=30)
         run(f'psql -Xqc "create database site" "{ours}"')
@@ -433,7 +436,7 @@ def test_the_catalog_of_the_page_loads(tmp_path, database_url, db):
 
 
 def test_the_project_speaks_of_itself_alone():
-    """No place of a machine, no host to fetch from, in any file that is part of it."""
+    """No file of the project names a folder of a certain machine, or a host to fetch packages from."""
     names = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True).stdout.split("\n")
     texts = {
         name: (ROOT / name).read_text("utf-8", "replace")

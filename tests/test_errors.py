@@ -1,4 +1,4 @@
-"""Every error of contract §4: its document, its headers, and which comes first when several would do."""
+"""Every error of contract §4: its document, its headers, and which error comes first if there are several faults."""
 
 import io
 import itertools
@@ -44,7 +44,7 @@ LARGEST = 16384
 
 @pytest.fixture
 def world(db):
-    """Lesson 2, lesson 4 locked by 2 and 3, lesson 5 unpublished, lesson 6 free; a free learner, one without access."""
+    """Lessons 2 and 3 lock lesson 4. Lesson 5 is unpublished, lesson 6 is free. STRANGER has no access."""
     add_user(db)
     add_user(db, FREE_LEARNER, access="free")
     add_user(db, STRANGER, access=None)
@@ -56,7 +56,7 @@ def world(db):
     return db
 
 
-# Each fault that a mark may have, in the order of the table; each leaves the others as they were.
+# Each fault that a mark may have, in the order of the contract's table. A fault changes only its own part of a request.
 FAULTS: dict[str, dict[str, Any]] = {
     "unauthenticated": {"session": None},
     "other_learner": {"tag": "another"},
@@ -76,7 +76,7 @@ PAIRS = [*((fault,) for fault in FAULTS), *itertools.combinations(FAULTS, 2)]
 
 
 def with_faults(api, method, *faults):
-    """Send a write with these faults; of two in one place the first of the table is sent."""
+    """Send a write with these faults. If two faults are in one part of the request, the first of the table is sent."""
     request: dict[str, Any] = {
         "session": LEARNER,
         "site": None,
@@ -90,7 +90,8 @@ def with_faults(api, method, *faults):
         request |= FAULTS[fault]
     headers = {} if request["session"] is None else bearer(request["session"])
     if request["site"]:
-        # The same session by cookie, since a token is a call from nowhere: a signed JWT may be in a cookie too.
+        # Send the session in a cookie, because only a write by cookie is checked for its origin. A signed token may be
+        # in a cookie too.
         if headers:
             headers = {"Cookie": f"authjs.session-token={token(request['session'])}"}
         headers["Sec-Fetch-Site"] = request["site"]
@@ -177,7 +178,7 @@ def test_the_faults_of_a_module_in_their_order(api, world):
         (STRANGER, 0x99, "not_enrolled"),
         (FREE_LEARNER, 0x99, "lesson_not_found"),
         (FREE_LEARNER, 2, "lesson_not_available"),
-        (FREE_LEARNER, 4, "lesson_not_available"),  # locked too
+        (FREE_LEARNER, 4, "lesson_not_available"),  # the lesson is also locked
         (FREE_LEARNER, 5, "lesson_not_available"),
         (LEARNER, 5, "lesson_not_available"),
         (LEARNER, 0x99, "lesson_not_found"),
@@ -197,7 +198,7 @@ def test_an_unpublished_lesson_is_unavailable_before_it_is_locked(api, world):
 
 
 def test_locked_lists_only_what_is_still_to_be_completed(api, world):
-    require(world, 4, 5, 8)  # one is unpublished
+    require(world, 4, 5, 8)  # lesson 5 is unpublished
     complete(world, 2)
     assert_problem(mark(api, 4), "lesson_locked", prerequisites=[uuid4(3), uuid4(8)])
 
@@ -260,7 +261,7 @@ METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", 
 def test_an_unknown_path_is_not_found_before_any_session(api, world, path):
     for method in METHODS:
         for headers in ({}, bearer() | {"Idempotency-Key": "the-key"}, {"Authorization": "Bearer bad"}):
-            # Given as it arrives at the service: the client would take // for the beginning of a host.
+            # Set PATH_INFO itself: the client would take a // at the beginning of a path for the beginning of a host.
             inside = {"PATH_INFO": path} if path in DOUBLE else {}
             answer = api.open("/x" if inside else path, method=method, headers=headers, environ_overrides=inside)
             if method == "HEAD":
@@ -300,7 +301,7 @@ def test_another_method_is_not_allowed_before_any_session(api, world, path, allo
 @pytest.mark.parametrize("method", ["GET", "POST", "DELETE", "PUT"])
 @pytest.mark.parametrize("path", ["/api/progress/summary", lesson_path(2), "/healthz"])
 def test_a_request_for_a_websocket_is_not_found(api, world, method, path):
-    # The tests' client would look for such a request in the OpenAPI document, which has none.
+    # The tests' own client would look for a WebSocket request in the OpenAPI document, which has none.
     plain = FlaskClient(api.application, Response)
     headers = bearer() | {"Connection": "keep-alive, Upgrade", "Upgrade": "websocket"}
     assert_problem(plain.open(path, method=method, headers=headers), "not_found")
@@ -312,7 +313,7 @@ def padded(size):
 
 
 def chunked(api, method, path, body, **headers):
-    """Send a body of which no header says how long it is, as gunicorn hands one on."""
+    """Send a body without a Content-Length, as gunicorn passes on a chunked body."""
     return api.open(
         path,
         method=method,
@@ -387,7 +388,7 @@ HOSTILE = [
     *(b"{", b"}", b"{}}", b"{} {}", b"{},", b"{'completedAt': null}", b"{completedAt: null}", b'{"completedAt"}'),
     *(b'{"completedAt": }', b'{"completedAt": null,}', b"{/**/}", b"{}//", b"\x00", b"{}\x00", b"[" * LARGEST),
     b'{"a":' * 3000 + b"1" + b"}" * 1000,
-    b'{"completedAt": ' + b"1" * 5000 + b"}",  # Python makes no int of it
+    b'{"completedAt": ' + b"1" * 5000 + b"}",  # Python refuses an int with so many digits
     b'{"completedAt": "\n"}',
     b'{"completedAt": "\\x"}',
     b'{"completedAt": "\xff"}',
@@ -412,7 +413,7 @@ NO_STRING = ["Must be a string."]
 def test_a_body_nested_deeply_is_invalid_whether_python_can_read_it_or_not(api, world):
     answer = mark(api, 2, data=b'{"completedAt": ' + b"[" * 8000 + b"]" * 8000 + b"}", content_type="application/json")
     errors = answer.get_json()["errors"]
-    assert errors in ({}, {"completedAt": NO_STRING})  # before Python 3.12, and since
+    assert errors in ({}, {"completedAt": NO_STRING})  # json cannot read it before Python 3.12, and can from 3.12 on
     assert_problem(answer, "invalid_body", errors=errors)
 
 
@@ -519,7 +520,7 @@ def test_what_needs_no_database_is_answered_without_it(make_api, world):
 
 @pytest.fixture
 def cut_off(postgres, database_url):
-    """Take the database away from an app: its connection is ended, and new ones refused to the end of the test."""
+    """Yield a function that ends an app's connections. New ones are refused until the end of the test."""
     name = conninfo_to_dict(database_url)["dbname"]
     with closing(psycopg.connect(postgres.url(), autocommit=True)) as maintenance:
 

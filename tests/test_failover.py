@@ -1,4 +1,4 @@
-"""A primary and its standby behind one name: who is asked after a failover, and what is answered meanwhile."""
+"""A primary and its standby behind one name: which server is used after a failover, and what is answered meanwhile."""
 
 import os
 import signal
@@ -23,12 +23,13 @@ from tests.conftest import ROOT, Postgresql, as_service, grant, migrate, running
 from tests.load import Answer, Load, fill, in_table
 from tests.world import SECRET, assert_problem, bearer, lesson_path, uuid4
 
-# Two servers differ in the folder of their socket alone, as two hosts behind one name differ in their address alone.
+# Both servers use this port, and differ in the folder of their socket. In the same way, two hosts behind one name have
+# different addresses.
 PORT = 5432
 
 
 class Server(Postgresql):
-    """A server on the port of the name, which can be stopped without a word to anybody."""
+    """A server on PORT that can be killed, so that no client is told."""
 
     def __init__(self) -> None:
         super().__init__(port=PORT)
@@ -40,7 +41,7 @@ class Server(Postgresql):
 
 
 class Standby(Server):
-    """A hot standby: a copy of another server that follows it."""
+    """A hot standby: a copy of a primary that replays what the primary writes."""
 
     def __init__(self, primary: Server) -> None:
         self.primary = primary
@@ -57,7 +58,7 @@ class Standby(Server):
 
 
 class Pair(NamedTuple):
-    """Both servers, and the name that clients know: a link to the folder of one server's socket."""
+    """Both servers, and the name that clients use: a symbolic link to the folder of one server's socket."""
 
     primary: Server
     standby: Standby
@@ -82,7 +83,7 @@ def pair(tmp_path: Path) -> Iterator[Pair]:
             fill(db)
         with Standby(primary) as standby:
             with closing(psycopg.connect(primary.url(), autocommit=True)) as db:
-                # What is acknowledged is on both, so that no failover may lose it.
+                # The primary acknowledges a commit only when the standby has it, so a failover loses no answered write.
                 db.execute("alter system set synchronous_standby_names = '*'")
                 db.execute("select pg_reload_conf()")
                 while db.execute("select from pg_stat_replication where sync_state = 'sync'").rowcount == 0:
@@ -98,7 +99,7 @@ def promote(server: Server) -> None:
 
 
 def assert_no_answer_is_wrong(answers: list[Answer]) -> None:
-    """Each count holds every mark of the learner that was answered before, and none that was never sent."""
+    """Assert that each count has every mark that was answered before, and no mark that was never sent."""
     sent: dict[str, set[str]] = defaultdict(set)
     answered: dict[str, set[str]] = defaultdict(set)
     for answer in answers:
@@ -117,13 +118,13 @@ def assert_no_answer_is_wrong(answers: list[Answer]) -> None:
 
 def test_after_a_failover_the_service_is_on_the_new_primary(pair):
     environ = {"DATABASE_URL": as_service(pair.url()), "AUTH_JWT_SECRET": SECRET, "WEB_CONCURRENCY": "2"}
-    # The limit's table is unlogged: a standby refuses to read it with an error of another kind.
+    # With the limit on, a write first reads an unlogged table. A standby refuses that with another error than a write.
     environ["RATE_LIMIT_WRITES"] = "100000 per minute"
     with running_gunicorn(environ) as service, Load(service.url) as load:
         load.wait_for_more()
         pair.primary.kill()
         load.wait_for(lambda answers: {answer.method for answer in answers if answer.status == 503} == {"POST", "GET"})
-        # The name still leads to the old primary, which comes back as a standby.
+        # The old primary comes back as a standby. The name still points to it.
         Path(pair.primary.get_data_directory(), "standby.signal").touch()
         pair.primary.start()
         load.wait_for(lambda answers: len(answers) > 100)

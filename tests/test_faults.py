@@ -1,4 +1,4 @@
-"""Under load: the database is taken away, workers are killed, replaced and told to stop. No answered mark is lost."""
+"""Faults under load: the database goes away, workers are killed, replaced and stopped. No answered mark is lost."""
 
 import http.client
 import json
@@ -52,7 +52,7 @@ from tests.world import (
 
 @pytest.fixture(scope="module")
 def own_postgres() -> Iterator[Postgresql]:
-    """A server that may be killed, migrated."""
+    """Yield a migrated server that a test may kill."""
     with Postgresql() as server:
         migrate(server.url())
         grant(server.url())
@@ -86,11 +86,11 @@ def assert_answered_or_unavailable(answers: list[Answer]) -> None:
         if answer.status == 503:
             assert answer.document["code"] == "unavailable"
             assert int(answer.retry_after or 0) >= 1
-        assert answer.seconds < 6  # DATABASE_TIMEOUT, and this machine's share
+        assert answer.seconds < 6  # DATABASE_TIMEOUT, and some time for a slow machine
 
 
 def assert_answered_or_cut_off(answers: list[Answer]) -> None:
-    """A connection that is refused, or ends before any byte of an answer; what has begun is finished."""
+    """Assert that each call succeeded, or that its connection was refused or ended before any byte of an answer."""
     for answer in answers:
         assert answer.status == 200 or isinstance(answer.error, ConnectionError), answer
 
@@ -120,7 +120,7 @@ def test_a_worker_is_killed(service, own_db):
         os.kill(victim, signal.SIGKILL)
         load.wait_for(lambda _: len(service.workers()) == 2 and victim not in service.workers())
         load.wait_for_more(200)
-    # What the worker was at is cut off, wherever that was.
+    # A call that the killed worker had begun may be cut off at any place, even in the middle of an answer.
     for answer in load.answers:
         assert answer.status == 200 or isinstance(answer.error, (ConnectionError, http.client.IncompleteRead)), answer
     assert_nothing_lost(load, own_db)
@@ -139,7 +139,7 @@ def test_a_backend_of_postgresql_is_killed(service, own_db):
     with Load(service.url) as load:
         load.wait_for_more()
         before = backends(own_db)
-        os.kill(before[0], signal.SIGKILL)  # which has PostgreSQL end all the others, and recover
+        os.kill(before[0], signal.SIGKILL)  # PostgreSQL then ends all other backends, and recovers
         load.wait_for(lambda _: not any(Path(f"/proc/{pid}").exists() for pid in before))
         load.wait_for(lambda answers: len(answers) > 100 and {answer.status for answer in answers[-50:]} == {200})
     assert_answered_or_unavailable(load.answers)
@@ -298,8 +298,8 @@ def test_a_server_that_is_frozen_costs_the_timeout_and_no_more(make_api, own_db,
         started = time.monotonic()
         path = f"/api/progress/lessons/{uuid4(0x1000)}" if method == "DELETE" else "/api/progress/summary"
         assert_problem(api.open(path, method=method, headers=headers), "unavailable")
-        assert time.monotonic() - started < 10  # a frozen server never answers
-        # On a connection of its own: the other is given up.
+        assert time.monotonic() - started < 10  # without a deadline the call would wait for ever
+        # The next call uses a new connection, because the old one was closed.
         assert api.delete(f"/api/progress/lessons/{uuid4(0x1000)}", headers=headers).status_code == 200
     finally:
         os.kill(backend, signal.SIGCONT)
@@ -314,11 +314,11 @@ def test_a_connection_that_was_ended_while_it_was_idle_costs_no_call(make_api, d
     settings = {"WEB_THREADS": "3", "RATE_LIMIT_WRITES": "10 per minute", "STRIPE_WEBHOOK_SECRET": WEBHOOK_SECRET}
     api = make_api(**settings)
     pool = service_of(api.application).pool
-    with ExitStack() as stack:  # three connections, of which each would cost a call
+    with ExitStack() as stack:  # make the pool open three connections, each of which could spoil a call
         idle = [stack.enter_context(pool.connection()) for _ in range(3)]
         if end == "timed out":
             for connection in idle:
-                connection.execute("set idle_session_timeout = 100")  # milliseconds
+                connection.execute("set idle_session_timeout = 100")  # in milliseconds
     if end == "terminated":
         pids = [connection.info.backend_pid for connection in idle]
         db.execute("select pg_terminate_backend(pid) from unnest(%s::int[]) as pid", [pids])
@@ -363,7 +363,7 @@ def test_connections_are_kept(make_api, db):
     pool = service_of(api.application).pool
     with pool.connection() as connection:
         before = connection.info.backend_pid
-    for _ in range(20):  # statements are prepared after a few runs
+    for _ in range(20):  # psycopg prepares a statement after a few runs, and the server may then choose a generic plan
         assert ok(mark(api, 2))["completed"] is True
         get(api, "summary")
     with pool.connection() as connection:
@@ -402,7 +402,7 @@ def test_a_lock_that_somebody_else_holds_costs_the_timeout_and_not_the_connectio
         started = time.monotonic()
         answer = mark(api, 2)
         assert_problem(answer, "unavailable")
-        assert time.monotonic() - started < 10  # the row is held for as long as nobody gives up
+        assert time.monotonic() - started < 10  # the other connection never releases the row
     with pool.connection() as connection:
         assert connection.info.backend_pid == before
     assert ok(mark(api, 2))["completed"] is True
@@ -413,7 +413,8 @@ def test_a_deadlock_is_tried_again_and_not_shown(api, db, database_url):
     add_module(db, 1, 2)
     answers = []
     with psycopg.connect(database_url) as other:
-        other.execute("set deadlock_timeout = '1h'")  # so that the service's transaction is the one that is ended
+        # PostgreSQL ends the transaction whose deadlock_timeout is over first. This makes it the service's.
+        other.execute("set deadlock_timeout = '1h'")
         other.execute("select from lessons for update")
         thread = threading.Thread(target=lambda: answers.append(mark(api, 2)))
         thread.start()
@@ -438,7 +439,7 @@ def test_a_lesson_that_is_deleted_while_it_is_marked_is_not_found(api, db, datab
     assert_problem(answers[0], "lesson_not_found")
 
 
-# What a write does: lock, mark, lesson, commit, sent together
+# The statements of a write: lock, mark, lesson and commit, which are sent together
 
 WRITE: list[tuple[str, dict[str, str | None]]] = [
     ("lock", {"user_id": LEARNER}),
@@ -448,7 +449,7 @@ WRITE: list[tuple[str, dict[str, str | None]]] = [
 
 
 def assert_clean(api: FlaskClient, db: psycopg.Connection) -> None:
-    """Nothing of a write is there, and the connection that it was on takes the next one."""
+    """Assert that nothing of a write was stored, and that its connection can be used for the next one."""
     assert completions(db) == []
     (connection,) = service_of(api.application).pool._pool
     assert connection.info.transaction_status == TransactionStatus.IDLE
@@ -464,16 +465,16 @@ def test_a_statement_that_fails_takes_the_whole_write_with_it_and_is_named(make_
     calls = [(name, {**given, "user_id": "odd"} if at == place else given) for at, (name, given) in enumerate(WRITE)]
     run = statements.run
 
-    def told_soon(connection, name, **parameters):
-        """As `run`; what has failed is known before anything else is sent."""
+    def run_and_wait_for_the_error(connection, name, **parameters):
+        """Do as `run`. After the wrong statement, wait for its error before the next statement is sent."""
         cursor = run(connection, name, **parameters)
         if parameters["user_id"] == "odd":
             select.select([connection.pgconn.socket], [], [])
         return cursor
 
     if soon:
-        monkeypatch.setattr(statements, "run", told_soon)
-    for _ in range(10):  # they are prepared after a few
+        monkeypatch.setattr(statements, "run", run_and_wait_for_the_error)
+    for _ in range(10):  # psycopg prepares a statement after a few runs
         with api.application.app_context():
             with pytest.raises(psycopg.errors.InvalidTextRepresentation):
                 service_of(api.application).pool.transaction(*calls)
@@ -504,7 +505,7 @@ def test_who_is_interrupted_in_a_write_leaves_nothing_of_it(make_api, db, monkey
 
 @pytest.fixture
 def at_commit(db) -> Iterator[Callable[[str], None]]:
-    """Have the commit of every write do something; a trigger of the site's own might."""
+    """Yield a function that makes the commit of every write run some SQL, as a deferred trigger of the site may."""
 
     def do(statement: str) -> None:
         db.execute(
@@ -522,7 +523,7 @@ def at_commit(db) -> Iterator[Callable[[str], None]]:
     [
         ("raise exception using errcode = ''check_violation''", "internal_error", "CheckViolation 23514"),
         ("raise exception using errcode = ''query_canceled''", "unavailable", "QueryCanceled 57014"),
-        # After four attempts.
+        # The service gives up after four attempts.
         ("raise exception using errcode = ''serialization_failure''", "unavailable", "SerializationFailure 40001"),
     ],
 )
@@ -569,7 +570,7 @@ def test_a_commit_that_takes_too_long_is_no_success_even_if_it_is_done_then(make
 def test_out_of_connections_is_unavailable_at_once_and_over_when_there_are_some(make_api, db, database_url):
     add_user(db)
     api = make_api(WEB_THREADS="1")
-    # The pool has its connection then, and none on its way that the drain would miss.
+    # After this call the pool has its connection. No other one is being opened, which drain() would miss.
     assert api.get("/api/progress/summary", headers=bearer(LEARNER)).status_code == 200
     db.execute(f"alter role {SERVICE} connection limit 0")
     try:
@@ -577,7 +578,7 @@ def test_out_of_connections_is_unavailable_at_once_and_over_when_there_are_some(
         started = time.monotonic()
         answers = [api.get("/api/progress/summary", headers=bearer(LEARNER)) for _ in range(3)]
         assert [answer.status_code for answer in answers] == [503, 503, 503]
-        assert time.monotonic() - started < 10  # each of them waits for 5 seconds if nobody notices
+        assert time.monotonic() - started < 10  # if the service did not notice, each call would wait for 5 seconds
     finally:
         db.execute(f"alter role {SERVICE} connection limit -1")
     back = time.monotonic()

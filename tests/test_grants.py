@@ -18,7 +18,7 @@ from tests.test_cli import run
 OWN_SCHEMA = "&options=-csearch_path%3Dprogress,public"
 ROLES = ("by_psql", "by_cli", "odd_owner", 'it\'s "odd"; --', ":role")
 
-# Every right and every setting of a role in this database.
+# A query for every right and every setting of a role in this database.
 ALL = """
     select 'table', relnamespace::regnamespace::text || '.' || relname, privilege_type, is_grantable
     from (select relname, relnamespace, (aclexplode(relacl)).* from pg_class) as on_tables
@@ -45,7 +45,7 @@ ALL = """
 
 @pytest.fixture
 def superuser(new_database) -> Iterator[psycopg.Connection]:
-    """A connection to a database of its own; afterwards the roles are as before."""
+    """Yield a connection to a new database. After the test, drop the roles that the test has created."""
     with closing(psycopg.connect(new_database(), autocommit=True)) as connection:
         yield connection
         for role in ROLES:
@@ -87,7 +87,7 @@ def test_the_command_gives_the_rights_and_settings_that_psql_gives(superuser, sc
     assert {kind for kind, *_ in rights} == {"table", "column", "schema", "setting", "role"}
     assert any("search_path" in name for kind, name, *_ in rights if kind == "setting") == bool(schema)
     assert all_of(superuser, "by_cli") == rights
-    # A right that only an older version needed is taken back, and a second run changes nothing.
+    # A second run changes nothing, and takes back a right that only an older version needed.
     tables = "progress.progress" if schema else "progress"
     for role in ("by_psql", "by_cli"):
         superuser.execute(f"grant all on {tables} to {role}; alter role {role} set lock_timeout = '9s'")
@@ -121,9 +121,9 @@ def test_an_owner_who_may_not_change_roles_is_told_what_psql_tells(superuser):
         assert last.startswith("Error: permission denied")
         assert told[-1].startswith(statement)
         superuser.execute("create role by_cli login" if "create" in statement else "")
-    # The schema is another's, which PostgreSQL only warns of.
+    # The schema belongs to another role, for which PostgreSQL only warns.
     assert told[0] == 'WARNING:  no privileges were granted for "public"'
-    # The rights are given before the settings, and stay.
+    # The script gives the rights before it sets the settings. So it has given them when it stops.
     assert {kind for kind, *_ in all_of(superuser, "by_cli")} == {"table", "column", "role"}
     superuser.execute(told[-1].encode())
     assert run(url, "grants", "--role", "by_cli")[:2] == granted("by_cli")[:2]
@@ -153,7 +153,7 @@ def test_what_is_missing_is_one_line(superuser):
     )
     lacking = "Error: the database lacks tables; apply the migrations with: make migrate\n"
     assert run(url, "grants", "--role", "by_cli") == (1, "", lacking)
-    # Neither a right nor the role is left of a run that failed.
+    # A run that fails leaves neither a right nor the role.
     assert not superuser.execute("select from pg_roles where rolname = 'by_cli'").rowcount
 
 

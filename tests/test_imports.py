@@ -1,4 +1,4 @@
-"""Who may import whom in app/: only what stands further down a request's way, and never in a circle."""
+"""Which modules of app/ may import which: only modules further down the way of a request, and never in a circle."""
 
 import ast
 from graphlib import TopologicalSorter
@@ -7,7 +7,7 @@ import pytest
 
 from tests.conftest import ROOT
 
-# From the top down. `app` is create_app, which puts the parts together.
+# The folders and modules of app/, from the top down. `app` is create_app, which puts the parts together.
 ORDER = [
     *("demo", "cli", "tasks", "start", "app", "sessions", "limits"),
     *("progress", "new_learners", "stripe", "health", "metrics", "openapi", "progress_ui"),
@@ -23,7 +23,7 @@ MODULES = {name_of(path.relative_to(ROOT).as_posix()): path for path in sorted((
 
 
 def imports(module: str) -> set[str]:
-    """The modules of app/ that a module imports, late imports included."""
+    """Return the modules of app/ that a module imports, also those that it imports inside of a function."""
     found = set()
     for node in ast.walk(ast.parse(MODULES[module].read_text())):
         if isinstance(node, ast.Import):

@@ -21,7 +21,7 @@ from tests.test_locks import LOCKS
 
 @contextmanager
 def new_checkout() -> Iterator[Path]:
-    """A folder with install.py and with locks that pin nothing: to install real packages is pip's part."""
+    """Yield a folder with install.py and locks that pin no package. Installing packages is the work of pip."""
     with tempfile.TemporaryDirectory(dir=in_memory()) as folder:
         shutil.copy(ROOT / "install.py", folder)
         for lock in LOCKS:
@@ -37,7 +37,7 @@ def checkout() -> Iterator[Path]:
 
 
 def install(checkout: Path, *arguments: str, before: str = "", **environ: str) -> tuple[int, str]:
-    """Run install.py; `before` is Python code that runs first and changes what install.py sees of the machine."""
+    """Run install.py. `before` is Python code that runs first, to change what install.py sees of the machine."""
     argv = list(arguments or ("install", "run"))
     script = f"{before}\nimport runpy, sys; sys.argv[1:] = {argv!r}; runpy.run_path('install.py', run_name='__main__')"
     clean = {"PATH": os.environ["PATH"], "HOME": "/nonexistent"} | environ
@@ -89,7 +89,10 @@ class Installed(NamedTuple):
 
 @pytest.fixture(scope="module")
 def installed_by_two() -> Iterator[Installed]:
-    """A checkout into which two installed at once. To make .venv takes seconds, so other tests begin with a copy."""
+    """Yield a checkout into which two processes installed at once.
+
+    Making .venv takes seconds, so the other tests begin with a copy of this one.
+    """
     with new_checkout() as folder:
         first = subprocess.Popen(
             [sys.executable, "install.py", "install", "run"], cwd=folder, stdout=subprocess.PIPE, text=True
@@ -103,7 +106,7 @@ def installed_by_two() -> Iterator[Installed]:
 
 @pytest.fixture
 def installed(installed_by_two: Installed, checkout: Path) -> Path:
-    """A checkout in which `make run` has installed what it needs; in .venv is a file that a new one would not have."""
+    """Return a checkout after the installation of `make run`. Its .venv has a file that a new .venv would not have."""
     shutil.copytree(installed_by_two.checkout / ".venv", checkout / ".venv", symlinks=True)
     (checkout / ".venv" / "kept").touch()
     return checkout
@@ -114,12 +117,12 @@ def is_kept(checkout: Path) -> bool:
 
 
 def locks_of(checkout: Path) -> list[str]:
-    """The locks that are installed in a checkout."""
+    """Return the locks that are installed in a checkout."""
     return sorted(stamp.name.removeprefix("installed-requirements-") for stamp in checkout.glob(".venv/installed-*"))
 
 
 OUT_OF_DATE = r"install: \.venv is out of date, but {} still runs from it; stop it first\n"
-# With this, an installation that starts any program fails.
+# With this as `before`, install.py fails if it starts any program.
 NO_PIP = "import subprocess; subprocess.Popen = None"
 
 
@@ -144,7 +147,7 @@ def test_what_pip_cannot_install_is_one_line_and_is_tried_again(installed):
 
 
 def test_an_environment_that_somebody_else_made_is_left_alone(checkout):
-    """docs/operating.md has operators make one, and the service runs from it."""
+    """docs/operating.md tells operators to make a .venv, and the service runs from it."""
     (checkout / ".venv" / "bin").mkdir(parents=True)
     for name in ("bin/python", "pyvenv.cfg"):
         (checkout / ".venv" / name).touch()
@@ -189,7 +192,7 @@ def test_a_changed_lock_takes_nothing_from_under_what_runs(installed):
     ]
     for number, (using, who) in enumerate(users):
         with using:
-            # A .venv that is up to date may be in use.
+            # If .venv is up to date, processes may run from it.
             if number == 0:
                 assert install(installed) == (0, "")
                 (installed / "requirements-demo.txt").write_text("# changed\n")
@@ -204,19 +207,19 @@ def test_a_changed_lock_takes_nothing_from_under_what_runs(installed):
 
 def test_a_larger_lock_is_installed_on_top_and_only_where_it_is_asked_for(installed):
     assert locks_of(installed) == ["demo"]
-    # What runs may go on: the larger lock has the same packages, and others.
+    # Processes that run from .venv may go on, because a larger lock has the same packages and more.
     with make_run(installed):
         assert install(installed, "install-dev", "test") == (0, "")
         assert locks_of(installed) == ["demo", "dev"]
         assert install(installed, "install-system", "test-system") == (0, "")
     assert locks_of(installed) == ["demo", "dev", "system"]
-    # The next `make run` leaves all of it there.
+    # The next `make run` removes none of the packages.
     assert install(installed, "install", "run", before=NO_PIP) == (0, "")
     assert is_kept(installed)
 
 
 def test_a_lock_that_was_installed_and_has_changed_needs_a_new_environment(installed):
-    """pip would leave the packages that the lock no longer names."""
+    """In the old environment, pip would not remove packages that the lock no longer names."""
     assert install(installed, "install-dev", "test") == (0, "")
     (installed / "requirements-dev.txt").write_text("# changed\n")
     assert install(installed, "install", "run", before=NO_PIP) == (0, "")
@@ -235,7 +238,7 @@ def test_an_environment_of_a_version_without_the_smallest_lock_is_made_anew(inst
     assert re.fullmatch(OUT_OF_DATE.format(".*"), output)
 
 
-# Every program of a recipe, and the lock that brings it.
+# Every program of a recipe in the Makefile, and the lock that installs it.
 PROGRAMS = {
     "install": ("app.demo", "app.demo.stripe_event", "app.cli"),
     "install-dev": (

@@ -1,4 +1,7 @@
-"""Contract §5: another identity provider's key set, on a real HTTP server that rotates keys, hangs, dies and lies."""
+"""Contract §5: the key set of another identity provider.
+
+The provider is a real HTTP server that rotates keys, hangs, dies and sends wrong answers.
+"""
 
 import contextlib
 import json
@@ -42,7 +45,7 @@ GET = "/api/progress/summary"
 
 
 def jwk(private: Any, kid: str | None, **members: Any) -> dict[str, Any]:
-    """The public key of a pair, as a provider publishes it."""
+    """Return the public key of a key pair, as a provider publishes it."""
     algorithm = {rsa.RSAPrivateKey: "RS256", ec.EllipticCurvePrivateKey: "ES256"}.get(
         next((kind for kind in (rsa.RSAPrivateKey, ec.EllipticCurvePrivateKey) if isinstance(private, kind)), None),  # type: ignore[arg-type]
         "EdDSA",
@@ -52,7 +55,7 @@ def jwk(private: Any, kid: str | None, **members: Any) -> dict[str, Any]:
 
 
 class Provider:
-    """What the server answers, and how often it was asked. With a certificate's file it speaks TLS."""
+    """A provider's server: what it answers, and how often it was asked. With a certificate it uses TLS."""
 
     def __init__(self, certificate: Path | None = None) -> None:
         self.keys: list[Any] = [jwk(RSA, "one")]
@@ -62,8 +65,8 @@ class Provider:
         self.behaviour = ""
         self.asked = 0
         self.paths: list[str] = []
-        self.requests: list[dict[str, str]] = []  # their headers
-        self.sent = 0  # mebibytes
+        self.requests: list[dict[str, str]] = []  # the headers of each request
+        self.sent = 0  # in mebibytes
         self.go = threading.Event()
         self.over = threading.Event()
         provider = self
@@ -82,7 +85,7 @@ class Provider:
                 if provider.behaviour == "nonsense":
                     self.wfile.write(b"220 smtp.example ESMTP\r\n")
                     return
-                # What common rules of web application firewalls ask of a client.
+                # Many web application firewalls refuse requests that lack these.
                 named = not self.headers.get("User-Agent", "python").lower().startswith(("python", "curl"))
                 json_wanted = "application/json" in self.headers.get("Accept", "")
                 self.send_response(provider.status if named and json_wanted else 403)
@@ -160,7 +163,7 @@ def key_set_of(api: FlaskClient) -> KeySet:
 
 
 def key_set(provider: Provider, clock: Clock, algorithms: tuple[str, ...] = ALGORITHMS) -> KeySet:
-    """A key set that is refreshed by hand."""
+    """Return a key set that a test refreshes itself, without the thread in the background."""
     return KeySet(provider.url, algorithms, clock)
 
 
@@ -209,14 +212,14 @@ def test_a_key_that_is_of_no_use_is_passed_over_and_the_others_are_used(provider
     assert (algorithms(keys, "x"), algorithms(keys, "good")) == ([], ["RS256"])
 
 
-def told(caplog) -> list[str]:
-    """What the key set says in the log, and nobody else says there."""
+def log_messages(caplog) -> list[str]:
+    """Return the messages that the key set has logged."""
     return [record.getMessage() for record in caplog.records if record.name == "app.keys.jwks"]
 
 
 NO_SET = "the document is not a key set"
 NO_KEY = "the key set has no usable key"
-# What the provider answers, and what the log says of it.
+# Answers of the provider that are no key set, and the messages in the log.
 RUBBISH: dict[str, tuple[dict[str, Any], str]] = {
     "HTML": ({"body": b"<html>"}, NO_SET),
     "an array": ({"body": b"[]"}, NO_SET),
@@ -258,9 +261,9 @@ def test_rubbish_does_not_replace_a_good_set_and_the_log_says_what_it_was(provid
     with caplog.at_level(logging.WARNING, "app"):
         assert not keys.refresh()
     assert algorithms(keys, "one") == ["RS256"]
-    assert told(caplog) == [f"AUTH_JWKS_URL: {words}"]
+    assert log_messages(caplog) == [f"AUTH_JWKS_URL: {words}"]
     assert provider.asked == 2
-    # And it alone is as if there were nothing.
+    # Without an earlier set, such an answer leaves the service without a key set.
     with pytest.raises(NoKeySetError):
         key_set(provider, clock).find("one")
 
@@ -298,12 +301,12 @@ def test_a_server_that_does_not_end_is_left_in_time(provider, clock, behaviour, 
     started = time.monotonic()
     assert not key_set(provider, clock).refresh()
     assert time.monotonic() - started < 10
-    assert told(caplog) == [LATE]
-    nobody_fetches()
+    assert log_messages(caplog) == [LATE]
+    wait_until_nobody_fetches()
 
 
-def nobody_fetches() -> None:
-    """Wait until no thread that was left behind reads from a server any more."""
+def wait_until_nobody_fetches() -> None:
+    """Wait until no abandoned thread reads from a server any more."""
     wait_for(lambda: not any("_run" in thread.name for thread in threading.enumerate()))
 
 
@@ -320,17 +323,17 @@ def test_a_name_that_is_looked_up_slowly_is_left_in_time(provider, clock, short,
     started = time.monotonic()
     assert not key_set(provider, clock).refresh()
     assert time.monotonic() - started < 10
-    assert told(caplog) == [LATE]
-    # What is found at last is of no use any more.
+    assert log_messages(caplog) == [LATE]
+    # The address is found now, but the fetch has already been given up.
     found.set()
-    nobody_fetches()
+    wait_until_nobody_fetches()
     assert provider.asked == 0
 
 
 @pytest.mark.parametrize(("scheme", "waiting"), [("https", 0), ("https", 2), ("http", 2)])
 def test_a_server_that_takes_no_connection_is_left_too(clock, short, scheme, waiting):
     with contextlib.ExitStack() as stack:
-        # The kernel takes one connection, which nobody answers, and leaves what comes after it unconnected.
+        # With this backlog, the kernel accepts one connection, which nobody answers. Further ones are never accepted.
         server = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
         end = threading.Timer(20, server.close)
         end.start()
@@ -352,8 +355,8 @@ def test_a_rotated_key_is_found_at_once_and_the_old_one_is_gone(provider, clock)
     assert (algorithms(keys, "two"), algorithms(keys, "one")) == (["ES256"], [])
 
 
-def finding(keys: KeySet, kid: str) -> tuple[threading.Thread, list[str]]:
-    """Look for a key in a thread; what was found is in the list after it."""
+def find_in_thread(keys: KeySet, kid: str) -> tuple[threading.Thread, list[str]]:
+    """Look for a key in a thread. When the thread has ended, the list has the algorithms of the keys that it found."""
     found: list[str] = []
     thread = threading.Thread(target=lambda: found.extend(algorithms(keys, kid)))
     thread.start()
@@ -370,14 +373,14 @@ def test_who_comes_while_a_rotated_key_is_fetched_waits_for_it_but_not_for_a_ser
     keys.find("one")
     provider.keys, provider.behaviour = [jwk(EC, "two")], "hold"
     clock.now += 30
-    first, found_first = finding(keys, "two")
+    first, found_first = find_in_thread(keys, "two")
     while provider.asked < 2:
         time.sleep(0.01)
-    second, found_second = finding(keys, "two")
+    second, found_second = find_in_thread(keys, "two")
     if patience < 1:
         second.join(10)
         assert (found_second, first.is_alive()) == ([], True)
-        # Nobody waits for a key that is known.
+        # A token with a known key does not wait.
         assert algorithms(keys, "one") == ["RS256"]
     else:
         second.join(0.1)
@@ -396,7 +399,7 @@ def test_of_two_fetches_at_once_the_older_set_never_replaces_the_newer_one(provi
     older = threading.Thread(target=keys.refresh)
     older.start()
     wait_for(lambda: provider.asked == 1)
-    # The provider rotates while its first answer is still on its way.
+    # The provider rotates its keys while its first answer is still on the way.
     provider.behaviour, provider.keys = "", [jwk(EC, "two")]
     newer = threading.Thread(target=keys.refresh)
     newer.start()
@@ -458,7 +461,7 @@ def test_a_set_is_fresh_as_long_as_it_says_within_bounds(provider, clock, cache_
 
 
 def certificate(folder: Path, name: str) -> Path:
-    """A certificate for an address, signed by itself, and its key, in one file."""
+    """Make a self-signed certificate for an address. Return one file with the certificate and its key."""
     key = ec.generate_private_key(ec.SECP256R1())
     issuer = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
     now = datetime.now(UTC)
@@ -495,7 +498,7 @@ def test_a_provider_is_believed_whose_certificate_is_trusted_and_its_own(
         assert bool(KeySet(provider.url, ALGORITHMS).refresh()) is not bool(words)
     finally:
         provider.die()
-    assert told(caplog) == [f"AUTH_JWKS_URL: the key set cannot be fetched: {word}" for word in words]
+    assert log_messages(caplog) == [f"AUTH_JWKS_URL: the key set cannot be fetched: {word}" for word in words]
 
 
 def test_a_provider_that_speaks_no_tls_or_is_not_there_is_told_in_words(provider, clock, caplog):
@@ -506,7 +509,7 @@ def test_a_provider_that_speaks_no_tls_or_is_not_there_is_told_in_words(provider
     provider.url = "https://there-is-none.invalid/keys"
     assert not key_set(provider, clock).refresh()
     start = "AUTH_JWKS_URL: the key set cannot be fetched: "
-    assert [message.removeprefix(start) for message in told(caplog)] == [
+    assert [message.removeprefix(start) for message in log_messages(caplog)] == [
         "TLS: WRONG_VERSION_NUMBER",
         "Connection refused",
         "the host's name has no address",
@@ -530,7 +533,7 @@ def test_the_client_says_who_it_is_and_what_it_wants_and_nothing_of_its_user(pro
 
 
 class Proxy:
-    """A proxy that tunnels (CONNECT), whatever name it is asked for, to one port of this machine."""
+    """A proxy with CONNECT. It connects every tunnel to one port of this machine, whatever host was asked for."""
 
     def __init__(self, port: int, certificate: Path | None = None) -> None:
         self.scheme = "https" if certificate else "http"
@@ -621,8 +624,8 @@ def test_a_server_behind_the_proxy_that_does_not_end_is_left_in_time(
     monkeypatch.setenv("HTTPS_PROXY", proxy.url())
     tls_provider.behaviour = "drip body"
     assert not key_set(tls_provider, clock).refresh()
-    assert told(caplog) == [LATE]
-    nobody_fetches()
+    assert log_messages(caplog) == [LATE]
+    wait_until_nobody_fetches()
 
 
 def test_what_the_proxy_does_wrong_is_told_without_its_password(tls_provider, proxy, clock, monkeypatch, short, caplog):
@@ -634,9 +637,9 @@ def test_what_the_proxy_does_wrong_is_told_without_its_password(tls_provider, pr
     started = time.monotonic()
     assert not key_set(tls_provider, clock).refresh()
     assert time.monotonic() - started < 10
-    nobody_fetches()
+    wait_until_nobody_fetches()
     start = "AUTH_JWKS_URL: the key set cannot be fetched: "
-    assert [message.removeprefix(start) for message in told(caplog)] == [
+    assert [message.removeprefix(start) for message in log_messages(caplog)] == [
         "the proxy: 407",
         "the proxy: Connection refused",
         "the URL, or the URL of the proxy, is not valid",
@@ -682,7 +685,7 @@ def test_it_is_asked_for_ever_more_seldom_while_there_is_none(provider, clock):
     statuses = [*[500] * 7, 200, 500, 500, 200]
 
     class Waits(list[float]):
-        """An event that notes how long it is waited for."""
+        """It replaces the event for which the thread waits, and notes how long the thread would have waited."""
 
         def is_set(self) -> bool:
             if statuses:
@@ -703,14 +706,14 @@ def test_a_process_ends_though_its_keys_are_kept_fresh():
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=10).returncode == 0
 
 
-# Through HTTP
+# The key set in a service
 
 
 @pytest.fixture
 def api(make_api, provider, db: psycopg.Connection):
     add_user(db)
     api = make_api(AUTH_JWKS_URL=provider.url, AUTH_JWT_SECRET="")
-    # The fetch in the background must not come after what a test does.
+    # Wait for the first fetch in the background, so that it does not disturb the test.
     wait_for(lambda: key_set_of(api)._fetched is not None)
     return api
 
@@ -732,7 +735,7 @@ def test_a_token_signed_by_a_key_of_the_set_is_a_session(api, provider):
         assert status(api, key, algorithm, kid) == 200
         assert status(api, key, algorithm, kid, exp=1) == 401
         assert status(api, key, algorithm, kid, aud="another") == 401
-    # Another's key, another key's kid, another key's algorithm.
+    # The key of somebody else, the kid of another key, the algorithm of another key.
     assert status(api, OTHER_RSA, "RS256", "one") == 401
     assert status(api, RSA, "RS256", "two") == 401
     assert status(api, EC, "ES256", "one") == 401
@@ -757,11 +760,11 @@ def test_the_service_starts_without_the_provider_and_says_503_until_it_is_there(
     [line] = [record.__dict__["fields"] for record in caplog.records if record.name == "progress.requests"]
     assert line["error"] == "no key set: no fetch of AUTH_JWKS_URL has succeeded in the last 24 hours"
     assert int(answer.headers["Retry-After"]) >= 1
-    # What can be judged without it is.
+    # These requests need no key set to be refused.
     assert_problem(api.get(GET), "unauthenticated")
     assert_problem(api.get(GET, headers={"Authorization": "Bearer nonsense"}), "unauthenticated")
     assert status(api, SECRET, "HS256", None) == 401
-    # The provider comes up.
+    # Now the provider starts.
     provider = Provider()
     try:
         key_set_of(api).url = provider.url

@@ -1,4 +1,4 @@
-"""Learner-Tag (contract §5): every answer to a session says whose it is, and a write may say whose it must be."""
+"""Learner-Tag (contract §5): an answer names the learner of its session, and a write may name the learner it is for."""
 
 import hashlib
 import re
@@ -43,7 +43,7 @@ TAG = re.compile("[0-9a-f]{32}")
 
 @pytest.fixture
 def world(db):
-    """As that of the errors: lesson 4 is locked by 2 and 3, lesson 5 is unpublished, the stranger has no access."""
+    """As in test_errors.py: lessons 2 and 3 lock lesson 4, lesson 5 is unpublished, and STRANGER has no access."""
     add_user(db)
     add_user(db, FREE_LEARNER, access="free")
     add_user(db, STRANGER, access=None)
@@ -137,7 +137,7 @@ def test_a_tag_is_one_learners_whatever_their_session_is_and_on_every_host(make_
 
 
 def test_a_tag_is_the_same_in_every_release(make_api, world):
-    """During a deploy the hosts run two of them."""
+    """During a deploy, two releases run at the same time."""
     assert tag_of(make_api()) == "59ed9a8588414529103c5ef0329b9cbd"
 
 
@@ -148,14 +148,14 @@ def test_a_tag_tells_nothing_to_one_who_knows_the_learners_id(make_api, world):
     other = {"AUTH_JWT_SECRET": "another secret of the tests that is longer than 32 bytes"}
     headers = {"Authorization": f"Bearer {token(key=other['AUTH_JWT_SECRET'])}"}
     assert make_api(**other).get(SUMMARY, headers=headers).headers["Learner-Tag"] != tag
-    # The newest secret makes the tag, and the sessions of an older one have the same.
+    # The newest secret makes the tag, also for sessions that an older secret has signed.
     rotated = make_api(AUTH_JWT_SECRET=f"{SECRET},{other['AUTH_JWT_SECRET']}")
     assert {rotated.get(SUMMARY, headers=each).headers["Learner-Tag"] for each in (headers, bearer())} == {tag}
 
 
 @pytest.fixture
 def signed_for_a_public_key():
-    """Settings without any secret, and a learner's session for them."""
+    """Return settings without a secret, and a function that makes a learner's session for them."""
     private = Ed25519PrivateKey.generate()
     public = private.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
     settings = {"AUTH_JWT_SECRET": "", "AUTH_JWT_PUBLIC_KEY": public}
@@ -175,7 +175,7 @@ def test_without_a_secret_the_key_is_the_databases_own(make_api, world, signed_f
     api = make_api(**settings)
     first = api.get(SUMMARY, headers=session(LEARNER)).headers["Learner-Tag"]
     world.execute("alter table learner_tag_keys rename to away")
-    try:  # a process reads it once
+    try:  # the process has read the key already, and does not need the table again
         assert api.get(SUMMARY, headers=session(LEARNER)).headers["Learner-Tag"] == first
     finally:
         world.execute("alter table away rename to learner_tag_keys")
@@ -212,7 +212,7 @@ def test_a_write_with_another_tag_is_refused_and_stores_nothing(api, world, meth
     for tag in (theirs, "", mine.upper(), f'"{mine}"', f"{mine}, {theirs}", mine[:-1], "*", "\u00e9"):
         answer = api.open(lesson, method=method, headers=bearer() | {"Learner-Tag": tag, "Idempotency-Key": "a-key"})
         assert_problem(answer, "other_learner")
-        # It says whose the session is, so that the page can go on.
+        # The answer has the tag of the session's learner, so that the page can go on.
         assert answer.headers["Learner-Tag"] == mine
         assert answer.headers["Idempotency-Key"] == "a-key"
     assert completions(world) == before
@@ -234,5 +234,5 @@ def test_a_write_of_another_learner_spends_nothing_of_the_write_limit(make_api, 
         assert_problem(mark(api, 2, headers=another), "other_learner")
     assert world.execute("select count(*) from rate_limits").fetchone() == (0,)
     assert [mark(api, 2).status_code for _ in range(2)] == [200, 429]
-    # And it is told first, when nothing is left of the limit.
+    # When the limit is used up, other_learner still comes before rate_limited.
     assert_problem(mark(api, 2, headers=another), "other_learner")

@@ -1,4 +1,4 @@
-"""The write limit, contract §6. The clock that counts is the database's: the tests move its hits instead of waiting."""
+"""The write limit, contract §6. The database's clock decides. The tests do not wait: they move the stored hits back."""
 
 import threading
 import time
@@ -33,7 +33,7 @@ from tests.world import (
 
 @pytest.fixture
 def world(db: psycopg.Connection) -> psycopg.Connection:
-    """Lessons 1 to 3 of module 1, of which 3 needs 2; lesson 9 is unpublished."""
+    """Module 1 has the lessons 1 to 3, and lesson 3 needs lesson 2. Lesson 9 is unpublished."""
     add_user(db)
     add_module(db, 1, 1, 2, 3)
     require(db, 3, 2)
@@ -42,7 +42,7 @@ def world(db: psycopg.Connection) -> psycopg.Connection:
 
 
 def let_pass(db: psycopg.Connection, seconds: float) -> None:
-    """Let time pass for the hits that were counted."""
+    """Make all counted hits older by these seconds, as if time had passed."""
     db.execute(
         "update rate_limits set expires_at = expires_at - make_interval(secs => %(s)s),"
         " hits = (select array_agg(hit - make_interval(secs => %(s)s) order by hit) from unnest(hits) as hit)",
@@ -62,7 +62,7 @@ def test_marks_and_unmarks_of_a_learner_are_counted_together(make_api, world):
         assert_problem(answer, "rate_limited")
         assert answer.get_json()["detail"].startswith("The limit is 3 per hour for marks and unmarks together. ")
         assert 3590 < retry_after(answer) <= 3600
-    # Nothing was done.
+    # The refused writes have changed nothing.
     assert get(api, "summary")["completedCount"] == 1
 
 
@@ -83,7 +83,7 @@ def test_the_limit_is_ten_a_minute_unless_it_is_set(make_api, world, environ, mo
     monkeypatch.delitem(environ, "RATE_LIMIT_WRITES")
     api = make_api()
     assert [mark(api, 1).status_code for _ in range(11)] == [200] * 10 + [429]
-    assert 50 < retry_after(mark(api, 1)) <= 60  # never 61
+    assert 50 < retry_after(mark(api, 1)) <= 60  # Flask-Limiter's own time would be up to 61
 
 
 def test_an_empty_setting_turns_it_off(make_api, world):
@@ -115,7 +115,7 @@ def test_a_write_counts_whatever_its_answer(make_api, world, name):
     assert "Retry-After" not in answer.headers
     assert not [header for header, _ in answer.headers if header.startswith("X-RateLimit")]
     assert_problem(mark(api, 1), "rate_limited")
-    # And it is refused before anything else is looked at.
+    # Over the limit, a write is refused before its other faults are checked.
     assert_problem(COUNTED[name](api), "rate_limited")
 
 
@@ -145,13 +145,13 @@ def test_retry_after_is_the_first_whole_second_at_which_a_write_is_let_through(m
     assert mark(api, 1).status_code == 200
     let_pass(world, 17.5)
     assert [mark(api, 1).status_code, mark(api, 1).status_code] == [200, 200]
-    # The first of the three leaves the window in a little less than 42.5 seconds.
+    # The first of the three hits leaves the window in a little less than 42.5 seconds.
     assert retry_after(mark(api, 1)) == 43
     let_pass(world, 42)
     assert retry_after(mark(api, 1)) == 1
     let_pass(world, 1)
     assert mark(api, 1).status_code == 200
-    # The next two, 17.5 seconds later.
+    # The other two hits leave the window 17.5 seconds later.
     assert retry_after(mark(api, 1)) == 17
     let_pass(world, 16)
     assert retry_after(mark(api, 1)) == 1
@@ -225,7 +225,7 @@ def test_a_learner_who_waits_for_their_own_hit_holds_up_no_other(make_api, world
     assert answers[0].status_code == 200
 
 
-def ask(db: psycopg.Connection, name: str, key: str, amount: int = 10) -> Any:
+def run_statement(db: psycopg.Connection, name: str, key: str, amount: int = 10) -> Any:
     with psycopg.RawCursor(db) as cursor:
         values = {"key": key, "amount": str(amount), "window": "60"}
         statement = STATEMENTS[name]
@@ -233,7 +233,7 @@ def ask(db: psycopg.Connection, name: str, key: str, amount: int = 10) -> Any:
 
 
 def hit(db: psycopg.Connection, key: str) -> bool:
-    return ask(db, "limits/hit", key) is not None
+    return run_statement(db, "limits/hit", key) is not None
 
 
 def test_a_limit_that_was_lowered_looks_at_as_many_of_the_latest_hits(db):
@@ -242,15 +242,16 @@ def test_a_limit_that_was_lowered_looks_at_as_many_of_the_latest_hits(db):
         assert hit(db, "a")
         let_pass(db, 5 if number < 9 else 0)
     for amount in (1, 5, 10):
-        age, hits = ask(db, "limits/window", "a", amount)
+        age, hits = run_statement(db, "limits/window", "a", amount)
         assert hits == amount
-        assert (amount - 1) * 5 <= age < (amount - 1) * 5 + 3  # of however slow a machine
-        assert ask(db, "limits/hit", "a", amount) is None
+        assert (amount - 1) * 5 <= age < (amount - 1) * 5 + 3  # 3 seconds for a slow machine
+        assert run_statement(db, "limits/hit", "a", amount) is None
     let_pass(db, 38)
-    assert ask(db, "limits/window", "a")[1] == 5  # the others are over
+    assert run_statement(db, "limits/window", "a")[1] == 5  # the other five have left the window
 
 
-# With a plan that loops, which a table has whose statistics are from when it was nearly empty, and one without order.
+# Two kinds of plan: a nested loop, which PostgreSQL may choose if the table was almost empty when its statistics were
+# made, and a plan that does not read the keys in order.
 @pytest.mark.parametrize("off", [("hashjoin", "mergejoin", "hashagg", "sort", "material"), ("indexscan",)])
 def test_rows_that_have_expired_are_taken_away_in_passing(db, database_url, off):
     options = " ".join(f"-c enable_{kind}=off" for kind in off)
@@ -258,9 +259,9 @@ def test_rows_that_have_expired_are_taken_away_in_passing(db, database_url, off)
         for number in reversed(range(10)):
             assert hit(service, f"old-{number}")
         let_pass(db, 61)
-        assert hit(service, "new")  # sorts before them
+        assert hit(service, "new")  # this key sorts before the old ones
         assert keys(db) == ["new", *(f"old-{number}" for number in range(2, 10))]
-        # A hit takes those that follow it, and does not wait for who is busy.
+        # A hit deletes expired rows with the next keys. It does not wait for rows that another transaction has locked.
         assert hit(service, "old-6")
         assert keys(db) == ["new", *(f"old-{number}" for number in (2, 3, 4, 5, 6, 9))]
         service.execute("set lock_timeout = '1 s'")
@@ -268,7 +269,7 @@ def test_rows_that_have_expired_are_taken_away_in_passing(db, database_url, off)
             db.execute("select from rate_limits where key = 'old-2' for update")
             assert hit(service, "new")
         assert keys(db) == ["new", "old-2", "old-5", "old-6", "old-9"]
-        # One that is still of use stays.
+        # A row that has not expired stays.
         assert hit(service, "old-5")
         for _ in range(5):
             assert hit(service, "new")
@@ -295,18 +296,18 @@ def test_a_row_lasts_as_long_as_the_latest_of_its_hits_counts_however_long_that_
 
 
 def test_the_table_does_not_grow_with_time(db):
-    """Fifty thousand hits of a thousand learners, each of which expires at once."""
+    """A thousand learners make fifty thousand hits, each of which expires at once."""
     statement = STATEMENTS["limits/hit"]
 
     def hits(count: int) -> int:
         with psycopg.RawCursor(db) as cursor:
-            # A few at a time: what is sent at once is one transaction, and keeps its dead rows to its end.
+            # Send a few hits at a time. Hits that are sent together are one transaction, which keeps its dead rows.
             for start in range(0, count, 50):
                 rows = [
                     {"key": uuid4(n * 7919 % 1000), "amount": "10", "window": "0"} for n in range(start, start + 50)
                 ]
                 cursor.executemany(statement.query, [[row[name] for name in statement.parameters] for row in rows])
-        # As autovacuum does in its time.
+        # Autovacuum would do this.
         db.execute("vacuum rate_limits")
         return int(db.execute("select pg_total_relation_size('rate_limits')").fetchall()[0][0])
 

@@ -41,7 +41,7 @@ def test_a_lock_has_what_is_asked_for_and_nothing_that_no_longer_is(name):
         assert package in entries, f"{package}: {STALE}"
         version = re.split(r"[ ;\\]", entries[package].split("==")[1], maxsplit=1)[0]
         assert requirement.specifier.contains(version), f"{package} {version}: {STALE}"
-    # uv notes for each package who asked for it. This is how a package is marked that the project itself asks for.
+    # uv writes below each package what requires it. This note means that the project itself requires the package.
     own = {package for package, entry in entries.items() if "progress-tracking (pyproject.toml)" in entry}
     assert own == set(asked), STALE
 
@@ -86,7 +86,8 @@ def test_a_lock_names_no_place_to_fetch_from():
 def test_the_licence_of_every_package_is_listed():
     text = (ROOT / "LICENCES.md").read_text()
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("| ")][1:]
-    # A package may be pinned twice, or not for this Python: some versions are for other Pythons.
+    # A lock may pin a package twice, for different versions of Python. It may also pin a package that this version of
+    # Python does not need.
     pinned = {
         (package, re.split(r"[ ;\\]", line.split("==")[1], maxsplit=1)[0])
         for lock in LOCKS

@@ -26,7 +26,7 @@ from tests.test_cli import Answer, ended, run, spawn
 
 NAMES = known_migrations()
 RELEASED = ["0001_users", "0002_catalog", "0003_access", "0004_progress", "0005_rate_limits", "0006_stripe"]
-# The last one that refers to users, and those from it on.
+# The migrations from 0004_progress on. 0004_progress is the last one whose table refers to users.
 PROGRESS = NAMES[3:]
 FOLDER = ROOT / "migrations"
 ROLLBACKS = sorted(FOLDER.glob("*.rollback.sql"))
@@ -34,12 +34,12 @@ TEXTS = {name: (FOLDER / f"{name}.sql").read_text() for name in NAMES}
 
 
 def created(name: str, what: str) -> list[str]:
-    """The names of the tables, of the views or of the indexes that a migration creates, in its order."""
+    """Return the names of the tables, views or indexes (`what`) that a migration creates, in the order of its text."""
     return re.findall(rf"create (?:or replace |unlogged |unique )?{what} (?:if not exists )?(\w+)", TEXTS[name])
 
 
 TABLES = sorted(table for name in NAMES for table in created(name, "table"))
-# All but users, which may be the site's own.
+# All tables but users. That table may be the site's own.
 OURS = [table for table in TABLES if table != "users"]
 VIEWS = sorted(view for name in NAMES for view in created(name, "view"))
 APPLIED = (0, "".join(f"applied {name}\n" for name in NAMES), "")
@@ -69,14 +69,14 @@ def execute(url: str, query: str) -> None:
 
 
 def schema(url: str, *options: str) -> str:
-    """The whole schema, as pg_dump writes it, but for the keys that it draws at random."""
+    """Return the whole schema as pg_dump writes it, without pg_dump's random \\restrict keys."""
     command = [str(bindir() / "pg_dump"), "--schema-only", "--no-acl", *options, url]
     dump = subprocess.run(command, check=True, capture_output=True, text=True)
     return re.sub(r"^\\(un)?restrict .*\n", "", dump.stdout, flags=re.M)
 
 
 def tables(url: str, schema: str = "public") -> list[str]:
-    """The tables that are there, but for those of the migrations themselves."""
+    """Return the tables of a schema, without yoyo's own."""
     with connected(url) as connection:
         rows = connection.execute(
             "select tablename from pg_tables where schemaname = %s and tablename !~ 'yoyo' order by 1", [schema]
@@ -85,7 +85,7 @@ def tables(url: str, schema: str = "public") -> list[str]:
 
 
 def relations(url: str) -> list[tuple[str, str]]:
-    """The name and the kind of every relation of the schema public, but for those of the migrations themselves."""
+    """Return the name and the kind of every relation of the schema public, without yoyo's own."""
     with connected(url) as connection:
         return connection.execute(
             "select relname, relkind from pg_class where relnamespace = 'public'::regnamespace and relname !~ 'yoyo'"
@@ -114,7 +114,7 @@ def migrated(migrated_database: Callable[[], str]) -> str:
 
 @pytest.fixture(scope="module")
 def database_at(new_database: Callable[..., str], migrated_database: Callable[[], str]) -> Callable[[str], str]:
-    """Make a database whose newest migration is the one that is named. One for each is kept, to be copied."""
+    """Return a function that makes a database with all migrations up to a given one. Each database is a copy."""
     made: dict[str, str] = {}
 
     def name_of(newest: str) -> str:
@@ -161,7 +161,7 @@ def test_each_migration_goes_down_and_up_again_to_an_identical_schema(migrated):
         took_back = (0, f"took back {name}\n", "")
         assert rollback(migrated) == took_back
         schemas.append(schema(migrated))
-        # Up again by this one alone, the first of those that a run would apply.
+        # Apply only this migration again: it is the first one that a run applies.
         with closing(cast("Generator[str]", migrations.migrate(migrated, wait=60))) as pending:
             assert next(pending) == name
         assert schema(migrated) == schemas[-2]
@@ -169,7 +169,7 @@ def test_each_migration_goes_down_and_up_again_to_an_identical_schema(migrated):
         assert schema(migrated) == schemas[-1]
     assert tables(migrated) == []
     same = [name for name, one, other in zip(reversed(NAMES), schemas, schemas[1:], strict=False) if one == other]
-    assert same == ["0007_marks"]  # whose comments stay
+    assert same == ["0007_marks"]  # its rollback leaves the comments
     assert rollback(migrated) == (0, "nothing to do: no migration is applied\n", "")
     assert run(migrated, "migrate") == APPLIED
     assert schema(migrated) == schemas[0]
@@ -214,7 +214,7 @@ def test_a_rollback_that_drops_data_drops_nothing_unless_it_is_confirmed(migrate
             continue
         before = schema(migrated), applied(migrated)
         refused = f"Error: taking back {name} drops {LOST[name]}; if that is meant: make rollback CONFIRM=yes\n"
-        # The first of all is taken back last, and asked about in every way.
+        # The first migration is taken back last. It gets every wrong answer to the question, the others only one.
         for confirm in ("", "no", "YES", "1") if name == NAMES[0] else ("no",):
             assert run(migrated, "rollback", CONFIRM=confirm) == (1, "", refused)
         assert (schema(migrated), applied(migrated)) == before
@@ -273,7 +273,7 @@ def test_a_users_table_with_another_primary_key_is_refused_and_nothing_is_change
 
 
 def wait_until_blocked(connection: psycopg.Connection) -> int:
-    """Wait for the fact that one session of this database waits for a lock; its process id."""
+    """Wait until a session of this database waits for a lock. Return its process id."""
     query = "select pid from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
     deadline = time.monotonic() + 20
     while not (row := connection.execute(query).fetchone()):
@@ -290,7 +290,7 @@ def wait_until_gone(connection: psycopg.Connection, pid: int) -> None:
 def test_after_a_run_that_was_killed_the_next_names_migrate_unlock_which_helps(database_at):
     migrated = database_at(NAMES[2])
     with connected(migrated) as connection:
-        # The fourth migration refers to users, and waits for whoever has that table.
+        # The fourth migration refers to users, so it waits for the transaction that has locked that table.
         with connection.transaction():
             connection.execute("lock table users in access exclusive mode")
             killed = spawn(migrated, "migrate")
@@ -385,11 +385,10 @@ def test_options_of_the_database_url_hold_beside_the_migrations_own(empty):
 
 
 def test_without_a_name_in_the_url_the_database_is_pgdatabases(empty):
-    name = re.search(r"test_\d+", empty)
-    assert name
-    url = empty.replace(f"/{name[0]}?", "/?")
-    assert run(url, "migrate", PGDATABASE=name[0]) == APPLIED
-    assert run(url, "migration-status", PGDATABASE=name[0])[1].count(" applied ") == len(NAMES)
+    name = str(conninfo_to_dict(empty)["dbname"])
+    url = empty.replace(f"/{name}?", "/?")
+    assert run(url, "migrate", PGDATABASE=name) == APPLIED
+    assert run(url, "migration-status", PGDATABASE=name)[1].count(" applied ") == len(NAMES)
 
 
 def test_a_run_is_logged_by_its_user_id_where_the_environment_names_no_user(empty):
@@ -432,7 +431,7 @@ def test_a_relation_of_the_sites_with_one_of_our_names_stops_a_fresh_run_before_
         ("progress", "create sequence progress"),
         ("enrollments", "create table enrollments (id uuid primary key, user_id uuid, course_id uuid)"),
         ("lessons_module_id_idx", "create table old (id text); create index lessons_module_id_idx on old (id)"),
-        # Like ours, but the service did not create it.
+        # This table has the columns of the service's table, but the service did not create it.
         ("enrollments", "create table enrollments (user_id uuid primary key, expires_at timestamptz)"),
     ]
     for taken, statement in cases:
@@ -457,7 +456,7 @@ def test_a_rollback_drops_only_what_our_comment_says_is_ours(migrated):
         before = schema(migrated), applied(migrated)
         kinds = {ours: what for what in ("table", "view") for ours in created(name, what)}
         for ours, what in kinds.items():
-            # Only a table can be of a version that wrote no comment.
+            # An earlier version wrote no comments. It created only tables, so a view without a comment is not its view.
             earlier = "an earlier version did, make migrate adds the comment; if it was lost"
             lost = earlier if what == "table" else "the comment was lost"
             with connected(migrated) as connection:
@@ -479,7 +478,7 @@ def test_a_rollback_drops_only_what_our_comment_says_is_ours(migrated):
 
 @pytest.fixture
 def earlier(database_at: Callable[[str], str]) -> str:
-    """A database as the version without comments on its tables left it. Only users had one then."""
+    """Return a database as an earlier version left it: only the table users has a comment."""
     url = database_at(RELEASED[-1])
     for table in set(tables(url)) - {"users"}:
         execute(url, f"comment on table {table} is null")
@@ -531,7 +530,7 @@ def test_a_table_of_ours_with_columns_of_the_operators_is_ours_once_its_comment_
     assert applied(earlier) == NAMES
 
 
-# A site that has tables of all our names, and uses yoyo itself.
+# The tables of a site that has a table of each of our names, and uses yoyo itself.
 SITE = "".join(
     f"create table {name} (id serial primary key); insert into {name} default values; " for name in OURS + VIEWS
 )
@@ -551,7 +550,7 @@ SITE += """
 
 
 def contents(url: str, schema: str) -> str:
-    """All that a schema holds, as pg_dump writes it."""
+    """Return everything in a schema, as pg_dump writes it."""
     command = [str(bindir() / "pg_dump"), f"--schema={schema}", "--inserts", "--no-acl", url]
     dump = subprocess.run(command, check=True, capture_output=True, text=True)
     return re.sub(r"^\\(un)?restrict .*\n", "", dump.stdout, flags=re.M)
@@ -604,7 +603,8 @@ def test_a_rollback_leaves_another_installation_on_the_search_path_alone(empty):
     for _ in NAMES:
         assert rollback(f"{second},one")[0] == 0
     assert (tables(empty, "one"), tables(empty, "two")) == (TABLES, [])
-    # Repeated, as if killed before it was recorded: now the names are found in the other schema.
+    # Run the migrations again, as after a kill before they were recorded. Now the search_path finds the names in the
+    # other schema.
     for name in NAMES:
         psql = [str(bindir() / "psql"), "-Xq", "-v", "ON_ERROR_STOP=1", f"{second},one", "-f"]
         subprocess.run([*psql, str(FOLDER / f"{name}.rollback.sql")], check=True)
@@ -702,7 +702,7 @@ def test_a_sites_own_users_keep_their_unique_address(empty):
     assert "UNIQUE (email)" in schema(empty)
 
 
-# One of each version, of each variant, and the two that are neither.
+# UUIDs of each version and of each variant, and the nil and the max UUID, which have neither.
 IDS = [f"01900000-0000-{version:x}000-8000-000000000000" for version in range(16)]
 IDS += [f"01900000-0000-4000-{variant:x}000-000000000000" for variant in range(16)]
 IDS += [str(uuid.UUID(int=0)), str(uuid.UUID(int=2**128 - 1)), "ABCDEF01-2345-4789-ABCD-EF0123456789"]
@@ -781,9 +781,9 @@ OLD_MIRROR = """
 @pytest.mark.parametrize(
     ("rows", "mirrored"),
     [
-        # Two of them have the grace of the time; the fourth gives no access, and so has none.
+        # Two rows differ by the grace of that time. The fourth row gives no access, so it has no grace.
         ("true", {"1": True, "2": True, "3": None, "4": True, "5": None, "6": None, "7": None, "8": None}),
-        # A difference that one row alone has may be a gift.
+        # If only one row has a difference, an operator may have given that time.
         ("user_id::text ~ '[34]$'", {"3": None, "4": True}),
         ("user_id::text ~ '[78]$'", {"7": None, "8": None}),
     ],
@@ -800,7 +800,7 @@ def test_what_the_mirror_of_an_earlier_version_wrote_is_told_from_what_was_writt
 
 
 def test_what_the_version_before_still_writes_is_right_while_this_one_starts(migrated):
-    """Its statements name no column of the new migration; what they write counts as the customer's first."""
+    """The earlier version does not write the new columns. What it writes counts as the customer's first session."""
     execute(
         migrated,
         """

@@ -1,4 +1,4 @@
-"""NEW_LEARNERS: whoever has a valid session becomes a learner, and whoever pays."""
+"""NEW_LEARNERS: a person with a valid session becomes a learner, and so does a person who pays."""
 
 import threading
 import time
@@ -55,7 +55,7 @@ NOTHING = {"full": False, "free": False, "courses": [], "until": None}
 
 @pytest.fixture
 def world(db: psycopg.Connection) -> psycopg.Connection:
-    """A module with a free lesson and another; nobody is known."""
+    """A module with a free lesson and another lesson. There are no learners."""
     add_module(db, 1, PAID)
     db.execute("insert into lessons values (%s, %s, 'Free', 0, true, true)", [uuid4(FREE), uuid4(1)])
     return db
@@ -120,7 +120,7 @@ def test_with_add_a_learner_gets_a_row_in_users_and_no_access(make_api, world, p
             assert_problem(answer, "not_enrolled")
     assert_problem(mark(api, FREE), "not_enrolled")
     assert (users(world), enrollments(world)) == ([LEARNER], [])
-    # So that the site, or an operator, gives access to whoever signed in once.
+    # With `add`, the learner exists after signing in once. Now the site, or an operator, can give access.
     world.execute("insert into enrollments (user_id) values (%s)", [LEARNER])
     assert get(api, "summary")["totalCount"] == 1
 
@@ -168,7 +168,7 @@ def test_revoke_free_holds_against_add_free(make_api, world, database_url, grant
 
 
 def test_who_is_in_users_and_never_had_free_access_gets_it(make_api, world):
-    """One whom the site added, and one whose subscription has lapsed."""
+    """The site has added one learner. The other one's subscription has ended."""
     api = make_api(**FREELY)
     add_user(world, access=None)
     add_user(world, STRANGER, access="full")
@@ -195,7 +195,7 @@ def test_a_write_over_the_limit_adds_nobody(make_api, world):
 
 
 def answers(url: str, requests: list[tuple[str, str]]) -> list[int]:
-    """The statuses of calls of one learner that are sent together."""
+    """Send calls of one learner together. Return their statuses."""
     start = threading.Barrier(len(requests))
 
     def send(request: tuple[str, str]) -> int:
@@ -230,7 +230,7 @@ def waits_for_a_lock(db: psycopg.Connection, application: str = "progress-tracki
 
 @pytest.mark.parametrize("kept", [True, False])
 def test_a_call_waits_for_another_that_is_adding_the_learner(make_api, world, database_url, kept):
-    """Whether the other one commits, or is rolled back."""
+    """The other call commits, or is rolled back. Both end the same."""
     api = make_api(**FREELY)
     with psycopg.connect(database_url) as other:
         other.execute("insert into users (id) values (%s)", [LEARNER])
@@ -245,7 +245,7 @@ def test_a_call_waits_for_another_that_is_adding_the_learner(make_api, world, da
 
 
 def test_a_learner_who_was_added_between_two_statements_of_a_call_is_enrolled(make_api, world, monkeypatch):
-    """The call's first statement does not see the learner, its second one does."""
+    """The first statement of the call does not see the learner, and the second one does."""
     api = make_api(**FREELY)
     pool = api.application.extensions["progress"].pool
     read = pool.read
@@ -267,7 +267,7 @@ SETTINGS = {"STRIPE_WEBHOOK_SECRET": WEBHOOK_SECRET, "SUBSCRIPTION_GRACE": "0"}
 
 @pytest.fixture
 def stripe(make_api: Callable[..., Any], world: psycopg.Connection) -> Callable[..., Any]:
-    """Make a service with the webhook."""
+    """Return a function that makes a service with the webhook."""
     return lambda **settings: make_api(**SETTINGS | settings)
 
 
@@ -275,7 +275,7 @@ def stripe(make_api: Callable[..., Any], world: psycopg.Connection) -> Callable[
 @pytest.mark.parametrize("by_checkout", [False, True])
 @pytest.mark.parametrize("call", ["access", "summary", "mark"])
 def test_who_is_added_gets_in_the_same_call_what_stripe_keeps(stripe, world, setting, by_checkout, call):
-    before = stripe()  # while the setting was refuse
+    before = stripe()  # a service with NEW_LEARNERS=refuse stores the event first
     named = subscription(metadata={}) if by_checkout else subscription()
     assert outcome(before, event("created", named)) == "unattached"
     if by_checkout:
@@ -336,7 +336,7 @@ def test_an_event_that_gives_access_adds_its_learner(stripe, world, setting, eve
     api = stripe(**setting)
     assert [outcome(api, each) for each in events][-1] == last
     assert copied(world)[0] == NEW
-    # Free access is for who would not be enrolled.
+    # The learner has full access, so add-free does not add free access.
     assert (users(world), enrollments(world)) == ([LEARNER], [])
     assert get(api, "access")["full"] is True
 
@@ -396,7 +396,7 @@ def test_a_sync_adds_as_the_events_do_that_were_lost(world, sync, setting):  # n
 
 
 def test_an_event_and_the_first_call_at_one_moment_leave_the_learner_with_both(stripe, world, database_url):
-    """The event waits for the row that the call is adding, or the call for the event's customer."""
+    """The event waits for the row that the call adds, or the call waits for the customer that the event has locked."""
     api = stripe(**FREELY)
     for number in range(10):
         world.execute("delete from users; delete from stripe_subscriptions; delete from stripe_customers")
@@ -423,7 +423,7 @@ def test_an_event_and_the_first_call_at_one_moment_leave_the_learner_with_both(s
 
 @pytest.fixture
 def site(new_database: Callable[[], str]) -> Iterator[tuple[str, psycopg.Connection]]:
-    """A site whose own users table has the learner: the service's URL, and a connection."""
+    """Yield the service's URL of a database whose users table is the site's and has LEARNER, and a connection."""
     url = new_database()
     with closing(psycopg.connect(url, autocommit=True)) as connection:
         connection.execute("create table users (id uuid primary key, email text not null default '')")
@@ -466,7 +466,7 @@ def test_add_free_gives_the_enrollment_alone_where_users_is_the_sites_own(site, 
         assert get(api, "access", STRANGER) == NOTHING
         assert outcome(api, event("created", subscription(metadata={"userId": STRANGER}))) == "unattached"
     assert (users(connection), enrollments(connection)) == ([LEARNER], [(LEARNER, None)])
-    # The site adds them: the next call gives free access, and what Stripe keeps.
+    # When the site has added the person, the next call gives free access and the subscription at Stripe.
     connection.execute("insert into users (id) values (%s)", [STRANGER])
     told = get(api, "access", STRANGER)
     assert (told["full"], told["free"]) == (True, True)

@@ -53,7 +53,7 @@ def test_no_operation_and_no_schema_is_named_by_a_word_of_javascript_or_python()
 
 
 def test_an_operation_is_named_by_a_verb_and_a_noun():
-    """So that a generated client has functions that read like ones, each of its own."""
+    """Generated clients use these names for their functions, so each name must be different."""
     operations = [
         operation
         for item in contract.DOCUMENT["paths"].values()
@@ -113,7 +113,7 @@ def schema(reference: dict[str, str]) -> Any:
 
 
 def codes_of(name: str) -> list[str]:
-    """The codes of the problems that a schema allows."""
+    """Return the codes of the problems that a schema allows."""
     union = SCHEMAS[name]
     problems = [schema(one) for one in union["oneOf"]] if "oneOf" in union else [union]
     codes = [code for problem in problems for code in problem["properties"]["code"]["enum"]]
@@ -126,7 +126,7 @@ def codes_of(name: str) -> list[str]:
 
 
 def test_each_code_has_a_schema_of_its_own_which_says_its_status_and_its_members():
-    """So that a typed client knows, after a look at `code`, which members are there."""
+    """So a typed client that has looked at `code` knows which members the document has."""
     members = {"invalid_body": {"errors"}, "lesson_locked": {"prerequisites"}}
     for one, (code, (status, _)) in zip(SCHEMAS["Problem"]["oneOf"], CODES.items(), strict=True):
         problem = schema(one)
@@ -146,7 +146,7 @@ def test_a_response_has_an_example_of_each_problem_that_its_schema_allows():
 
 
 def parts(part: Any, place: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], dict[str, Any]]]:
-    """Each mapping of the document, with its place. Examples are answers and no descriptions."""
+    """Yield each mapping of the document, with its place. Examples are left out, because they are answers."""
     if isinstance(part, dict):
         yield place, part
         for key, value in part.items():
@@ -180,7 +180,7 @@ def test_every_schema_is_used():
 
 @pytest.fixture
 def curriculum(db, database_url):
-    """The learner of the examples: free access to the JavaScript curriculum."""
+    """Load the JavaScript curriculum, and add the learner of the examples, who has free access."""
     rows = catalog.read_file(ROOT / "app" / "demo" / "catalogs" / "exercism-javascript.json")
     with psycopg.connect(database_url, cursor_factory=psycopg.RawCursor, row_factory=dict_row) as connection:
         catalog.load(connection, rows, dry_run=False)
@@ -191,7 +191,7 @@ FIRST = "/api/progress/lessons/97bf898a-36fc-47fc-b870-01fc0c7fe554"
 LOCKED = "/api/progress/lessons/193a0e19-462d-4d26-a117-124f07d5a3d7"
 NOT_FREE = "/api/progress/lessons/39549583-1889-490a-bf98-ffb2e0aefe44"
 UNKNOWN = "/api/progress/lessons/00000000-0000-4000-8000-00000000dead"
-# What PostgreSQL says when a statement takes too long, without the wait.
+# This statement fails as a statement that takes too long does, but at once.
 TIMED_OUT = b"do $$ begin raise exception using errcode = 'query_canceled'; end $$"
 EARLIER = {"completedAt": "2026-11-23T08:42:30.123Z"}
 
@@ -244,7 +244,7 @@ def test_every_example_of_a_problem_is_the_problem(api, make_api, curriculum, db
         ("NotFound", "not_found", api.get("/api/progress/nothing")),
         ("MethodNotAllowed", "method_not_allowed", api.put(FIRST)),
     ]
-    # The example's learner has completed the first lesson, so that two are still due.
+    # The learner of the example has completed the first lesson. Two more are needed to unlock the lesson.
     api.post(FIRST, headers=bearer())
     calls.append(("LessonLocked", "lesson_locked", api.post(LOCKED, headers=bearer())))
     with monkeypatch.context() as patch:
@@ -285,7 +285,7 @@ def test_every_example_of_a_problem_is_the_problem(api, make_api, curriculum, db
 
 
 def test_a_wrong_document_would_be_noticed(api, db, monkeypatch):
-    """The check itself can fail: on a status, a header and a code that the document does not have."""
+    """The check of the tests' client fails if the document lacks the status, a header or the code of an answer."""
     add_user(db)
     summary = OPERATIONS["getSummary"][2]["responses"]
     with monkeypatch.context() as patch:

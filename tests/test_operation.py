@@ -1,4 +1,4 @@
-"""What operators see: health, metrics, logs; and what the service's role may do."""
+"""What operators see: the probes, the metrics and the log."""
 
 import contextlib
 import io
@@ -105,7 +105,8 @@ def test_a_request_is_one_line(api, db, caplog):
 def test_the_statement_that_failed_is_in_the_line(make_api, db, database_url, caplog):
     add_user(db)
     add_module(db, 1, 2)
-    # PostgreSQL's own timeout must come before the deadline of the request, on a busy machine too.
+    # With this DATABASE_TIMEOUT, PostgreSQL's timeout ends the statement before the request's deadline, even on a busy
+    # machine.
     api = make_api(DATABASE_TIMEOUT="1", RATE_LIMIT_WRITES="10 per minute")
     with psycopg.connect(database_url) as other, caplog.at_level("INFO", "progress.requests"):
         other.execute("select from users for update")
@@ -127,7 +128,7 @@ def test_the_statement_that_failed_is_in_the_line(make_api, db, database_url, ca
 
 @pytest.fixture
 def stdout() -> Iterator[Callable[[], list[dict[str, Any]]]]:
-    """What is logged as the service logs, a line each."""
+    """Configure the log as the service does. Yield a function that returns the lines that were logged."""
     loggers = [logging.getLogger(name) for name in ("", "psycopg", "psycopg.pool")]
     levels, handlers = [logger.level for logger in loggers], loggers[0].handlers[:]
     written = io.StringIO()
@@ -144,12 +145,12 @@ def test_a_write_that_fails_before_all_of_it_was_sent_is_one_line_too(make_api, 
     add_module(db, 1, 2)
     run = statements.run
 
-    def told_soon(connection, name, **parameters):
+    def run_and_wait_for_the_answer(connection, name, **parameters):
         cursor = run(connection, name, **parameters)
         select.select([connection.pgconn.socket], [], [])
         return cursor
 
-    monkeypatch.setattr(statements, "run", told_soon)
+    monkeypatch.setattr(statements, "run", run_and_wait_for_the_answer)
     db.execute(f"revoke update (id) on users from {SERVICE}")
     try:
         assert_problem(mark(make_api(), 2), "internal_error")
@@ -169,7 +170,10 @@ def test_a_failure_of_the_service_is_one_line_with_its_traceback(api, db, monkey
 
 
 def refused(make_api, db, monkeypatch, before: Callable[[Any], Any]) -> Any:
-    """The answer to a write over the limit. `before` sees the connection that the limit's window is asked for on."""
+    """Return the answer to a write over the limit.
+
+    `before` gets the connection on which the service then asks for the window of the limit.
+    """
     add_user(db)
     add_module(db, 1, 2)
     api = make_api(RATE_LIMIT_WRITES="1 per hour")
@@ -193,7 +197,7 @@ def test_a_database_that_goes_away_before_retry_after_is_known_is_503(make_api, 
     answer = refused(make_api, db, monkeypatch, end)
     assert_problem(answer, "unavailable")
     assert int(answer.headers["Retry-After"]) >= 1
-    line = stdout()[-1]  # after those of the pool
+    line = stdout()[-1]  # the lines before it are the pool's
     assert (line["status"], line["error"], line["statement"]) == (503, "AdminShutdown 57P01", "limits/window")
     assert "traceback" not in line
 
@@ -220,7 +224,7 @@ def test_what_postgresql_says_in_an_error_handler_is_not_quoted(make_api, db, mo
 
 @pytest.mark.parametrize("times", [1, 2])
 def test_what_fails_after_a_request_is_one_line_that_names_it(make_api, db, stdout, times):
-    """The second time it fails for the answer that says so."""
+    """With `times` 2, the hook fails again for the answer to its first failure."""
     api = make_api()
     failures = [lambda: int("se-cret")] * times
 
@@ -230,7 +234,8 @@ def test_what_fails_after_a_request_is_one_line_that_names_it(make_api, db, stdo
         return response
 
     api.application.after_request(fail)
-    # Not the tests' own client: an answer that no hook has seen lacks the headers that the contract promises.
+    # The tests' own client would refuse this answer. No hook has seen it, so it lacks headers that the contract
+    # promises.
     answer = FlaskClient(api.application).get(f"/api/progress/modules/{uuid4(7)}", headers=bearer())
     assert (answer.status_code, answer.get_json()["code"]) == (500, "internal_error")
     (line,) = stdout()
@@ -279,7 +284,7 @@ def test_any_other_is_not(api, given):
 
 
 def send(url: str, sent: bytes) -> bytes:
-    """Send bytes, which need not be HTTP; the status line that they are answered with."""
+    """Send bytes, which may be no HTTP. Return the status line of the answer."""
     where = urlsplit(url)
     with socket.create_connection((where.hostname, where.port), timeout=10) as connection:
         connection.sendall(sent)
@@ -288,7 +293,7 @@ def send(url: str, sent: bytes) -> bytes:
 
 @pytest.fixture
 def telling(db) -> Iterator[None]:
-    """A trigger of the site's own that fails, and says of whom."""
+    """Create a trigger, as a site may, that fails with an error that contains personal data."""
     db.execute(
         "create function tell() returns trigger language plpgsql as $$ begin raise exception 'ada@example.org'"
         " using detail = 'se-cret'; end $$; create trigger tell before insert on progress for each row"
@@ -410,7 +415,7 @@ def test_metrics_are_of_all_workers_together(environ, db):
             except urllib.error.HTTPError as error:
                 error.close()
 
-        for _ in range(40):  # more than one worker would answer
+        for _ in range(40):  # with so many calls, each worker answers some of them
             call("GET", SUMMARY)
         for _ in range(3):
             call("POST", lesson_path(2))
@@ -431,7 +436,7 @@ def test_metrics_are_of_all_workers_together(environ, db):
     assert seen["progress_pool_timeouts_total"] == 0
 
 
-@pytest.mark.parametrize("limit", ["", "10 per minute"])  # which has a connection first
+@pytest.mark.parametrize("limit", ["", "10 per minute"])  # with a limit, the first connection is for the hit
 def test_a_request_without_a_connection_in_time_is_counted(make_api, db, limit):
     api = make_api(METRICS="on", DATABASE_TIMEOUT="0.1", WEB_THREADS="1", RATE_LIMIT_WRITES=limit)
 
@@ -452,7 +457,7 @@ def test_there_are_no_metrics_unless_they_are_on(api):
 
 
 def test_a_process_that_ends_has_closed_its_connections_itself(environ):
-    """Python's own end comes too late for it: see Pool."""
+    """At the end of Python it would be too late, as a comment in Pool says."""
     script = """
 import atexit
 from app.service import service_of

@@ -1,4 +1,4 @@
-"""A database that accepts connections and never answers: what callers are told, for how long, and what ends it."""
+"""An outage: the database accepts connections and never answers. What callers get, for how long, and what ends it."""
 
 import selectors
 import socket
@@ -20,20 +20,20 @@ from tests.conftest import as_service, running_gunicorn
 from tests.load import Load, fill
 from tests.world import LEARNER, SECRET, add_module, add_user, assert_problem, bearer, mark, ok, uuid4
 
-TIMEOUT = 1.0  # seconds
+TIMEOUT = 1.0  # DATABASE_TIMEOUT, in seconds
 
 
 def assert_at_once(seconds: list[float]) -> None:
-    """Hold how long refused requests took: none waited for the database, the slowest few for this machine at most."""
+    """Assert that refused requests did not wait for the database. A few may be slow because the machine is busy."""
     assert sorted(seconds)[len(seconds) * 9 // 10] < 0.3
     assert max(seconds) < TIMEOUT
 
 
 class Relay:
-    """Passes connections on to a PostgreSQL. While it is silent it accepts connections, and nothing comes back.
+    """Passes connections on to a PostgreSQL. While it is silent, it accepts connections, and no answer comes back.
 
-    With `lets_in` the logins still pass, as where a PgBouncer has lost its server.
-    `most` is how many connections that were made during a silence were open at once.
+    With `lets_in`, logins still succeed, as with a PgBouncer that has lost its server. `most` is the largest number of
+    connections that were made during a silence and were open at the same time.
     """
 
     def __init__(self, url: str) -> None:
@@ -57,7 +57,7 @@ class Relay:
 
     def _run(self) -> None:
         peers: dict[socket.socket, socket.socket] = {}
-        late: set[socket.socket] = set()  # made during a silence
+        late: set[socket.socket] = set()  # connections that were made during a silence
         held: list[tuple[socket.socket, bytes]] = []
         selector = selectors.DefaultSelector()
         selector.register(self.listener, selectors.EVENT_READ)
@@ -89,11 +89,11 @@ class Relay:
             if not self.silent:
                 late.clear()
             for target, data in held[:]:
-                # Of a client's messages the first ones are those of its login, and a query begins with a P or a Q.
+                # A client first sends the messages of its login. The first byte of a query's message is P or Q.
                 login = self.lets_in and {target, peers.get(target)} & late and data[:1] not in (b"P", b"Q")
                 if login or not self.silent:
                     held.remove((target, data))
-                    with suppress(OSError):  # closed meanwhile
+                    with suppress(OSError):  # the other side may have closed the connection
                         target.sendall(data)
         for end in (self.listener, *peers):
             end.close()
@@ -108,7 +108,7 @@ def relay(database_url: str, db: psycopg.Connection) -> Iterator[Relay]:
 
 
 def timed(url: str) -> tuple[int, float]:
-    """The status of a GET, and how long it took in seconds."""
+    """Return the status of a GET, and the seconds that it took."""
     started = time.monotonic()
     try:
         with urllib.request.urlopen(url, timeout=10) as answer:
@@ -126,7 +126,7 @@ def test_while_the_database_never_answers_callers_are_told_so_at_once_and_health
         load.wait_for_more()
         relay.silent = True
         load.wait_for(lambda answers: any(answer.status == 503 for answer in answers))
-        # Longer than an attempt to connect takes, and the pool's second one.
+        # Go on for longer than two attempts of the pool to connect take.
         began = time.monotonic()
         probes = []
         while time.monotonic() < began + 6:
@@ -142,7 +142,7 @@ def test_while_the_database_never_answers_callers_are_told_so_at_once_and_health
     assert {status for status, _ in probes[1::2]} == {503}
     assert_at_once([seconds for _, seconds in probes])
     assert answered - back < 3
-    # Who had asked already waited for the timeout; who came during the outage did not, until its end.
+    # Requests that were waiting when the outage began waited for the timeout. Later ones were refused at once.
     for answer in load.answers:
         assert answer.status in (200, 503)
         assert answer.seconds < 2 * TIMEOUT
@@ -195,7 +195,7 @@ def test_a_request_whose_statements_together_are_too_slow_is_an_outage_that_nobo
         thread.start()
         while not waiting(db):
             assert thread.is_alive()
-        time.sleep(0.3)  # of 0.48 that a lock may be waited for
+        time.sleep(0.3)  # lock_timeout is 0.48 seconds
         table.rollback()
         statuses = set()
         while thread.is_alive():

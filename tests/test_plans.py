@@ -1,4 +1,4 @@
-"""The plans of sql/, on a thousand lessons: what they touch, and what they must not become, however they are planned.
+"""The plans of sql/, on a thousand lessons, generic and custom: how much they read, and what they must not do.
 
 Each file says in its header how many buffers it may touch, for a learner with 30 completions and for one with 500.
 """
@@ -33,7 +33,7 @@ def middle(new_database: Callable[[], str]) -> Iterator[Scale]:
 
 
 def faults(plan: plans.Plan) -> list[str]:
-    """What a plan does that grows with more than the learner's own rows and the catalog."""
+    """Return what makes the cost of a plan grow with more than the catalog and the rows of the learner."""
     found = []
     for node in plan.nodes():
         relation, loops = node.get("Relation Name"), node["Actual Loops"]
@@ -92,7 +92,7 @@ def test_every_index_is_needed_by_a_constraint_a_foreign_key_or_a_statement(midd
             )
         """
     ).fetchall()
-    assert {name for (name,) in rows} <= used | {  # their tables are empty here
+    assert {name for (name,) in rows} <= used | {  # the tables of these indexes are empty here
         "stripe_subscriptions_customer_id_idx",
         "stripe_subscriptions_unattached_idx",
         "stripe_checkouts_unattached_idx",
@@ -102,7 +102,7 @@ def test_every_index_is_needed_by_a_constraint_a_foreign_key_or_a_statement(midd
     }
 
 
-# What the budgets are for: statements that give the right answer, and must not pass.
+# Worse statements with the same answers. The tests above must notice them.
 
 
 def test_a_sequential_scan_is_noticed(middle, monkeypatch):
@@ -113,7 +113,7 @@ def test_a_sequential_scan_is_noticed(middle, monkeypatch):
 
 
 def test_a_plan_that_explodes_under_the_generic_mode_is_noticed(middle, monkeypatch):
-    """The planner expects few completions of an unknown learner: what is joined to them is read again for each."""
+    """For an unknown learner, the planner expects few completions. With a join, it reads a table again for each one."""
     text = (SQL / "summary.sql").read_text()
     worse = text.replace(
         "from accessible_lessons\n    where\n        user_id = :'user_id'::uuid\n"

@@ -62,7 +62,7 @@ def test_the_document_names_every_file_and_every_import_is_one_of_them():
 
 
 def test_no_file_makes_html_of_text_or_keeps_anything_in_storage():
-    """What a policy with Trusted Types forbids, and where a token could be read from."""
+    """A policy with Trusted Types forbids HTML made from text. Other scripts could read a token from a storage."""
     demo = {path.name: path.read_text() for path in (ROOT / "app" / "demo" / "page").glob("*.js")}
     for name, text in {**{name: content.decode() for name, content in FILES.items()}, **demo}.items():
         for word in (

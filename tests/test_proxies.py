@@ -11,7 +11,7 @@ from tests.world import SECRET, add_module, add_user, assert_problem, bearer, co
 
 PAGE = "https://www.example.org"
 WRITE = lesson_path(2)
-# As rewrites of a site send it: the service has another host than the page.
+# The headers that the rewrites of a site send. The host of the service is not the host of the page.
 FORWARDED = {"Host": "progress.internal:8000", "Origin": PAGE, "X-Forwarded-Host": "www.example.org"}
 
 
@@ -36,14 +36,14 @@ def world(db: psycopg.Connection) -> None:
         ("10.0.0.0/8, ::1", "::2", False),
         ("fd00::/8", "fdff::1", True),
         ("fd00::/8", "10.0.0.1", False),
-        # An IPv4 peer of an IPv6 socket.
+        # An IPv6 socket shows an IPv4 peer in this form.
         ("10.0.0.0/8", "::ffff:10.1.2.3", True),
         ("10.0.0.0/8", "::ffff:11.1.2.3", False),
         ("127.0.0.1", "::ffff:127.0.0.1", True),
         ("*", "203.0.113.9", True),
         ("*", "2001:db8::1", True),
         ("*", "fe80::1%eth0", True),
-        ("10.0.0.1", "", True),  # a unix socket
+        ("10.0.0.1", "", True),  # the peer of a Unix socket has no address
         ("*", "nonsense", False),
         ("*", None, False),
     ],
@@ -57,7 +57,7 @@ def test_the_forwarded_host_is_an_own_origin_only_from_a_proxy_that_is_named(mak
             assert answer.status_code == 200
         else:
             assert_problem(answer, "cross_site_request")
-    # The host of the request itself is an own origin whoever the peer is.
+    # A page of the request's own host may always write, whatever peer sends the request.
     own = cookie() | FORWARDED | {"Origin": "https://progress.internal:8000"}
     assert api.post(WRITE, headers=own, environ_overrides=environ).status_code == 200
 
@@ -103,13 +103,13 @@ def test_what_the_browser_says_of_the_origin_comes_before_the_forwarded_host(mak
     for site, status in (("same-origin", 200), ("none", 200), ("same-site", 403), ("cross-site", 403)):
         headers = cookie() | FORWARDED | {"Sec-Fetch-Site": site}
         assert api.post(WRITE, headers=headers).status_code == status
-        # Rewrites that send no such header: a browser with Sec-Fetch-Site needs none.
+        # The same without X-Forwarded-Host: it is not needed if the browser sends Sec-Fetch-Site.
         del headers["X-Forwarded-Host"]
         assert api.post(WRITE, headers=headers).status_code == status
 
 
 def call(url: str, method: str, path: str, *headers: tuple[str, str]) -> tuple[int, str | None, bytes]:
-    """The status, the type and the body of an answer. A header may be sent twice."""
+    """Return the status, the content type and the body of an answer. A header may be given twice."""
     parts = urlsplit(url)
     with closing(http.client.HTTPConnection(str(parts.hostname), parts.port, timeout=20)) as connection:
         connection.putrequest(method, path, skip_host=True)
@@ -136,11 +136,11 @@ def test_forged_headers_make_no_own_origin_through_a_running_gunicorn(gunicorn, 
     assert call(no_proxy, "POST", WRITE, *sent, ("X-Forwarded-Host", "www.example.org"))[0] == 403
     proxy = gunicorn(AUTH_SECRET=SECRET, WEB_CONCURRENCY="1", FORWARDED_ALLOW_IPS="127.0.0.0/8")
     assert call(proxy, "POST", WRITE, *sent)[0] == 200
-    # gunicorn joins two headers of one name, so the first counts here too.
+    # gunicorn joins two headers of one name with a comma. The service uses the first value.
     assert call(proxy, "POST", WRITE, *sent, ("X-Forwarded-Host", "evil.example"))[0] == 200
     evil = [header for header in sent if header[0] != "Origin"] + [("Origin", "https://evil.example")]
     assert call(proxy, "POST", WRITE, *evil, ("X-Forwarded-Host", "evil.example"))[0] == 403
-    # An underscore makes another header, which only gunicorn's `header_map` could turn into this one.
+    # A name with underscores is another header. gunicorn would take it for this one only with another `header_map`.
     underscore = [("X_Forwarded_Host" if name == "X-Forwarded-Host" else name, value) for name, value in sent]
     assert call(proxy, "POST", WRITE, *underscore)[0] == 403
 

@@ -1,4 +1,4 @@
-"""Why a session is refused: the log tells the causes apart, the caller gets a short answer, nobody gets the session."""
+"""Why a session is refused: the log names the cause, the caller gets a short answer, and neither has the session."""
 
 import base64
 import json
@@ -32,14 +32,14 @@ def by_token(**made: Any) -> dict[str, str]:
 
 
 def encrypted(body: bytes) -> str:
-    """A session that the right secret encrypted, whatever is in it."""
+    """Return a session with this content, encrypted with the right secret."""
     key, kid = cookies.derive(SECRET, V5, 64)
     header = {"alg": "dir", "enc": "A256CBC-HS512", "kid": kid}
     return jwe.encrypt_compact(header, body, key, algorithms=["dir", "A256CBC-HS512"])
 
 
 def replaced(session: str, **header: Any) -> str:
-    """A session whose header says something else."""
+    """Return a session with these members of its header replaced."""
     parts = session.split(".")
     made = json.loads(base64.urlsafe_b64decode(parts[0] + "==")) | header
     parts[0] = base64.urlsafe_b64encode(json.dumps(made).encode()).decode().rstrip("=")
@@ -48,7 +48,7 @@ def replaced(session: str, **header: Any) -> str:
 
 NOW = int(time.time())
 
-# The settings of the service; what is sent; what the log says of it.
+# For each service that the fixture `service` makes: the headers that are sent, and the reason that the log must have.
 CASES: dict[str, list[tuple[dict[str, str], str]]] = {
     "AUTH_SECRET": [
         ({}, NO_SESSION),
@@ -122,7 +122,7 @@ CASES: dict[str, list[tuple[dict[str, str], str]]] = {
 
 @pytest.fixture
 def service(make_api, db: psycopg.Connection) -> Callable[[str], FlaskClient]:
-    """A service with one way of signing in, and what it needs."""
+    """Return a function that makes a service with one way of signing in."""
     add_user(db)
 
     def make(name: str) -> FlaskClient:

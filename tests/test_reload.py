@@ -1,4 +1,4 @@
-"""Starts, reloads and stops of a real gunicorn whose check before them hangs or refuses."""
+"""Starts, reloads and stops of a real gunicorn, while the check before a start or a reload hangs or refuses."""
 
 import os
 import re
@@ -21,13 +21,13 @@ from tests.conftest import Gunicorn, free_port, running_gunicorn
 from tests.test_demo import copy_of_the_checkout
 
 GUNICORN = ("gunicorn", "-c", "gunicorn.conf.py", "wsgi:app")
-# Long enough for the check itself on a busy machine, and well below what its tests allow.
+# The limit of the check in these tests: long enough for a busy machine, and much less than the tests wait.
 CHECK_SECONDS = 3
 
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """A copy of the checkout whose check ends sooner than the real one."""
+    """Return a copy of the checkout in which the check has a shorter limit than the real one."""
     folder = copy_of_the_checkout(tmp_path / "checkout")
     file = folder / "app" / "start.py"
     code, found = re.subn(r"^CHECK_SECONDS = 10$", f"CHECK_SECONDS = {CHECK_SECONDS}", file.read_text(), flags=re.M)
@@ -42,9 +42,9 @@ def test_the_check_has_ten_seconds():
 
 @contextmanager
 def hanging_database(greets: bool) -> Iterator[str]:
-    """The URL of a server that accepts connections and answers no query.
+    """Yield the URL of a server that accepts connections and answers no query.
 
-    One that greets lets clients in first, as a PgBouncer does whose own connections are all in use.
+    With `greets`, clients can log in, as with a PgBouncer whose own connections are all in use.
     """
     with socket.create_server(("127.0.0.1", 0)) as listener, ExitStack() as connections:
 
@@ -55,7 +55,8 @@ def hanging_database(greets: bool) -> Iterator[str]:
                 except OSError:  # the listener is closed
                     return
                 try:
-                    # An SSLRequest or a GSSENCRequest has 8 bytes and is answered N; then the startup message comes.
+                    # A client may ask for TLS or GSS encryption first, in a message of 8 bytes. The answer N means no.
+                    # Then the client sends its startup message.
                     while struct.unpack("!i", client.recv(4))[0] == 8:
                         client.recv(4)
                         client.sendall(b"N")
@@ -85,14 +86,14 @@ def test_a_start_on_a_database_that_never_answers_is_refused_in_one_line(checkou
         assert time.monotonic() - began < CHECK_SECONDS + 20
     assert ended.returncode not in (0, None)
     assert (ended.stdout, ended.stderr.count("\n")) == ("", 1)
-    # The connection's own timeout, or the check's.
+    # The timeout of the connection has ended the check, or the limit of the check has.
     assert ended.stderr.startswith(
         ("DATABASE_URL: no connection: ", f"DATABASE_URL: no answer within {CHECK_SECONDS} s")
     )
 
 
 class Service:
-    """A running gunicorn, and what it has said on standard error."""
+    """A running gunicorn, and its output on standard error."""
 
     def __init__(self, gunicorn: Gunicorn, capfd: pytest.CaptureFixture[str]) -> None:
         self.gunicorn = gunicorn
@@ -116,8 +117,11 @@ class Service:
 
 @pytest.fixture
 def serve(checkout: Path, environ: dict[str, str], db: psycopg.Connection, capfd: pytest.CaptureFixture[str]):
-    """Start the service; in a test and not before, for pytest gives each phase a standard error of its own."""
-    # A long DATABASE_TIMEOUT, so that no timeout of a connection's own ends the check.
+    """Yield a function that starts the service.
+
+    A test calls it, and not this fixture: pytest captures the standard error of fixtures and tests separately.
+    """
+    # With a long DATABASE_TIMEOUT, no timeout of a connection ends the check before its limit.
     settings = environ | {"WEB_CONCURRENCY": "1", "DATABASE_TIMEOUT": "60"}
     with ExitStack() as stack:
         yield lambda: Service(stack.enter_context(running_gunicorn(settings, checkout)), capfd)
@@ -125,14 +129,14 @@ def serve(checkout: Path, environ: dict[str, str], db: psycopg.Connection, capfd
 
 @contextmanager
 def no_check_ends(database_url: str) -> Iterator[None]:
-    """Meanwhile each check waits for a lock that somebody holds."""
+    """Hold a lock for which every check waits, while the block runs."""
     with closing(psycopg.connect(database_url)) as connection:
         connection.execute("lock table _yoyo_migration in access exclusive mode")
         yield
 
 
 def is_checking(db: psycopg.Connection) -> bool:
-    """Whether a check waits for the database."""
+    """Return whether a check waits for the database."""
     return db.execute("select from pg_locks where not granted").rowcount > 0
 
 
@@ -165,7 +169,7 @@ def test_the_master_replaces_a_worker_while_a_reload_is_being_checked(serve, db,
     with no_check_ends(database_url):
         service.process.send_signal(signal.SIGHUP)
         service.wait_for(lambda: is_checking(db))
-        children = service.gunicorn.workers()  # the check is one of them
+        children = service.gunicorn.workers()  # the process of the check is among them
         os.kill(worker, signal.SIGKILL)
         service.wait_for(lambda: bool(service.gunicorn.workers() - children))
         assert is_checking(db)
@@ -199,4 +203,4 @@ def test_a_reload_that_is_refused_leaves_the_master_free(serve, checkout, fault)
     began = time.monotonic()
     service.process.terminate()
     assert service.process.wait(60) == 0
-    assert time.monotonic() - began < 20  # it has nothing to answer; graceful_timeout is 30 seconds
+    assert time.monotonic() - began < 20  # without a running request, a stop does not last the graceful_timeout (30 s)

@@ -1,4 +1,4 @@
-"""What the service's role may do, `deploy/grants.sql`: all that its statements need, and nothing else."""
+"""deploy/grants.sql: the role of the service may do what the statements of the service need, and nothing else."""
 
 import itertools
 import json
@@ -27,7 +27,7 @@ WEBHOOK_SECRET = "whsec_of_the_tests"
 NUMBERS = itertools.count(1)
 MARK = ("POST", f"lessons/{uuid4(2)}")
 
-# Each right of the role, and on what; such as `UPDATE (id)` on `users`.
+# A query for each right of the role and its object, for instance `UPDATE (id)` on `users`.
 RIGHTS = """
     select privilege_type, oid::regclass::text
     from (select oid, (aclexplode(relacl)).* from pg_class) as on_tables
@@ -47,15 +47,16 @@ def send(api: FlaskClient, kind: str, document: dict[str, object], created: int)
 
 
 def everything(api: FlaskClient, db: psycopg.Connection, environ: dict[str, str]) -> Iterator[int | str]:
-    """What the service answers in a world in which each of its statements has something to do."""
+    """Yield the answers of the service, with data for which each of its statements has something to do."""
     db.execute("delete from stripe_checkouts; delete from stripe_customers; delete from users; delete from rate_limits")
     add_user(db)
     add_user(db, FREE_LEARNER, access=None)
-    # Expired counts, one of which the next hit takes away.
+    # Expired rows of the write limit, so that the next hit deletes one.
     db.execute(
         "insert into rate_limits select chr(n), '{}', now() - interval '1 day' from generate_series(48, 125) as n"
     )
-    # As if no setting held a secret, and as a process that has just started: the key of the tags is read.
+    # Forget the key of Learner-Tag, so that the service reads it from the database. It does this in a new process if no
+    # setting has a secret.
     service_of(api.application).learner_tag_key = None
     try:
         readiness.check(from_environ(environ))
@@ -78,10 +79,11 @@ def everything(api: FlaskClient, db: psycopg.Connection, environ: dict[str, str]
         yield send(api, "customer.subscription.updated", owned, at)
         yield send(api, "customer.subscription.updated", owned | {"status": "past_due"}, at)
         checkout: dict[str, object] = {"client_reference_id": learner, "customer": "cus_1", "mode": "subscription"}
-        # The later the session, the earlier it says that it was made: so that the customer's first one changes.
+        # A session that comes later says that it was made earlier. So the first session of the customer changes, and
+        # stripe/tie.sql updates its row.
         checkout |= {"id": f"cs_{at}", "created": 9 - at, "subscription": "sub_1"}
         yield send(api, "checkout.session.completed", checkout, at)
-    # The service adds this learner.
+    # With NEW_LEARNERS, the service adds this learner.
     answer = api.get("/api/progress/access", headers=bearer(STRANGER))
     yield answer.status_code if answer.json and answer.json.get("free") else "not added"
     stripe = {"STRIPE_WEBHOOK_SECRET": WEBHOOK_SECRET, "STRIPE_PRICES": "price_1"}
@@ -166,7 +168,7 @@ def test_an_owner_who_may_not_alter_roles_gives_the_rights_all_the_same(postgres
         superuser.execute("create database plain owner plain")
         url = postgres.url("plain").replace("postgres@", "plain@")
         migrate(url)
-        grant(url)  # the timeouts of this role are set already
+        grant(url)  # this role already has its timeouts
         for role, told, missing in (
             (
                 "bare",
@@ -184,7 +186,7 @@ def test_an_owner_who_may_not_alter_roles_gives_the_rights_all_the_same(postgres
             assert lines[:2] == [told, missing]
             assert "permission denied" in lines[2]
             assert lines[-1].endswith(f"STATEMENT:  {missing.partition(' alter')[0]}")
-        # What docs/operating.md has somebody else run.
+        # docs/operating.md has these statements for a superuser to run.
         statements = block("sql", "create role progress")
         superuser.execute(statements.replace("role progress", "role missing").encode())
         grant(url, "missing")
@@ -197,7 +199,7 @@ def test_an_owner_who_may_not_alter_roles_gives_the_rights_all_the_same(postgres
 
 
 def refused(url: str, role: str) -> str:
-    """Run the script, which fails; return what it says."""
+    """Run the script, which must fail. Return what it prints."""
     command = [str(bindir() / "psql"), "-Xq", "-v", f"role={role}", "-f", "deploy/grants.sql", url]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 3
@@ -217,7 +219,7 @@ def test_what_the_server_knows_of_e_mails_it_does_not_tell_the_role(environ, db)
 
 
 def test_row_level_security_is_noticed_on_every_table_that_a_statement_reads(db):
-    """Those that the server locks while it prepares the statements, which are the tables of the views, too."""
+    """PostgreSQL locks these tables while it prepares the statements. The tables below the views are among them."""
     with db.transaction(force_rollback=True):
         for name, statement in statements.STATEMENTS.items():
             if not name.startswith("admin/") and name != "session":
@@ -288,7 +290,7 @@ def test_row_level_security_on_a_table_that_is_read_stops_the_service(make_api, 
 
 
 def test_row_level_security_on_what_the_service_does_not_read_is_none_of_its_business(make_api, environ, db):
-    # One of the site's own has the name of a CTE, and the role may not read it.
+    # A table of the site has the name of a CTE, and the role may not read the table.
     db.execute("create table access (id integer); alter table access enable row level security")
     try:
         readiness.check(from_environ(environ))
@@ -298,7 +300,7 @@ def test_row_level_security_on_what_the_service_does_not_read_is_none_of_its_bus
 
 
 def test_a_write_whose_lock_finds_no_row_is_no_answer(make_api, db, caplog):
-    """Row level security that was enabled while the service runs: parallel writes would not wait for each other."""
+    """Row level security may be enabled while the service runs. Then parallel writes would not wait for each other."""
     add_user(db)
     add_module(db, 1, 2)
     api = make_api()
@@ -357,7 +359,7 @@ def test_the_role_brings_timeouts_for_connections_that_cannot(environ, database_
         shown = service.execute(TIMEOUTS).fetchone()
         path = service.execute("show search_path").fetchone()
     assert shown == ("4s", "4500ms", "5s")
-    assert path == ('"$user", public',)  # PostgreSQL's own: the tables are in public
+    assert path == ('"$user", public',)  # PostgreSQL's default, because the tables are in public
 
 
 def test_a_connection_of_the_services_brings_its_own(make_api, db):

@@ -1,4 +1,4 @@
-"""Bearer tokens, contract §5: which verify, which do not, and that every call under /api/progress needs one."""
+"""Bearer tokens, contract §5: which tokens are valid, and that every call below /api/progress needs a session."""
 
 import base64
 import hashlib
@@ -34,7 +34,7 @@ PLAIN = 'Bearer realm="progress"'
 
 @pytest.fixture
 def world(db):
-    """The learner has completed the only lesson, the stranger has not."""
+    """LEARNER has completed the only lesson, and STRANGER has not."""
     add_user(db)
     add_user(db, STRANGER)
     add_module(db, 1, 2)
@@ -48,7 +48,7 @@ def call(api, authorization):
 
 
 def assert_taken(api, text):
-    """The token is the learner's."""
+    """Assert that the token is valid and is LEARNER's."""
     assert ok(call(api, f"Bearer {text}")) == {"percent": 100, "completedCount": 1, "totalCount": 1}
 
 
@@ -64,14 +64,14 @@ def b64(data):
 
 
 def by_hand(payload, header='{"alg":"HS256","typ":"JWT"}', secret=SECRET, digest=hashlib.sha256):
-    """Sign with a secret what no library would: header and payload are text or bytes."""
+    """Sign any header and payload, text or bytes, with a secret. A library would refuse many of these."""
     signed = f"{b64(header)}.{b64(payload)}"
     key = secret if isinstance(secret, bytes) else secret.encode()
     return f"{signed}.{b64(hmac.new(key, signed.encode(), digest).digest())}"
 
 
 def claims(**changes):
-    """The claims of a token as JSON; a change is JSON text, None leaves the claim out."""
+    """Return the claims of a token as JSON. A change is JSON text. None leaves the claim out."""
     now = int(time.time())
     texts = {"sub": f'"{LEARNER}"', "iat": str(now), "exp": str(now + 3600)} | changes
     return "{" + ",".join(f'"{name}":{text}' for name, text in texts.items() if text is not None) + "}"
@@ -232,13 +232,13 @@ def test_a_public_key_verifies_its_own_types_algorithm_alone(make_api, world, al
     assert_refused(api, token())
     for other in set(PRIVATE) - {algorithm}:
         assert_refused(api, token(key=PRIVATE[other], algorithm=other))
-        # Signed as it should be, under another algorithm's name.
+        # The signature is right, but the header names another algorithm.
         good = token(key=PRIVATE[algorithm], algorithm=algorithm)
         assert_refused(api, b64(json.dumps({"alg": other})) + good[good.index(".") :])
     if algorithm == "RS256":
         for other in ("RS384", "RS512", "PS256"):
             assert_refused(api, token(key=PRIVATE[algorithm], algorithm=other))
-    # The public key's text is no secret.
+    # Everybody knows the public key, so a token that is signed with its text must be refused.
     for text in (PUBLIC[algorithm], PUBLIC[algorithm].strip(), PUBLIC[algorithm].replace("\n", "\\n")):
         assert_refused(api, by_hand(claims(), secret=text))
     der = serialization.load_pem_public_key(PUBLIC[algorithm].encode()).public_bytes(

@@ -181,7 +181,7 @@ def test_one_way_of_signing_in_is_enough(name, text):
         ({}, ["HS256"]),
         ({"AUTH_JWT_SECRET": f"{SECRET},{OTHER_SECRET}"}, ["HS256", "HS256"]),
         ({"AUTH_JWT_SECRET": f" {SECRET} , {OTHER_SECRET} "}, ["HS256", "HS256"]),
-        ({"AUTH_JWT_SECRET": "é" * 16}, ["HS256"]),  # 32 bytes
+        ({"AUTH_JWT_SECRET": "é" * 16}, ["HS256"]),  # 32 bytes in UTF-8, the least length
         ({"AUTH_JWT_ALGORITHMS": "HS256"}, ["HS256"]),
         ({"AUTH_JWT_ALGORITHMS": "RS256, HS256,ES256"}, ["HS256"]),
         *(({"AUTH_JWT_SECRET": "", "AUTH_JWT_PUBLIC_KEY": text}, [name]) for name, text in KEYS.items()),
@@ -230,7 +230,7 @@ UNREADABLE = "DATABASE_URL: is not a libpq URL, such as postgresql://user:passwo
     [
         ("schema=public", START + SCHEMA),
         ("sslmode=require&schema=pass-word&x=1", f"{START}{SCHEMA}; leave out 'x'"),
-        # An & in a password ends it.
+        # An & in the password ends the password, so the rest looks like a parameter.
         ("password=ab&SECRET=x", f"{START}leave out number 2 after the ?"),
         ("ssl=false", f"{START}instead of ssl write sslmode=disable, sslmode=require or sslmode=verify-full"),
         ("options=-c%20search_path=a", f"{START}write = as %3D in the value of a parameter"),
@@ -245,7 +245,7 @@ UNREADABLE = "DATABASE_URL: is not a libpq URL, such as postgresql://user:passwo
         ),
         ("sslaccept=strict", f"{START}instead of sslaccept write sslmode=verify-full or sslmode=require"),
         ("uselibpqcompat=true", f"{START}leave out 'uselibpqcompat'"),
-        # Parts of a password, or of no parameter, are not repeated.
+        # The message does not repeat a text that may be part of a password, or that is no parameter.
         ("pass=word@host/db", UNREADABLE),
         ("pass-word", UNREADABLE),
         ("pass-word=1", UNREADABLE),
@@ -267,7 +267,7 @@ QUOTED += ["AUTH_COOKIE_NAME", "STRIPE_WEBHOOK_SECRET", "STRIPE_USER_ID_METADATA
 @pytest.mark.parametrize("name", QUOTED)
 @pytest.mark.parametrize("mark", ['"', "'"])
 def test_a_value_that_came_with_its_quotation_marks_stops_the_start(name, mark):
-    """docker --env-file takes none off."""
+    """docker --env-file does not remove quotation marks."""
     with pytest.raises(SettingsError) as raised:
         from_environ(BASE | {name: f"{mark}{SECRET}{mark}"})
     assert str(raised.value) == (
@@ -292,7 +292,7 @@ def test_the_settings_are_frozen():
 
 
 SHORT = "a-short-secret"
-# The setting that is named, and what is set besides BASE; None is not set at all.
+# The setting that the error names, and the settings that are added to BASE. None removes a setting.
 WRONG: list[tuple[str, Any]] = [
     ("DATABASE_URL", {"DATABASE_URL": None}),
     *(
@@ -306,7 +306,7 @@ WRONG: list[tuple[str, Any]] = [
                 "postgresql://%zz",
             ),
             *("postgresql://u:pass-word%zz@h/d", "postgresql://h/d?nonsense=pass-word", "postgresql://h/d?pass-word"),
-            # What is not written as %40 and the like ends the password early.
+            # An @ or / in a password ends it early, unless it is written as %40 or %2F.
             *("postgresql://u:pass@word@h/d", "postgresql://u:x@pass-word@h/d", "postgresql://u:pass-word/x@h/d"),
             *("postgresql://u:99999/x@h/d", "postgresql://h:65536/d", "postgresql://h:0/d", "postgresql://u:x@b,c@h/d"),
         )
@@ -421,7 +421,7 @@ def test_a_setting_that_is_missing_or_wrong_is_one_line_that_begins_with_its_nam
 
 
 def start(module, **environ):
-    """Run a program as the service is started, with these settings alone."""
+    """Run a program of a start with these settings and no others."""
     command = [sys.executable, "-m", *module]
     return subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=30)
 

@@ -1,4 +1,4 @@
-"""In a site's database: a schema of the service's own, and the pages' recipes that fill `users`, as they stand."""
+"""The service in a site's database: in a schema of its own, and with the recipes of the pages that fill `users`."""
 
 import os
 import re
@@ -31,14 +31,14 @@ def sql_of(javascript: str) -> str:
 
 
 class Site:
-    """A site's database, whose owner is not the service's, with a connection for each of the two."""
+    """A site's database. The site and the service have different roles as owners, with a connection for each."""
 
     def __init__(self, url: str) -> None:
         self.url = url
         self.site_url = url.replace("postgres@", "site_owner@")
         self.owner_url = url.replace("postgres@", "progress_owner@") + OWN_SCHEMA
         self.site = psycopg.connect(self.site_url, autocommit=True)
-        # Its own statements name tables with their schema, as the recipes do.
+        # The statements of the recipes name tables with their schema, so this search_path does not matter for them.
         self.owner = psycopg.connect(self.owner_url, autocommit=True)
 
     def as_owner(self, statements: str) -> None:
@@ -66,12 +66,12 @@ def site(new_database: Callable[[], str]) -> Iterator[Site]:
 def migrate(site: Site) -> None:
     code, _, err = run(site.owner_url, "migrate")
     assert (code, err) == (0, "")
-    # A superuser's, for the role's search_path: the owner may not alter roles.
+    # A superuser runs this, because it sets the search_path of the role. The owner may not alter roles.
     grant(site.url + OWN_SCHEMA)
 
 
 def service(site: Site) -> dict[str, str]:
-    """The service's settings: its URL has no options."""
+    """Return the settings of the service. Its URL has no options: the role itself has the search_path."""
     return {"DATABASE_URL": site.url.replace("postgres@", f"{SERVICE}@"), "AUTH_JWT_SECRET": SECRET}
 
 
@@ -146,7 +146,7 @@ def test_the_owner_of_the_schema_grants_what_is_theirs_and_says_what_the_owner_o
     site.site.execute(f"{USERS}; grant references (id), select (id) on users to progress_owner")
     assert run(site.owner_url, "migrate")[0] == 0
     psql = [str(bindir() / "psql"), "-Xq", "-v", f"role={SERVICE}", "-f", "deploy/grants.sql"]
-    # What only a superuser may: the role's settings.
+    # Only a superuser may set the settings of the role.
     subprocess.run([*psql, site.url + OWN_SCHEMA], cwd=ROOT, check=True)
     site.site.execute(f"revoke all on users from {SERVICE}")
     site.owner.execute(f"revoke all on progress from {SERVICE}")
@@ -167,11 +167,11 @@ def test_the_owner_of_the_schema_grants_what_is_theirs_and_says_what_the_owner_o
     assert (done.returncode, done.stderr) == (0, "")
 
 
-# What a recipe is for, in its own words: who was there before, a second account of one address, and a deleted account.
+# Each recipe must handle a user from before the recipe, a second account with the same address, and a deleted account.
 
 
 def assert_learners_follow_the_site(site: Site, api: Any, insert: str, delete: str) -> None:
-    """Ada was there before; Bob signs up with her address; then both accounts are deleted."""
+    """Ada has an account already. Bob signs up with her address. Then both accounts are deleted."""
     assert site.learners() == [ADA]
     site.site.execute(insert, {"id": BOB, "email": ADDRESS})
     assert site.learners() == sorted([ADA, BOB])
@@ -191,7 +191,7 @@ def assert_learners_follow_the_site(site: Site, api: Any, insert: str, delete: s
 @pytest.mark.parametrize(
     "users",
     [
-        # As the pg adapter has it, with UUIDs for SERIAL.
+        # The table of Auth.js' pg adapter, but with UUIDs in place of SERIAL.
         'create table users (id uuid primary key default gen_random_uuid(), email text, "emailVerified" timestamptz)',
         "create table users (id uuid primary key, email text, deleted_at timestamptz)",
     ],
@@ -210,7 +210,7 @@ def test_a_sites_own_users_are_the_learners(site, make_api, users):
 
 
 TRIGGER = block("sql", "create trigger")
-# Prisma's, with ids of its three usual kinds.
+# The table of Auth.js' Prisma adapter. Below, it has the three usual types of ids.
 PRISMA = 'create table "User" (id {} primary key, email text, name text)'
 INSERT = 'insert into "User" (id, email) values (%(id)s, %(email)s)'
 DELETE = 'delete from "User" where id = %(id)s'
@@ -325,7 +325,7 @@ def test_a_site_with_another_database_copies_its_users_and_adds_and_deletes_one(
     for query in (insert, insert, delete):
         site.owner.execute(query, {"id": BOB})
     site.site.close()
-    site.site = psycopg.connect(site.owner_url, autocommit=True)  # the site's pool
+    site.site = psycopg.connect(site.owner_url, autocommit=True)  # in this recipe, the site writes here itself
     assert_learners_follow_the_site(site, make_api(**service(site)), insert, delete)
 
 
@@ -334,7 +334,7 @@ MOVE = block("sql", "set schema progress")
 
 @pytest.fixture
 def earlier(new_database: Callable[[], str]) -> str:
-    """A database whose schema public the version before, without comments on its tables, has migrated."""
+    """Return a database in whose schema public an earlier version has made its tables, without comments on them."""
     url = new_database()
     assert run(url, "migrate")[0] == 0
     while applied(url) != RELEASED:

@@ -1,4 +1,4 @@
-"""The files of sql/: each prepares, has a header that says what the server says of it, and runs in psql as it is."""
+"""The files of sql/: PostgreSQL can prepare each, its header is true, and psql runs it unchanged."""
 
 import csv
 import json
@@ -18,7 +18,7 @@ from app.demo.postgres import bindir
 from app.settings import from_environ
 from tests.world import LEARNER, STRANGER, add_module, add_user, bearer, complete, require, uuid4
 
-# session.sql runs on a table of the site's: tests/test_cookies.py has one.
+# session.sql reads a table of the site. tests/test_cookies.py tests it with such tables.
 NAMES = sorted(set(STATEMENTS) - {"session"})
 # A value for every parameter that a statement has.
 VALUES = {
@@ -63,14 +63,14 @@ def values(name: str) -> list[str]:
 
 
 def run(world: psycopg.Connection, name: str, **given: str) -> list[dict[str, Any]]:
-    """The rows of a statement, run with VALUES but for those that are given."""
+    """Run a statement with VALUES, except for the given values. Return its rows."""
     parameters = [(VALUES | given)[parameter] for parameter in STATEMENTS[name].parameters]
     cursor = psycopg.RawCursor(world, row_factory=dict_row).execute(STATEMENTS[name].query, parameters)
     return cursor.fetchall() if cursor.description else []
 
 
 def header(name: str) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
-    """The (name, type) pairs that a file's header lists under Parameters and under Returns."""
+    """Return the (name, type) pairs that a file's header lists under Parameters and under Returns."""
     comment = re.match(r"(--.*\n)+", path(name).read_text())
     assert comment, "no header"
     purpose, parameters, returns = re.split(r"-- (?:Parameters|Returns):", comment[0])
@@ -115,20 +115,20 @@ def test_a_file_prepares_and_its_header_is_what_the_server_says_of_it(world, nam
 
 
 def cte(name: str, which: str) -> str | None:
-    """The CTE of a name in a statement, without comments; None if the statement has none of this name."""
+    """Return the CTE `which` of a statement, without comments. Return None if the statement has no such CTE."""
     text = re.sub("--.*\n", "", path(name).read_text())
     found = re.search(rf"^(?:with )?{which} as (?:materialized )?\(\n.*?^\)", text, re.M | re.S)
     return found[0].removeprefix("with ") if found else None
 
 
 def test_the_ctes_that_stand_in_several_statements_are_equal():
-    """PostgreSQL would not keep them materialized in a view."""
+    """They are not in a view, because PostgreSQL would not materialize them there."""
 
     def copies(which: str, but: str = "") -> set[str | None]:
         return {cte(name, which) for name in NAMES if cte(name, which) and name != but}
 
     assert len(copies("learner")) == 1
-    # Of the learner's own rows and of the catalog, module.sql reads what concerns one module.
+    # module.sql reads only the rows of one module, so its copies differ.
     assert len(copies("completed", but="module")) == 1
     module = cte("module", "locked")
     assert module
@@ -136,18 +136,18 @@ def test_the_ctes_that_stand_in_several_statements_are_equal():
 
 
 def test_no_statement_has_an_access_rule_of_its_own():
-    """The views of 0012_access_views have it. Their tables are for Stripe's mirror and for the operator's tasks."""
+    """The views of 0012_access_views have the rule. Only Stripe's mirror and the tasks use the tables below them."""
     tables = r"\b(?:from|join|using) (?:subscriptions|enrollments|lesson_prerequisites)\b"
     for name in NAMES:
         text = re.sub("--.*\n", "", path(name).read_text())
         if "/" not in name and not name.startswith("stripe_"):
-            # It says when the access ends that the view names.
+            # access.sql reads the tables too, for the time at which access ends.
             assert name == "access" or not re.search(tables, text), name
             assert not re.search(r"\bis_free\b|\bpublished\b|\bexpires_at is null\b|'trialing'", text), name
 
 
 def psql(url: str, name: str) -> list[list[str]]:
-    """The rows that psql prints for a file, taken back afterwards."""
+    """Run a file with psql in a transaction that is rolled back. Return the rows that psql prints."""
     variables = [f"--set={parameter}={VALUES[parameter]}" for parameter in STATEMENTS[name].parameters]
     command = [str(bindir() / "psql"), "-X", "-q", "--csv", "-t", "--set=ON_ERROR_STOP=1", *variables, url]
     command += ["-c", "begin", "-f", str(path(name)), "-c", "rollback"]
@@ -203,7 +203,7 @@ def test_two_files_of_one_name_in_two_folders_are_told_apart():
 @pytest.mark.parametrize("name", ["lesson", "admin/access", *(n for n in NAMES if "enrolled" in dict(header(n)[1]))])
 def test_access_is_over_at_the_very_moment_that_its_row_names_whatever_others_have(world, name):
     add_user(world, STRANGER)
-    with world.transaction(force_rollback=True):  # in which now() stands still
+    with world.transaction(force_rollback=True):  # in one transaction now() does not move on
         world.execute("update lessons set is_free = true")
         world.execute("update subscriptions set current_period_end = now() where user_id = %s", [LEARNER])
         world.execute("insert into enrollments values (%s, now()), (%s, null)", [LEARNER, STRANGER])
@@ -239,13 +239,13 @@ def test_a_lesson_that_is_not_there_is_not_available(world, name):
     assert (row["enrolled"], row["known"], row["available"]) == (True, False, False)
 
 
-# What the statements of Stripe's mirror do where two events in a row would not show it.
+# The statements of Stripe's mirror, in states that two events one after the other cannot make.
 
 ANOTHER = uuid4(0xB0B)
 
 
 def subscription(world: psycopg.Connection, id: str, **columns: Any) -> None:
-    """A row of stripe_subscriptions."""
+    """Add a row of stripe_subscriptions."""
     row = {"customer_id": "cus_1", "user_id": None, "claimed_user_id": None, "status": "canceled"} | columns
     row |= {"stripe_subscription_id": id, "event_id": "e", "event_type": "updated", "object": "{}"}
     row = {"current_period_end": None, "event_created": "2026-01-01", "previous_attributes": "{}"} | row
@@ -265,7 +265,7 @@ def test_attach_names_each_subscription_of_the_customer_by_id_and_leaves_others_
         " values ('cus_1', %s, now()), ('cus_2', %s, now())",
         [ANOTHER, ANOTHER],
     )
-    subscription(world, "sub_3", claimed_user_id=uuid4(0x99), user_id=LEARNER)  # of somebody who has not come yet
+    subscription(world, "sub_3", claimed_user_id=uuid4(0x99), user_id=LEARNER)  # names a learner who is not in users
     subscription(world, "sub_2", user_id=ANOTHER)
     subscription(world, "sub_1", claimed_user_id=LEARNER, user_id=ANOTHER)
     subscription(world, "sub_4", customer_id="cus_2", claimed_user_id=LEARNER)
@@ -365,13 +365,14 @@ def test_of_the_checkouts_that_name_one_subscription_the_first_says_whose_it_is(
     for session, user_id, created in (("cs_2", LEARNER, "1"), ("cs_1", ANOTHER, "1"), ("cs_0", LEARNER, "2")):
         said = {"checkout_session_id": session, "claimed_user_id": user_id, "session_created": created}
         run(world, "stripe/checkout", **said)
-        run(world, "stripe/checkout", **(said | {"claimed_user_id": uuid4(0xC)}))  # what is known of a session stays
+        # The second time, the session names another learner. The first row stays.
+        run(world, "stripe/checkout", **(said | {"claimed_user_id": uuid4(0xC)}))
     run(world, "stripe/attach")
     assert owners(world) == {"sub_1": ANOTHER}
 
 
 def test_what_a_load_would_touch_comes_in_the_order_of_the_catalog(db):
-    add_module(db, 3, 0x31, 0x32)  # of which the catalog has none
+    add_module(db, 3, 0x31, 0x32)  # the catalog has no lesson of this module
     add_module(db, 4, 0x41)
     add_module(db, 1, 0x11, 0x12)
     db.execute("update lessons set position = 1, title = 'Lesson 01' where id = %s", [uuid4(0x41)])
@@ -416,7 +417,7 @@ def test_customers_whom_nobody_is_known_to_be_are_named_once_in_order(world):
     for number in range(20):
         subscription(world, f"sub_{number}", customer_id=f"cus_{number % 9}", user_id=None if number % 9 else LEARNER)
     with world.transaction():
-        world.execute("set local enable_sort = off")  # which would order them by itself
+        world.execute("set local enable_sort = off")  # a sort for `distinct` would give the order by chance
         named = [row["customer_id"] for row in run(world, "admin/stripe_unattached")]
     assert named == [f"cus_{number}" for number in range(1, 9)]
 

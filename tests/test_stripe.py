@@ -1,4 +1,4 @@
-"""Stripe's webhook and its mirror: in whatever order the events come, the right people can learn."""
+"""Stripe's webhook and its mirror: in whatever order events arrive, the right people have access."""
 
 import copy
 import http.client
@@ -56,7 +56,7 @@ SECRET = "whsec_of_the_tests"
 EARLIER_SECRET = "whsec_from_before_the_rotation"
 CUSTOMER = "cus_QXg1o8vEkE0"
 OLD, NEW = "sub_1PgcOldA", "sub_1PgcNewB"
-T0 = 1_900_000_000  # 2030-03-17, so that whatever ends a day later is still to come
+T0 = 1_900_000_000  # 2030-03-17: a period that ends a day later is still running
 DAY = 86400
 SHAPES = ["2024-06-20", "2025-03-31.basil"]
 
@@ -69,7 +69,7 @@ def subscription(
     metadata: dict[str, str] | None = None,
     **more: Any,
 ) -> dict[str, Any]:
-    """A subscription as Stripe's API has it in a version; since basil the period's end is on the items."""
+    """Return a subscription as a version of Stripe's API has it. Since basil, the items have the end of the period."""
     basil = version == SHAPES[1]
     items = [
         {
@@ -108,7 +108,7 @@ def event(
     if previous is not None:
         data["previous_attributes"] = previous
     return {
-        # The later the smaller: their order must not help to tell which came first.
+        # A later event gets a smaller id, so that the order of the ids cannot tell which event came first.
         "id": f"evt_{next(NUMBERS):05}",
         "object": "event",
         "created": created,
@@ -129,7 +129,7 @@ def checkout(
     mode: str = "subscription",
     event_created: int = T0,
 ) -> dict[str, Any]:
-    """A completed Checkout Session; `created` is the session's own."""
+    """Return the event of a completed Checkout Session. `created` is the time of the session, not of the event."""
     document = {
         "id": session,
         "object": "checkout.session",
@@ -173,7 +173,7 @@ def learner(db) -> str:
 
 
 def copied(db: psycopg.Connection, user_id: str = LEARNER) -> Any:
-    """The learner's row of subscriptions, the period's end in seconds."""
+    """Return the learner's row of `subscriptions`, with the end of the period in seconds since 1970."""
     return db.execute(
         "select stripe_subscription_id, status, extract(epoch from current_period_end)::bigint"
         " from subscriptions where user_id = %s",
@@ -185,7 +185,7 @@ def may_learn(api: FlaskClient, user_id: str = LEARNER) -> bool:
     return api.get("/api/progress/summary", headers=bearer(user_id)).status_code == 200
 
 
-# The door
+# Signatures and requests
 
 
 def test_without_a_secret_there_is_no_webhook(make_api, db):
@@ -199,7 +199,7 @@ def test_both_secrets_of_a_rotation_are_good(api, learner):
 
 def test_a_signature_may_be_five_minutes_old_and_one_of_several(api, learner):
     assert deliver(api, event("updated", subscription()), at=int(time.time()) - 290).status_code == 200
-    # As Stripe signs while a secret is being rolled.
+    # While a site rolls its secret, Stripe signs with both secrets.
     headers = signed(PAYLOAD)
     headers["Stripe-Signature"] = headers["Stripe-Signature"].replace(",v1=", f",v1={'0' * 64},v1=")
     assert api.post(WEBHOOK, data=PAYLOAD, headers=headers).status_code == 200
@@ -338,7 +338,7 @@ def test_a_fault_of_the_services_own_is_500_and_stripe_sends_the_event_again(api
 
 
 def thin(kind: str) -> dict[str, Any]:
-    """An event of the payload style `thin`, which names its object and does not hold it."""
+    """Return a thin event: it names its object, and does not contain it."""
     return {
         "id": "evt_test_65RM8sQH2oXnebF5Rpc16RJyfa2xSQLHJJh1sxm7H0KI92",
         "object": "v2.core.event",
@@ -363,7 +363,7 @@ def test_any_other_thin_event_is_left_alone(api, learner, db, kind):
     assert outcome(api, thin(kind)) == "ignored"
 
 
-# What Stripe says and what a learner may
+# Which states of a subscription give access
 
 
 @pytest.mark.parametrize("version", SHAPES)
@@ -427,7 +427,7 @@ def test_a_period_ends_at_its_millisecond(api, learner, db, status, more):
     while allowed:
         began = time.time()
         allowed = may_learn(api)
-        # Until then, and not a moment longer.
+        # Access lasts until `end`, and no longer.
         assert began < end if allowed else time.time() >= end
 
 
@@ -475,7 +475,7 @@ NO_TIMES: list[Any] = ["1900000000", -5, 1e30, True, [], {}, 1e18]
 
 
 def items(*given: tuple[str, str | None, Any]) -> dict[str, Any]:
-    """The items of a subscription: the price, its product, the end of its period."""
+    """Return the items of a subscription, each given as price, product and end of the period."""
     data = [
         {
             "id": f"si_{price}",
@@ -498,7 +498,7 @@ def test_a_subscription_counts_whose_price_or_product_is_listed(make_api, learne
     assert outcome(api, event("created", subscription(items=course))) == "applied"
     assert copied(db) == (NEW, "active", T0 + 5 * DAY)
     assert may_learn(api)
-    # The course is taken out of the subscription, which goes on.
+    # The subscription goes on without the item that gives access.
     assert outcome(api, event("updated", subscription(items=donation), T0 + 1)) == "applied"
     assert (copied(db), may_learn(api)) == (None, False)
 
@@ -509,7 +509,7 @@ def test_a_subscription_counts_whose_price_or_product_is_listed(make_api, learne
         (("price_1", "price_2"), items(("price_1", None, T0 + 1), ("price_2", None, T0 + 2), ("x", None, T0 + 3)), 2),
         (("prod_1",), items(("price_1", "prod_1", T0 + 4), ("price_2", "prod_1", None)), 4),
         (("price_2",), items(("price_1", None, T0 + 4), ("price_2", None, None)), None),
-        # Before the items had periods of their own.
+        # In API versions before basil, the items have no period of their own.
         (("price_1",), items(("price_1", None, None)) | {"old": True}, 7),
         (
             ("price_1",),
@@ -530,23 +530,23 @@ def test_the_last_of_the_listed_items_ends_the_period(make_api, learner, db, lis
 
 @pytest.mark.parametrize("odd", ["a\0b", "\ud800", "é", "", "x" * 300, 7, None])
 def test_the_prices_of_an_event_are_read_whatever_the_event_holds(make_api, learner, db, database_url, environ, odd):
-    """PostgreSQL cannot read all that JSON may hold, and neither the webhook nor a start may fail for it."""
+    """PostgreSQL's text cannot store everything that JSON can. Neither the webhook nor a start may fail for that."""
     listed = {"STRIPE_PRICES": "price_1", "SUBSCRIPTION_GRACE": "0"}
     api = make_api(STRIPE_WEBHOOK_SECRET=SECRET, **listed)
     given = items(("price_1", odd, T0 + DAY), (odd, None, T0 + 2 * DAY))
     assert outcome(api, event("updated", subscription(items=given, description=f"{odd}"))) == "applied"
     assert copied(db) == (NEW, "active", T0 + DAY)
-    # As another version stored it.
+    # Another version of the service stores an event without its items.
     db.execute("update stripe_subscriptions set items = null")
-    started(environ, STRIPE_PRICES="price_1", SUBSCRIPTION_GRACE="1 day")
+    apply_settings(environ, STRIPE_PRICES="price_1", SUBSCRIPTION_GRACE="1 day")
     assert copied(db) == (NEW, "active", T0 + 2 * DAY)
-    assert len(told(database_url, **listed)) == 5
+    assert len(access_lines(database_url, **listed)) == 5
 
 
 def test_what_another_version_stored_is_read_at_the_next_event_of_its_learner(make_api, learner, db):
     api = make_api(STRIPE_WEBHOOK_SECRET=SECRET, SUBSCRIPTION_GRACE="0", STRIPE_PRICES="price_1")
     deliver(api, event("created", subscription(items=items(("price_1", None, T0 + 9 * DAY)))))
-    # An earlier version stores an event and leaves what was read of the one before.
+    # An earlier version of the service stores a new event, and leaves the items of the event before.
     renewed = json.dumps(subscription(items=items(("price_1", None, T0 + 40 * DAY))))
     db.execute("update stripe_subscriptions set event_id = 'evt_old', object = %s", [renewed])
     deliver(api, event("created", subscription("past_due", name=OLD)))
@@ -557,10 +557,10 @@ def test_a_row_that_was_moved_by_hand_stays_at_a_start_and_an_event_takes_it_bac
     deliver(api, event("created", subscription()))
     add_user(db, FREE_LEARNER, access=None)
     db.execute("update subscriptions set user_id = %s", [FREE_LEARNER])
-    started(environ, SUBSCRIPTION_GRACE="1 day")
+    apply_settings(environ, SUBSCRIPTION_GRACE="1 day")
     assert copied(db) is None
     assert copied(db, FREE_LEARNER) == (NEW, "active", T0 + 30 * DAY)
-    # An event of another customer's subscription, by which the learner's best is the one that was moved.
+    # An event of another customer's subscription makes the moved subscription the learner's best one.
     other = subscription("past_due", name=OLD, customer="cus_2")
     assert outcome(api, event("created", other)) == "applied"
     assert (copied(db), copied(db, FREE_LEARNER)) == ((NEW, "active", T0 + 30 * DAY), None)
@@ -578,7 +578,7 @@ def test_under_row_level_security_an_event_is_sent_again_and_takes_nothing(api, 
 
 
 def test_what_an_earlier_version_did_to_a_customers_row_is_mended_by_the_session(api, learner, db):
-    """It runs beside this one for a while, and let a session of any mode change the row."""
+    """During a deploy, an earlier version runs too. It lets a session of any mode change the row."""
     deliver(api, checkout(subscription=None))
     db.execute(
         "update stripe_customers set claimed_user_id = %s, event_created = event_created + '1 hour'", [uuid4(0x0DE5)]
@@ -598,11 +598,11 @@ def test_a_subscription_that_does_not_count_takes_nothing_that_was_written_by_ha
     assert may_learn(api)
 
 
-# What a changed setting changes
+# SUBSCRIPTION_GRACE and STRIPE_PRICES, when they change
 
 
 def start(environ: dict[str, str], **settings: str) -> subprocess.CompletedProcess[str]:
-    """The check that gunicorn runs before the service starts. It applies the settings to what the mirror wrote."""
+    """Run the check before a start. It applies the settings to the rows that the mirror wrote."""
     return subprocess.run(
         [sys.executable, "-m", "app.start", "--apply-terms"],
         cwd=ROOT,
@@ -612,8 +612,8 @@ def start(environ: dict[str, str], **settings: str) -> subprocess.CompletedProce
     )
 
 
-def started(environ: dict[str, str], **settings: str) -> None:
-    """Apply the settings to what the mirror wrote as a start does, but in this process."""
+def apply_settings(environ: dict[str, str], **settings: str) -> None:
+    """Apply the settings to the rows that the mirror wrote, as a start does, but in this process."""
     configured = from_environ(environ | {"STRIPE_WEBHOOK_SECRET": SECRET} | settings)
     options = connect_options(configured)
     with psycopg.Connection.connect(configured.database_url, **options) as connection:
@@ -626,7 +626,7 @@ def test_a_changed_grace_holds_from_the_next_start_on(api, environ, learner, db)
         own: dict[str, Any] = {"name": f"sub_{number}", "customer": f"cus_{number}", "metadata": {"userId": user_id}}
         deliver(api, event("updated", subscription(status, **own)))
     for days in (2, 1, 0):
-        started(environ, SUBSCRIPTION_GRACE=f"{days} days")
+        apply_settings(environ, SUBSCRIPTION_GRACE=f"{days} days")
         ends = [copied(db, uuid4(0xC0 + number))[2] - T0 - 30 * DAY for number in range(4)]
         assert ends == [days * DAY, days * DAY, 0, 0]
 
@@ -635,12 +635,12 @@ def test_a_changed_list_of_prices_holds_from_the_next_start_on(api, environ, lea
     given = items(("price_1", "prod_1", T0 + DAY), ("price_2", "prod_2", T0 + 2 * DAY))
     deliver(api, event("updated", subscription(items=given)))
     for listed, end in (("price_1", 1), ("prod_2", 2), ("price_3", None), ("price_1", 1), ("", 2)):
-        started(environ, STRIPE_PRICES=listed, SUBSCRIPTION_GRACE="0")
+        apply_settings(environ, STRIPE_PRICES=listed, SUBSCRIPTION_GRACE="0")
         assert copied(db) == (end and (NEW, "active", T0 + end * DAY))
 
 
 def test_what_was_written_by_hand_stays_at_a_start(api, environ, db):
-    """A row of somebody whom Stripe does not know, and rows that the mirror wrote and somebody changed since."""
+    """One row is of a learner whom Stripe does not know. The mirror wrote the others, and somebody changed them."""
     hands = [add_user(db, uuid4(0xC0)), *(add_user(db, uuid4(0xC0 + number), access=None) for number in range(1, 5))]
     for number, user_id in enumerate(hands[1:]):
         own: dict[str, Any] = {"name": f"sub_{number}", "customer": f"cus_{number}", "metadata": {"userId": user_id}}
@@ -657,7 +657,7 @@ def test_what_was_written_by_hand_stays_at_a_start(api, environ, db):
     )
     before = [copied(db, user_id) for user_id in hands]
     for settings in ({"SUBSCRIPTION_GRACE": "3 days"}, {"STRIPE_PRICES": "price_of_none"}):
-        started(environ, **settings)
+        apply_settings(environ, **settings)
         assert [copied(db, user_id) for user_id in hands] == before
 
 
@@ -665,7 +665,7 @@ def test_a_start_without_a_change_writes_nothing(api, environ, learner, db):
     deliver(api, event("updated", subscription()))
     rows = "select xmin, ctid, * from subscriptions"
     before = db.execute(rows).fetchall()
-    started(environ, SUBSCRIPTION_GRACE="0")
+    apply_settings(environ, SUBSCRIPTION_GRACE="0")
     assert db.execute(rows).fetchall() == before
 
 
@@ -735,11 +735,14 @@ def test_a_role_without_the_rights_of_this_version_is_told_so(environ, database_
     )
 
 
-# In which order the events come
+# The order of events
 
 
 def six_events(version: str, number: int) -> list[dict[str, Any]]:
-    """A learner's old subscription ends while a new one begins; the new one's first two events are of one second."""
+    """Return events of an old subscription that ends while a new one begins.
+
+    The first two events of the new one are of the same second.
+    """
     own: dict[str, Any] = {
         "metadata": {"userId": uuid4(0xC0 + number)},
         "customer": f"cus_{number}",
@@ -759,13 +762,13 @@ def six_events(version: str, number: int) -> list[dict[str, Any]]:
 
 
 def test_all_orders_of_six_events_with_a_duplicate_each_end_in_the_same_right_state(service, environ, db):
-    learners = 6  # each goes through its share of the orders, all at the same time
+    learners = 6  # there is a thread for each learner, which tries a sixth of the orders
     for number in range(learners):
         add_user(db, uuid4(0xC0 + number), access=None)
 
     def go_through(number: int) -> list[Any]:
-        """Return the orders that end otherwise."""
-        # Half of them in each shape: what is read of an event depends on its version, the order does not.
+        """Try a share of the orders. Return the orders that end in a wrong state."""
+        # Half of the orders use events of the older API version, and half those of the newer one.
         shapes = [[signed_payload(one) for one in six_events(version, number)] for version in SHAPES]
         wrong = []
         with (
@@ -776,7 +779,7 @@ def test_all_orders_of_six_events_with_a_duplicate_each_end_in_the_same_right_st
                 order = [shapes[at // learners % len(shapes)][place] for place in places]
                 own.execute("delete from stripe_subscriptions where customer_id = %s", [f"cus_{number}"])
                 own.execute("delete from subscriptions where user_id = %s", [uuid4(0xC0 + number)])
-                # The duplicate of another one, each time at another place.
+                # Each order gets one duplicate, each time of another event and at another place.
                 delivered = list(order)
                 delivered.insert(at % 7, order[at // 7 % 6])
                 for payload, headers in delivered:
@@ -806,7 +809,8 @@ def same_second_updates() -> list[list[dict[str, Any]]]:
     renewed = subscription("active", end=T0 + 60 * DAY)
     noted = {"userId": LEARNER, "a": "1"}
     return [
-        # Paid, then a card; the other way round; a renewal, whose items say so; something in the metadata.
+        # Events of one second: first paid, then a card; first a card, then paid; a renewal, which the items show; a
+        # change of the metadata.
         [
             event("updated", paid, T0, {"status": "incomplete"}),
             event("updated", with_card, T0, {"default_payment_method": None}),
@@ -819,7 +823,7 @@ def same_second_updates() -> list[list[dict[str, Any]]]:
             event("updated", paid, T0, {"status": "incomplete"}),
             event("updated", renewed, T0, {"items": {"data": paid["items"]["data"]}}),
         ],
-        # A period that becomes shorter; of the items, only what was otherwise.
+        # A period that becomes shorter. The previous items have only the members that differ.
         [
             event("updated", renewed, T0, {"status": "incomplete"}),
             event("updated", paid, T0, {"items": {"data": ends(renewed)}}),
@@ -849,7 +853,7 @@ def test_of_two_events_the_later_holds_whichever_comes_first(api, learner, db, p
 
 
 def test_three_events_of_one_second_end_with_the_last_in_every_order(api, learner, db):
-    """The first and the third change the same, so that only the one between tells that the third came last."""
+    """The first and the third event change the same member. Only the second one shows that the third came last."""
     events = [
         event("updated", subscription("active", end=T0 + 90 * DAY), T0, {"status": "incomplete"}),
         event("updated", subscription("past_due", end=T0 + 80 * DAY), T0, {"status": "active"}),
@@ -905,7 +909,7 @@ def test_the_best_of_two_subscriptions_counts(api, learner, db):
     assert copied(db) == ("sub_third", "trialing", T0 + 2 * DAY)
 
 
-# Whose it is
+# The owner of a subscription
 
 
 def test_the_metadata_may_have_another_name(make_api, learner, db):
@@ -935,7 +939,7 @@ def test_metadata_comes_before_the_checkout(api, learner, db):
 
 
 def forget(db: psycopg.Connection) -> None:
-    """As if Stripe had never said anything."""
+    """Delete everything that Stripe said."""
     db.execute(
         "delete from stripe_subscriptions; delete from stripe_checkouts; delete from stripe_customers;"
         " delete from subscriptions"
@@ -975,7 +979,10 @@ def test_one_customer_may_pay_for_two_learners(api, learner, db):
 
 @pytest.mark.parametrize("tie", [0, 1])
 def test_a_subscription_that_no_checkout_names_is_of_the_customers_first(api, learner, db, tie):
-    """First by the session's own `created`, then by its id: neither by the event's, nor by when the event came."""
+    """The first session is the one with the smallest `created`, then the smallest id.
+
+    The time of the event, and the order of arrival, do not matter.
+    """
     add_user(db, FREE_LEARNER, access=None)
     first = checkout(LEARNER, T0, session="cs_1", subscription="sub_1", event_created=T0 + 9)
     second = checkout(FREE_LEARNER, T0 + tie, session="cs_2", subscription=None)
@@ -1030,7 +1037,7 @@ STATUSES = ["active", "past_due", "canceled"]
 
 @st.composite
 def event_sets(draw: st.DrawFn) -> tuple[list[dict[str, Any]], Callable[[str], str | None]]:
-    """Some events of three subscriptions and two customers, and whose each subscription is by them."""
+    """Draw events of three subscriptions and two customers. Also return a function that names each one's owner."""
     named = {name: draw(st.sampled_from(["", *LEARNERS])) for name, _ in SUBSCRIPTIONS}
     events, sessions = [], []
     for number in range(draw(st.integers(1, 4))):
@@ -1065,7 +1072,7 @@ def event_sets(draw: st.DrawFn) -> tuple[list[dict[str, Any]], Callable[[str], s
 
 
 def mirrored(db: psycopg.Connection) -> Any:
-    """Every subscription's owner and state; every learner's access."""
+    """Return the owner and the state of every subscription, and the access of every learner."""
     return (
         db.execute(
             "select stripe_subscription_id, user_id::text, status, current_period_end, event_id"
@@ -1078,7 +1085,7 @@ def mirrored(db: psycopg.Connection) -> Any:
 
 
 def test_no_event_about_one_thing_changes_what_another_gives_whatever_the_order(api, db):
-    """The whole state depends on the set of events, and each subscription's owner on what is said of it."""
+    """The stored state depends only on the set of events, and an owner only on the events about the subscription."""
     for learner in LEARNERS:
         add_user(db, learner, access=None)
 
@@ -1096,7 +1103,7 @@ def test_no_event_about_one_thing_changes_what_another_gives_whatever_the_order(
         assert all(state == states[0] for state in states)
         rows, copies = states[0]
         assert [(row[0], row[1]) for row in rows] == [(row[0], owner(row[0])) for row in rows]
-        # A learner has the best of what is theirs, and nothing else.
+        # A learner's copy is the best of the learner's own subscriptions.
         for learner in LEARNERS:
             theirs = [row for row in rows if row[1] == learner]
             best = max(theirs, key=lambda row: (row[2] == "active", row[3]), default=None)
@@ -1200,7 +1207,7 @@ def test_while_the_database_is_away_stripe_is_told_to_try_again(make_api, learne
 
 
 def test_a_transaction_that_stood_still_for_too_long_is_unavailable(make_api, learner, db, monkeypatch):
-    # Its timeout is the role's own, as behind a PgBouncer.
+    # With PREPARE_THRESHOLD=off, as behind a PgBouncer, a connection has the timeouts of the role.
     api = make_api(STRIPE_WEBHOOK_SECRET=SECRET, PREPARE_THRESHOLD="off", WEB_THREADS="1")
     db.execute(f"alter role {SERVICE} set idle_in_transaction_session_timeout = '50ms'")
     attach = mirror.attach_customer
@@ -1218,7 +1225,8 @@ def test_a_transaction_that_stood_still_for_too_long_is_unavailable(make_api, le
     finally:
         db.execute(f"alter role {SERVICE} set idle_in_transaction_session_timeout = '5s'")
         monkeypatch.undo()
-    # A connection that replaced the lost one before that has the short timeout too.
+    # The pool may have replaced the lost connection before the role got its timeout back. Such a connection still has
+    # the short timeout.
     service_of(api.application).pool.drain()
     assert outcome(api, event("created", subscription())) == "applied"
 
@@ -1237,7 +1245,7 @@ def test_a_learner_who_is_deleted_at_the_moment_is_nobody(api, learner, db, data
 
 @pytest.fixture(scope="module")
 def service(environ) -> Iterator[Gunicorn]:
-    """A running service of two workers, for all tests that send events at once."""
+    """Yield a running service with two workers, for all tests that send events at the same time."""
     settings = {"STRIPE_WEBHOOK_SECRET": SECRET, "SUBSCRIPTION_GRACE": "0", "WEB_CONCURRENCY": "2"}
     with running_gunicorn(environ | settings) as service:
         yield service
@@ -1245,7 +1253,7 @@ def service(environ) -> Iterator[Gunicorn]:
 
 @pytest.fixture
 def post(service: Gunicorn) -> Callable[..., list[str]]:
-    """Send events at once, and learn what came of each."""
+    """Return a function that sends events at the same time, and returns their outcomes."""
 
     def post(*documents: dict[str, Any]) -> list[str]:
         def one(document: dict[str, Any]) -> str:
@@ -1297,7 +1305,7 @@ def test_two_subscriptions_of_one_learner_at_one_moment_wait_for_each_other(post
 def test_a_kill_between_leaves_the_right_state_after_redelivery(service, post, learner, db, database_url):
     events = [event("created", subscription("incomplete"), T0), event("updated", subscription("active"), T0 + 1)]
     with psycopg.connect(database_url) as other:
-        # Both stand before the learner's row, what they were told of is in their transactions, and then they die.
+        # Both events wait for a lock, in transactions that have not committed. Then the workers are killed.
         other.execute("select from users for update")
         threads = [threading.Thread(target=post, args=[document]) for document in events]
         for thread in threads:
@@ -1324,11 +1332,11 @@ def test_a_kill_between_leaves_the_right_state_after_redelivery(service, post, l
 
 
 class PlayedStripe(http.server.BaseHTTPRequestHandler):
-    """Stripe's list of subscriptions, as its API documents it, in pages of two."""
+    """A server in place of Stripe, with its list of subscriptions as the API documents it, in pages of two."""
 
     subscriptions: ClassVar[list[dict[str, Any]]] = []
     status = 200
-    ahead = 0  # seconds that its clock is
+    ahead = 0  # by how many seconds the server's clock is ahead
 
     def date_time_string(self, timestamp: float | None = None) -> str:
         return super().date_time_string(time.time() + self.ahead)
@@ -1367,7 +1375,7 @@ class PlayedStripe(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def sync(database_url) -> Iterator[Callable[..., tuple[int, list[str]]]]:
-    """Run `make stripe-sync`'s command against a server that plays Stripe; its status and what it said."""
+    """Return a function that runs `make stripe-sync` against PlayedStripe, and returns the exit code and the lines."""
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), PlayedStripe) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
 
@@ -1495,7 +1503,7 @@ def test_a_sync_that_fails_is_one_line(db, sync, environ, status, line):
 # make access
 
 
-def told(database_url: str, **settings: str) -> list[str]:
+def access_lines(database_url: str, **settings: str) -> list[str]:
     _, out, err = cli(database_url, "access", LEARNER, **settings)
     return (out + err).splitlines()
 
@@ -1507,7 +1515,7 @@ def test_access_tells_what_stripe_says_of_every_subscription(api, learner, db, d
     deliver(api, event("created", subscription("trialing", name="sub_third", customer="cus_2", metadata={}, end=None)))
     deliver(api, event("created", subscription(name="sub_others", customer="cus_3", metadata={"userId": STRANGER})))
     end = stamp(T0 + 30 * DAY)
-    assert told(database_url) == [
+    assert access_lines(database_url) == [
         "full access: every published lesson",
         f"subscription: active, period ends {end}",
         "enrollment: none",
@@ -1524,7 +1532,7 @@ def test_access_tells_of_a_subscription_that_waits_for_its_learner(api, db, data
     deliver(api, event("created", subscription(name="sub_others", customer="cus_3", metadata={"userId": STRANGER})))
     add_user(db, access=None)
     waits = "; counts after its next event or make stripe-sync"
-    assert told(database_url)[3:] == [
+    assert access_lines(database_url)[3:] == [
         f"Stripe said last, at {stamp(T0)}: {name} is active, period ends {stamp(T0 + 30 * DAY)}{waits}"
         for name in (NEW, OLD)
     ]
@@ -1534,7 +1542,7 @@ def test_access_tells_which_prices_a_subscription_is_for_where_they_matter(make_
     api = make_api(STRIPE_WEBHOOK_SECRET=SECRET, STRIPE_PRICES="price_9,prod_8")
     deliver(api, event("created", subscription(items=items(("price_1", "prod_1", T0), ("price_2", None, T0)))))
     deliver(api, event("created", subscription(name=OLD, items=None), T0 - DAY))
-    assert told(database_url, STRIPE_PRICES="price_9, prod_8") == [
+    assert access_lines(database_url, STRIPE_PRICES="price_9, prod_8") == [
         "no access: not enrolled",
         "subscription: none",
         "enrollment: none",

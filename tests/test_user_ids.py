@@ -1,4 +1,4 @@
-"""AUTH_USER_ID_NAMESPACE: a user id that is not a UUID becomes one, the same by every way in."""
+"""AUTH_USER_ID_NAMESPACE: a user id that is not a UUID becomes one, the same in sessions, Stripe's events and tasks."""
 
 import json
 import logging
@@ -26,7 +26,8 @@ def made(text: str) -> str:
     return str(uuid.uuid5(uuid.UUID(NAMESPACE), text))
 
 
-# Ids, and the UUIDs that they become. The first is the example of RFC 9562, appendix A.4.
+# User ids, and the UUIDs that they become. None stands for the UUID that `made` computes. The first one is the example
+# of RFC 9562, appendix A.4.
 IDS = [
     ("www.example.com", "2ed6657d-e927-568b-95e1-2665a8aea6a2"),
     (CUID, "31063386-c52d-5a22-afa4-da12503cb97d"),
@@ -38,7 +39,7 @@ IDS = [
     ("\0", None),
     ("x" * 255, None),
     ("🎓" * 255, None),
-    (LEARNER.replace("-", ""), None),  # a UUID has its hyphens
+    (LEARNER.replace("-", ""), None),  # without hyphens this is no UUID, but an id like any other
     (f"{{{LEARNER}}}", None),
     (f"urn:uuid:{LEARNER}", None),
     (LEARNER + "\n", None),
@@ -73,7 +74,7 @@ def test_what_is_no_text_of_1_to_255_characters_is_malformed(user_id):
 
 @pytest.fixture
 def world(db):
-    """The learner of CUID has free access to the only lesson."""
+    """The learner whose user id is CUID has free access to the only lesson."""
     add_user(db, made(CUID), access="free")
     add_module(db, 1, 2, is_free=True)
     return db
@@ -94,7 +95,7 @@ def test_two_ways_in_for_one_user_are_one_learner(make_api, world, sessions):  #
     answers = [api.get("/api/progress/lessons", headers=headers) for headers in ways]
     assert len({(answer.data, answer.headers["Learner-Tag"]) for answer in answers}) == 1
     assert ok(answers[0])["lessons"][0]["completedAt"]
-    # They share the write limit too.
+    # All these sessions are one learner's, so they share the write limit.
     statuses = [api.delete(lesson_path(2), headers=headers).status_code for headers in ways[1:]]
     assert statuses == [200, 200, 200, 429]
     assert world.execute("select id::text from users").fetchall() == [(made(CUID),)]
@@ -195,7 +196,7 @@ def test_a_malformed_id_at_stripe_is_nobodys(make_api, db, user_id, caplog):
 def test_a_sync_reads_the_ids_of_the_metadata_too(make_api, db, sync):  # noqa: F811
     add_user(db, made(CUID), access=None)
     sold = subscription(metadata={"userId": CUID})
-    # Stored while the namespace was not set.
+    # This event comes before the namespace is set.
     assert outcome(make_api(STRIPE_WEBHOOK_SECRET=WEBHOOK_SECRET), event("created", sold, LONG_AGO)) == "unattached"
     status, said = sync(sold, **SETTINGS)
     assert (status, said[-1]) == (0, "fetched 1 in all")

@@ -33,7 +33,7 @@ plan_mode = both_plans()
 
 @pytest.fixture
 def world(db):
-    """A module with lesson 2, lesson 3 and lesson 4, which lesson 3 keeps locked."""
+    """A module with the lessons 2, 3 and 4. Lesson 3 locks lesson 4."""
     add_user(db)
     add_module(db, 1, 2, 3, 4)
     require(db, 4, 3)
@@ -214,7 +214,7 @@ def test_the_answer_counts_the_lessons_own_module_and_all_of_them(api, world):
         ("2025-12-31T00:00:00-23:59", "2025-12-31T23:59:00.000Z"),
         ("2024-02-29T00:00:00Z", "2024-02-29T00:00:00.000Z"),
         ("2000-02-29T00:00:00Z", "2000-02-29T00:00:00.000Z"),
-        # A leap second is the first instant of the next day to a clock without them.
+        # To a clock without leap seconds, this one is the first instant of the next day.
         ("2016-12-31T23:59:60Z", "2017-01-01T00:00:00.000Z"),
         ("2015-06-30T23:59:60.25Z", "2015-07-01T00:00:00.250Z"),
         ("2017-01-01T00:59:60+01:00", "2017-01-01T00:00:00.000Z"),
@@ -252,14 +252,14 @@ LATE = "Must not be more than five minutes in the future."
             (text, LATE)
             for text in ("9999-12-31T23:59:59Z", "9999-12-31T23:59:59.999999Z", "2999-01-01T00:00:00+01:00")
         ),
-        *((text, FORM) for text in ("9999-12-31T23:59:59-00:01", "9999-12-31T23:59:60Z")),  # after year 9999
+        *((text, FORM) for text in ("9999-12-31T23:59:59-00:01", "9999-12-31T23:59:60Z")),  # in UTC, the year is 10000
         *((text, FORM) for text in ("0000-01-01T00:00:00Z", "0000-12-31T23:59:59-23:59", "0001-01-01T00:00:00+00:01")),
         *((text, FORM) for text in ("10000-01-01T00:00:00Z", "+2026-02-03T04:05:06Z", "-0001-02-03T04:05:06Z")),
         *(
             (text, FORM)
             for text in ("", "now", "today", "2026", "2026-02-03", "2026-02-03Z", "04:05:06Z", "T04:05:06Z")
         ),
-        ("2026-02-03T04:05:06", FORM),  # no zone
+        ("2026-02-03T04:05:06", FORM),  # without an offset
         ("2026-02-03T04:05:06.789", FORM),
         ("2026-02-03 04:05:06Z", FORM),
         ("2026-02-03_04:05:06Z", FORM),
@@ -280,7 +280,7 @@ LATE = "Must not be more than five minutes in the future."
         ("2026-02-03T04:60:00Z", FORM),
         ("2026-02-03T04:05:61Z", FORM),
         ("2026-02-03T04:05:60Z", FORM),
-        ("2016-12-31T23:59:60+01:00", FORM),  # no leap second: 22:59:60 UTC
+        ("2016-12-31T23:59:60+01:00", FORM),  # this is 22:59:60 in UTC, which is no leap second
         ("2016-12-30T23:59:60Z", FORM),
         ("2026-02-29T00:00:00Z", FORM),
         ("1900-02-29T00:00:00Z", FORM),
