@@ -253,7 +253,8 @@ def user_id_namespace(text: str) -> UUID | None:
     if not text:
         return None
     if not UUID_TEXT.fullmatch(text):
-        raise ValueError(f"{text!r} is not a UUID, as 8-4-4-4-12 hexadecimal digits; make one with: uuidgen")
+        make = 'python3 -c "import uuid; print(uuid.uuid4())"'
+        raise ValueError(f"{text!r} is not a UUID, as 8-4-4-4-12 hexadecimal digits; make one with: {make}")
     return UUID(text)
 
 

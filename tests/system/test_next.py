@@ -233,6 +233,7 @@ def site(new_database: Callable[[], str], tmp_path_factory: pytest.TempPathFacto
             environ["STRIPE_PORT"] = str(stripe.server_port)
             with running_next(environ, port):
                 assert guide.run("# anywhere: the site") == signed_out
+                guide.run("# anywhere: the events")
                 guide.run("npx tsx")
                 guide.environ["OWNER_URL"] = f"{url}&options=-csearch_path%3Dprogress"
                 guide.run("load-catalog ../site")
