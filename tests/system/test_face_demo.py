@@ -238,7 +238,7 @@ def test_the_ten_lines_of_a_course_work_from_another_port(new_context, demo, els
     expect(page.locator(".counts")).to_have_text("0 of 38 lessons")
     page.locator(".continue button").click()
     expect(page.locator(".percent")).to_have_text("2%")
-    assert made == [f"GET courses/{JAVASCRIPT} 200", f"POST lessons/{FIRST} 200"]
+    assert made.wait(2) == [f"GET courses/{JAVASCRIPT} 200", f"POST lessons/{FIRST} 200"]
     screenshot(page, "ten-lines")
     assert_axe_finds_nothing(page)
     page.locator(".notice:visible").get_by_role("button", name="Undo").click()
