@@ -1,4 +1,7 @@
-"""`make test-system`: the tests that need more than Python. As root on Debian it installs that, else it says what."""
+"""`make test-system`: the tests that need more than Python.
+
+As root on Debian it installs what is missing. Otherwise it says what is missing.
+"""
 
 import os
 import subprocess
@@ -18,9 +21,9 @@ NEEDED = {
     "/usr/bin/buildah": "buildah",
     "/usr/bin/mmdebstrap": "mmdebstrap",
 }
-# What is the same on whatever PostgreSQL, and took its time in `make test`: requests that are refused before any
-# statement, sessions, keys, logs and metrics, the installation, the pages, the tests of the tests, the ways in which
-# the demo starts and ends. On this PostgreSQL it is started by the tests of its page.
+# These tests do not depend on the version of PostgreSQL, and `make test` has run them: requests that are refused before
+# any statement, sessions, keys, logs and metrics, the installation, the pages, the tests of the tests, the starts and
+# ends of the demo. The tests of the demo's page start the demo on this PostgreSQL.
 ELSEWHERE = (
     *(
         "proof/test_fuzz",
@@ -44,7 +47,7 @@ def main() -> None:
         if os.getuid() != 0 or not Path("/etc/debian_version").exists():
             sys.exit(f"make test-system: this is missing, and root can install it on Debian: {', '.join(missing)}")
         if not CREATECLUSTER.exists():
-            # The package would make and start a server of its own; only its programs are wanted.
+            # The package would create and start a server. Only its programs are needed.
             CREATECLUSTER.parent.mkdir(exist_ok=True)
             CREATECLUSTER.write_text("create_main_cluster = false\n")
         quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
@@ -61,7 +64,8 @@ def main() -> None:
         subprocess.run(npm, cwd=Path(__file__).parent / folder, check=True, stdout=subprocess.DEVNULL)
     print("the suite on PostgreSQL 15, but for the plans, which another version makes differently", flush=True)
     on_15 = {**os.environ, "PG_BINDIR": "/usr/lib/postgresql/15/bin"}
-    # In their own order: the file with the most tests is not the one that takes longest, and that must not come last.
+    # Keep the order of the files. pytest-xdist would begin with the files that have the most tests, and the slowest
+    # file would come last.
     command = [sys.executable, "-m", "pytest", "-n", "auto", "--dist", "loadfile", "--no-loadscope-reorder"]
     command += [f"--ignore=tests/{name}.py" for name in ("test_plans", *ELSEWHERE)]
     if os.getuid() != 0:

@@ -1,4 +1,4 @@
-"""A real Chromium for the tests of the face, and axe to look at what it shows."""
+"""A real Chromium for the tests of the web components, and axe to check what it shows."""
 
 import json
 import re
@@ -14,7 +14,7 @@ from tests.conftest import ROOT
 
 BUILD = ROOT / "build" / "face"
 AXE = Path(__file__).parent / "axe" / "node_modules" / "axe-core" / "axe.min.js"
-# As root it has no sandbox to run in; and it must not look for hosts of its own.
+# Chromium as root cannot use its sandbox. The other flags keep it from connecting to hosts by itself.
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
 FLAGS += ["--disable-component-update", "--disable-sync"]
 
@@ -27,15 +27,15 @@ def browser() -> Iterator[Browser]:
         browser.close()
 
 
-class Said(list[str]):
-    """What the browser says against a page: errors in its scripts, and what its policy forbade."""
+class PageErrors(list[str]):
+    """What is wrong with a page: errors in its scripts, and what its Content-Security-Policy has forbidden."""
 
     def __init__(self, context: BrowserContext) -> None:
         context.on("weberror", lambda error: self.append(str(error.error)))
         context.on("console", lambda message: self._console(message.text))
 
     def _console(self, text: str) -> None:
-        # Answers other than 200 are told too, which are no faults of a page.
+        # The console also has answers other than 200, which are not errors of the page.
         if not re.match(
             r"Failed to load resource: (the server responded|net::ERR_(INTERNET_DISCONNECTED|FAILED))", text
         ):
@@ -44,31 +44,31 @@ class Said(list[str]):
 
 @pytest.fixture
 def new_context(browser: Browser) -> Iterator[Callable[..., BrowserContext]]:
-    """Make a browser's profile; at the end of the test nothing may have been said against any page in it."""
-    made: list[tuple[BrowserContext, Said]] = []
+    """Yield a function that makes a browser's profile. At the end of the test, no page in it may have had an error."""
+    made: list[tuple[BrowserContext, PageErrors]] = []
 
     def make(**options: Any) -> BrowserContext:
         context = browser.new_context(
             **{"viewport": {"width": 1000, "height": 800}, "reduced_motion": "reduce"} | options
         )
         context.set_default_timeout(5000)
-        made.append((context, Said(context)))
+        made.append((context, PageErrors(context)))
         return context
 
     yield make
-    said = [text for _, texts in made for text in texts]
+    errors = [text for _, texts in made for text in texts]
     for context, _ in made:
         context.close()
-    assert said == []
+    assert errors == []
 
 
 def assert_axe_finds_nothing(page: Page) -> None:
-    """Every rule of axe, best practices and the newest of WCAG too."""
+    """Check a page with every rule of axe, also best practices and the newest rules of WCAG."""
     page.evaluate(AXE.read_text())
-    # It takes a page without a background for white, in the dark too.
+    # Without a background, axe takes a page for white, even in dark mode.
     page.evaluate("document.documentElement.style.background ||= 'Canvas'")
     found = page.evaluate("axe.run({ rules: { 'target-size': { enabled: true } } })")
-    assert len(found["passes"]) > 15  # it has looked
+    assert len(found["passes"]) > 15  # axe has found elements to check
     assert [(rule["id"], [node["html"] for node in rule["nodes"]]) for rule in found["violations"]] == []
 
 
@@ -78,9 +78,9 @@ def screenshot(page: Page, name: str) -> None:
 
 
 class Held:
-    """Requests to an address that wait until they are let go; `methods` lists what came, in order.
+    """Holds the requests to an address until a test lets them go. `methods` lists their methods, in order.
 
-    If they are `answered`, the service answers at once, and it is the answer that waits.
+    With `answered`, a request reaches the service at once, and its answer is held.
     """
 
     def __init__(self, page: Page, pattern: str, *, answered: bool = False) -> None:
@@ -114,16 +114,16 @@ class Held:
             route.continue_()
 
     def let_pass(self) -> None:
-        """Hold no further request. (To unroute would let go of those that are held.)"""
+        """Hold no further request. Unlike unroute(), this does not let go of the requests that are held."""
         self._passes = True
 
 
 class Calls(list[str]):
-    """The calls of the API that a page makes from now on: `METHOD path status`, as they are answered."""
+    """The calls of a page to the API from now on, as `METHOD path status`, in the order of their answers."""
 
     def __init__(self, page: Page) -> None:
         self.page = page
-        self.asked: list[str] = []  # METHOD path, as they are sent
+        self.asked: list[str] = []  # `METHOD path`, in the order in which they were sent
         page.on("request", lambda request: self._note(request, self.asked))
         page.on("response", lambda response: self._note(response.request, self, f" {response.status}"))
 
@@ -133,7 +133,7 @@ class Calls(list[str]):
             notes.append(f"{request.method} {path}{status}")
 
     def wait(self, count: int) -> "Calls":
-        """Wait until so many are answered, and what they make the page do is done."""
+        """Wait until `count` calls are answered, and the page has handled the answers."""
         deadline = time.monotonic() + 10
         while len(self) < count:
             assert time.monotonic() < deadline, self
@@ -142,5 +142,5 @@ class Calls(list[str]):
 
 
 def document(page: Page, url: str) -> Any:
-    """What the API itself says to the page's learner."""
+    """Return the API's own answer to the learner of the page."""
     return json.loads(page.context.request.get(url).text())

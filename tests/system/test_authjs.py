@@ -1,4 +1,4 @@
-"""Sessions made by the real Auth.js and NextAuth, pinned in authjs/package.json, on a running gunicorn."""
+"""Sessions that the real Auth.js and NextAuth make (authjs/package.json has the versions), on a running gunicorn."""
 
 import base64
 import json
@@ -23,7 +23,7 @@ V4, V4_SECURE = "next-auth.session-token", "__Secure-next-auth.session-token"
 
 
 def made(version: int, name: str, /, secret: Any = SECRET, max_age: int = 3600, **claims: Any) -> dict[str, str]:
-    """The cookies that the library sets for a session."""
+    """Return the cookies that the library sets for a session."""
     asked = {"version": version, "name": name, "secret": secret, "maxAge": max_age, "claims": {"sub": LEARNER} | claims}
     done = subprocess.run(
         ["node", "encode.mjs"], cwd=FOLDER, input=json.dumps(asked), capture_output=True, text=True, check=True
@@ -54,7 +54,7 @@ def test_the_session_that_the_library_made_is_a_session(url):
     for version, name in ((5, V5), (5, V5_SECURE), (4, V4), (4, V4_SECURE)):
         assert status(url, made(version, name, **profile)) == 200
         assert status(url, made(version, name, "a-newer-one")) == 200
-        # Made by a site that has rotated: v5 names the key of its first secret.
+        # A session of a site that has rotated its secrets. In v5, the header names the key of the first secret.
         assert status(url, made(version, name, max_age=-60)) == 401
         assert status(url, made(version, name, "another-secret")) == 401
     assert status(url, made(5, V5, ["a-newer-one", SECRET])) == 200
@@ -79,14 +79,14 @@ def test_a_session_of_one_version_is_none_under_the_others_name(url):
 
 
 def taken(asked: list[dict[str, Any]]) -> list[bool]:
-    """Whether the library itself takes each header of cookies for a session of the learner's."""
+    """Return for each Cookie header whether the library itself finds the learner's session in it."""
     lines = "\n".join(json.dumps(one) for one in asked)
     done = subprocess.run(["node", "read.mjs"], cwd=FOLDER, input=lines, capture_output=True, text=True, check=True)
     return [(json.loads(line) or {}).get("sub") == LEARNER for line in done.stdout.splitlines()]
 
 
 NOW = int(time.time())
-# What may stand in the header of a session, beside what the library writes.
+# Changes to the header that the library writes.
 HEADERS: list[dict[str, Any]] = [
     {},
     {"typ": "JWT"},
@@ -108,7 +108,7 @@ HEADERS: list[dict[str, Any]] = [
     {"enc": ""},
     {"alg": "none"},
 ]
-# What may stand in its claims: a value of None is null.
+# Changes to the claims. None means null.
 CLAIMS: list[dict[str, Any]] = [
     {"exp": NOW + 60.5},
     {"exp": NOW - 60},
@@ -124,7 +124,7 @@ CLAIMS: list[dict[str, Any]] = [
     {"iss": "us", "aud": "them", "jti": 7},
     {"sub": STRANGER},
 ]
-# How its cookies may come: {} is the cookie's name, and what is between angle brackets a part of the session.
+# Forms of a Cookie header. {} is the name of the cookie. Angle brackets enclose a part of the session.
 COOKIES = [
     "{}=<0:>",
     "a=b; {}=<0:>; c",
@@ -150,7 +150,10 @@ COOKIES = [
 
 
 def session(version: int, name: str, header: Any = None, claims: Any = None, without: str = "") -> str:
-    """A session as the library makes it, but for what is given: RFC 7516 §5.1 by hand, for none writes such headers."""
+    """Return a session as the library makes it, with these changes.
+
+    It is encrypted by hand (RFC 7516 §5.1), because no library writes such headers.
+    """
     enc = "A256CBC-HS512" if version == 5 else "A256GCM"
     key, kid = derive(SECRET, name if version == 5 else None, 64 if version == 5 else 32)
     made = {"alg": "dir", "enc": enc} | ({"kid": kid} if version == 5 else {}) | (header or {})
@@ -193,7 +196,7 @@ def test_what_the_library_takes_is_taken_and_what_it_refuses_is_refused(url, ver
 
 
 def test_a_session_must_end_and_a_whole_cookie_comes_before_what_has_a_longer_name(url):
-    """Where the service does otherwise than the library."""
+    """In these two points the service differs from the library on purpose."""
 
     def both(version: int, name: str, header: str) -> tuple[bool, bool]:
         [theirs] = taken([{"version": version, "name": name, "secret": SECRET, "header": header}])

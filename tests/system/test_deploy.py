@@ -1,4 +1,4 @@
-"""What deploy/ ships, with the real programs: nginx before gunicorn, systemd's own check, a PgBouncer between."""
+"""The files of deploy/ with the real programs: nginx in front of gunicorn, systemd's check of the unit, a PgBouncer."""
 
 import gzip
 import http.client
@@ -43,7 +43,7 @@ SUMMARY = "/api/progress/summary"
 
 
 class Site(NamedTuple):
-    """A site behind the shipped nginx configuration, and how to speak to it."""
+    """A site behind nginx with the configuration of deploy/."""
 
     port: int
     tls: ssl.SSLContext
@@ -54,7 +54,7 @@ class Site(NamedTuple):
         )
 
     def call(self, method: str, path: str, headers: dict[str, str] | None = None, body: bytes | None = None) -> Any:
-        """The status, the headers and the document of an answer."""
+        """Return the status, the headers and the document of an answer."""
         connection = http.client.HTTPConnection("www.example.org", self.port)
         connection.sock = self.connect()
         with closing(connection):
@@ -64,7 +64,7 @@ class Site(NamedTuple):
 
 
 def certificate(folder: Path) -> Path:
-    """A certificate of the site's, signed by itself, and its key."""
+    """Make a self-signed certificate of the site. Return a file with the certificate and its key."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "www.example.org")])
     now = datetime.now(UTC)
@@ -88,7 +88,7 @@ def certificate(folder: Path) -> Path:
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """A folder that servers which are not root may work in."""
+    """Yield a folder that servers of other users may use."""
     made = Path(tempfile.mkdtemp(prefix="progress-"))
     made.chmod(0o777)
     yield made
@@ -97,7 +97,10 @@ def folder() -> Iterator[Path]:
 
 @pytest.fixture
 def nginx(folder):
-    """Start nginx with the shipped site in front of a service; what is one machine's own is put in its place."""
+    """Yield a function that starts nginx in front of a service, with deploy/nginx.conf.
+
+    Only paths and ports are changed to those of this machine.
+    """
     with ExitStack() as stack:
 
         def start(service: str, **changes: str) -> Site:
@@ -243,9 +246,9 @@ def test_answers_are_compressed_and_known_again_by_their_etag(nginx, gunicorn, d
         for tag in (answered["ETag"], plain["ETag"]):
             status, again, body = get(path, headers | zipped | {"If-None-Match": tag})
             assert (status, again["Content-Encoding"], body) == (304, None, b"")
-        # What changed is sent again.
+        # With another ETag, the whole answer is sent.
         assert get(path, headers | zipped | {"If-None-Match": 'W/"other"'})[0] == 200
-    # What is shorter than a packet is sent as it is.
+    # An answer that fits into one packet is not compressed.
     assert get("/api/progress/summary", bearer() | zipped)[1]["Content-Encoding"] is None
 
 
@@ -272,7 +275,7 @@ def test_connections_to_the_service_are_kept(nginx):
         for _ in range(10):
             assert site.call("GET", SUMMARY)[0] == 200
         server.shutdown()
-    # nginx has a worker process for each core at most, and each its own connections.
+    # nginx uses HTTP/1.1, does not ask to close the connection, and uses one connection for all requests.
     assert {(version, connection) for _, version, connection in came} == {("HTTP/1.1", None)}
     assert len({port for port, _, _ in came}) == 1
 
@@ -355,7 +358,7 @@ def test_the_unit_is_one_that_systemd_takes(folder, environ):
         assert (checked.returncode, checked.stdout, checked.stderr.count("\n")) == (status, "", status)
     timeout = re.search(r"^TimeoutStopSec=(\d+)$", unit, re.M)
     assert timeout
-    assert int(timeout[1]) > 2 * (5 + 10)  # DATABASE_TIMEOUT and what gunicorn adds to it, of a reload and of the stop
+    assert int(timeout[1]) > 2 * (5 + 10)  # DATABASE_TIMEOUT + 10 seconds, once for a reload and once for the stop
 
 
 def test_systemd_is_told_when_the_service_is_ready(folder, environ):
@@ -368,7 +371,7 @@ def test_systemd_is_told_when_the_service_is_ready(folder, environ):
 
 @pytest.fixture
 def pgbouncer(folder):
-    """Start a PgBouncer in transaction mode before the server of a URL; returns its host and port."""
+    """Yield a function that starts a PgBouncer in transaction mode for a URL, and returns its host and port."""
     with ExitStack() as stack:
 
         def start(url: str, settings: str = "") -> str:
@@ -432,7 +435,7 @@ def test_a_schema_of_its_own_behind_a_pgbouncer_is_the_roles_from_migrate_to_ser
             assert run(url, "migration-status")[1].count(" applied ") == len(known_migrations())
             assert tables(direct, "progress") == [name for name in TABLES if name != "users"]
             assert tables(direct) == ["lessons", "users"]
-            # The timeouts of the migrations are not those of the next one who gets their connection.
+            # The next client that gets the migrations' server connection does not have their timeouts.
             with closing(psycopg.connect(url, autocommit=True)) as pooled:
                 for name in ("lock_timeout", "statement_timeout"):
                     assert pooled.execute(f"show {name}").fetchone() == ("0",)

@@ -1,4 +1,4 @@
-"""The two components in a real Chromium, on a page of another origin whose policy forbids all that can be forbidden."""
+"""The two components in a real Chromium, on a page of another origin with the strictest Content-Security-Policy."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -22,7 +22,7 @@ HOSTILE = "<img src=x onerror=alert(1)>"
 
 
 class Site:
-    """A site's own server: pages that a test gives it, under a policy that lets in what the components need alone."""
+    """The server of a site, with the pages of a test. Their policy allows only what the components need."""
 
     def __init__(self) -> None:
         self.pages: dict[str, str] = {}
@@ -58,7 +58,7 @@ def site() -> Iterator[Site]:
 
 @pytest.fixture(scope="module")
 def start(environ: dict[str, str], site: Site) -> Iterator[Callable[..., str]]:
-    """Start a service that knows the site, once for each way of setting it up; returns its URL."""
+    """Yield a function that starts a service for the site and returns its URL. Equal settings share one service."""
     started: dict[tuple[tuple[str, str], ...], str] = {}
     with ExitStack() as stack:
 
@@ -101,7 +101,7 @@ BOTH = f'<lesson-progress lesson-id="{uuid4(LASAGNA)}"></lesson-progress><course
 
 
 class Shown(NamedTuple):
-    """A page with the components, and what a learner looks for on it."""
+    """A page with the components, with the parts that a learner uses."""
 
     page: Page
     service: str
@@ -135,13 +135,13 @@ class Shown(NamedTuple):
         return self.course.get_by_role("progressbar", name=f"Module {module}")
 
     def becomes_visible(self) -> None:
-        """What a tab is told when its learner comes back to it. A headless browser's tabs are always visible."""
+        """Send the event that a tab gets when its learner comes back to it. A headless tab is always visible."""
         self.page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
 
 
 @pytest.fixture
 def visit(site: Site, new_context: Callable[..., BrowserContext], service: str) -> Callable[..., Shown]:
-    """Open a page of the site, signed in by the cookie unless `session` is another."""
+    """Yield a function that opens a page of the site, with the session cookie or with another `session`."""
 
     def visit(
         body: str = BOTH,
@@ -210,7 +210,7 @@ def test_a_tick_shows_at_once_in_both_components_and_the_answer_replaces_the_gue
     made = Calls(shown.page)
     shown.lesson.get_by_role("button", name="Mark as completed: Lasagna").click()
     held.wait()
-    # Nothing has been answered yet.
+    # The write has no answer yet. The page shows its expected result.
     expect(shown.lesson.get_by_role("button")).to_have_text("Mark as not completed")
     expect(shown.percent).to_have_text("25%")
     expect(shown.bar("Basics")).to_have_attribute("aria-valuenow", "100")
@@ -232,11 +232,11 @@ def test_a_tick_shows_at_once_in_both_components_and_the_answer_replaces_the_gue
 
 def test_the_numbers_of_the_answer_are_shown_even_where_the_guess_was_another(visit, world, db):
     shown = visit()
-    complete(db, HELLO)  # elsewhere, which this page cannot know
+    complete(db, HELLO)  # elsewhere, so this page does not know it
     made = Calls(shown.page)
     shown.lesson.get_by_role("button").click()
     expect(shown.percent).to_have_text("50%")
-    # Other totals than the guess's: then, and only then, it asks for the rest.
+    # The totals differ from the expected ones. Only then the page reads the rest again.
     expect(shown.bar("Practice")).to_have_attribute("aria-valuenow", "50")
     assert sorted(made) == ["GET next 200", "GET outline 200", f"POST lessons/{uuid4(LASAGNA)} 200"]
 
@@ -338,7 +338,7 @@ def test_a_refused_write_is_rolled_back_and_says_why(visit, world, db, code, sta
         "not_enrolled": "You have no access to these lessons.",
         "lesson_locked": "Locked: complete “Lasagna” first",
     }
-    if code in after:  # what is shown has caught up with the service
+    if code in after:  # the page has read the new state from the service
         expect(shown.course).to_contain_text(after[code])
     if code == "lesson_locked":
         screenshot(shown.page, "refused")
@@ -348,7 +348,7 @@ def test_a_service_that_is_not_available_is_a_countdown(visit, world, db, databa
     shown = visit()
     shown.open("Practice")
     with psycopg.connect(database_url) as another:
-        another.execute("select from users for update")  # for longer than a request may take
+        another.execute("select from users for update")  # the write waits for this lock until its deadline
         shown.box("Hello World").click()
         expect(shown.notice).to_have_text(
             "“Hello World” was not saved. Your progress could not be reached: try again in 2 s."
@@ -369,7 +369,7 @@ def test_too_many_changes_are_a_countdown_after_which_it_goes_on(visit, start, w
     expect(shown.notice).to_contain_text("was not saved. Too many changes: try again in 3 s.")
     expect(shown.percent).to_have_text("33%")
     screenshot(shown.page, "too-many-changes")
-    # Whoever tries meanwhile, in either component, is told how long it still is, and nothing is sent.
+    # A click in either component during this time shows how long it still lasts. Nothing is sent.
     shown.lesson.get_by_role("button").click()
     expect(shown.page.locator("lesson-progress .notice p")).to_have_text(
         re.compile("“Lasagna” was not saved. Too many changes: try again in [123] s.")
@@ -401,7 +401,7 @@ def test_offline_it_says_so_and_catches_up_when_it_is_over(visit, world, db):
 def test_a_lost_answer_is_told_and_what_became_of_it_is_asked(visit, world):
     shown = visit()
     shown.open("Practice")
-    # It arrives, and its answer does not.
+    # The write reaches the service, but its answer is lost.
     shown.page.route(re.compile("/lessons/"), lambda route: (route.fetch(), route.abort()))
     shown.box("Hello World").click()
     expect(shown.notice).to_contain_text("Your progress could not be reached: check your connection and try again.")
@@ -419,7 +419,7 @@ def test_double_clicks_and_a_key_held_down_are_one_change(visit, world):
     expect(shown.lesson.get_by_role("status")).to_contain_text("“Lasagna” is completed.")
     shown.box("Hello World").focus()
     for _ in range(3):
-        shown.page.keyboard.down("Enter")  # again without an up: the key repeats
+        shown.page.keyboard.down("Enter")  # without a release in between, as when the key is held down
     shown.page.keyboard.up("Enter")
     expect(shown.notice).to_have_text("“Hello World” is not completed any more.")
     assert [call.split()[0] for call in made] == ["POST", "POST", "DELETE"]
@@ -437,7 +437,7 @@ def test_writes_of_a_lesson_never_overtake_each_other_and_the_last_wish_wins(vis
         box.press("Space")
         expect(box).to_be_checked(checked=wished)
     shown.lesson.get_by_role("button").click()
-    assert held.methods == ["POST"]  # one at a time, whatever was wished meanwhile
+    assert held.methods == ["POST"]  # only one write is sent at a time, whatever was clicked since
     held.let_go()
     held.wait()
     expect(box).not_to_be_checked()
@@ -462,7 +462,8 @@ def test_another_tab_catches_up_when_it_becomes_visible(visit, world):
     expect(two.percent).to_have_text("25%")
     expect(two.lesson.get_by_role("button")).to_have_text("Mark as not completed")
     assert sorted(made)[-2:] == ["GET outline 200", "GET outline 304"]
-    # What this tab wrote and another took back is so, though the service says what it said before both.
+    # Tab one has marked a lesson, and now tab two unmarks it. Tab one then gets the answers from before both writes
+    # (304), and must show that state again.
     two.lesson.get_by_role("button").click()
     expect(two.percent).to_have_text("0%")
     one.becomes_visible()
@@ -477,8 +478,8 @@ def test_a_tab_that_asks_while_it_writes_shows_what_is_newer(visit, world):
     outline.wait()
     shown.lesson.get_by_role("button").click()
     expect(shown.lesson.get_by_role("status")).to_contain_text("is completed")
-    outline.let_go()  # it was asked before the write
-    outline.let_go()  # so it asks again
+    outline.let_go()  # this read was sent before the write
+    outline.let_go()  # so the page reads once more
     made.wait(5)
     expect(shown.percent).to_have_text("25%")
     assert outline.methods == ["GET", "GET"]
@@ -506,8 +507,8 @@ def test_the_keyboard_is_enough(visit, world):
     page.keyboard.press("Space")
     expect(shown.percent).to_have_text("40%")
     expect(shown.notice).to_be_visible()
-    assert focused() == "Mark as completed: Cipher"  # it stays where it was
-    # Then the modules, and last, for it comes last in the page, the notice.
+    assert focused() == "Mark as completed: Cipher"  # the focus stays on the same button
+    # The modules come next. The notice is last in the page, so it comes last.
     for module in ("Basics", "Booleans and strings", "Practice"):
         page.keyboard.press("Tab")
         assert focused().startswith(module)
@@ -515,7 +516,7 @@ def test_the_keyboard_is_enough(visit, world):
     assert focused() == "Undo"
     page.keyboard.press("Escape")
     expect(shown.notice).to_have_count(0)
-    assert focused() == "Mark as completed: Cipher"  # back where the notice came from
+    assert focused() == "Mark as completed: Cipher"  # the focus is back on the button that caused the notice
     for _ in range(3):
         page.keyboard.press("Tab")
     page.keyboard.press("Enter")
@@ -619,7 +620,7 @@ def test_nothing_is_cut_off_or_scrolls_sideways(visit, world, db, width, scale, 
         ".filter((node) => node.getBoundingClientRect().right > width + 0.5).map((node) => node.outerHTML)",
         width,
     )
-    # What a line has no room for ends in an ellipsis.
+    # No element is wider than the page: a text that is too long for its line ends in an ellipsis.
     assert beyond == []
     screenshot(page, f"{width}-{letters.rstrip('%')}")
 
@@ -650,7 +651,7 @@ def test_nothing_moves_while_it_loads(visit, world):
         " ...document.querySelector('course-progress').shadowRoot.querySelectorAll('.card')]"
         ".map((node) => node.getBoundingClientRect().toJSON())"
     )
-    # From here on: what the elements take up before they are known is for the page's own style sheet to say.
+    # Measure from here on. The size of the elements before they are defined depends on the page's own style sheet.
     page.evaluate("() => new Promise((done) => requestAnimationFrame(() => setTimeout(done)))")
     page.evaluate("shifts.length = 0")
     before = page.evaluate(places)
@@ -659,7 +660,7 @@ def test_nothing_moves_while_it_loads(visit, world):
     assert page.evaluate(places) == before
     page.evaluate("() => new Promise((done) => requestAnimationFrame(() => setTimeout(done)))")
     assert sum(page.evaluate("shifts")) == 0
-    # The measure itself can tell.
+    # Check the measurement itself: it notices this shift.
     page.evaluate("() => document.querySelector('h1').style.paddingBottom = '200px'")
     page.evaluate(
         "() => new Promise((done) => { const look = () =>"
@@ -706,7 +707,7 @@ def test_every_word_can_be_replaced(visit, world, db):
     shown.page.context.clear_cookies()
     shown.course.get_by_role("button", name="Erledigt").click()
     expect(shown.notice).to_contain_text("nicht gespeichert. Bitte neu anmelden.")
-    expect(shown.lesson).to_contain_text("You are not signed in.")  # the other one's words are its own
+    expect(shown.lesson).to_contain_text("You are not signed in.")  # the other component has its own labels
 
 
 def test_a_token_is_a_property_and_nowhere_else(visit, site, world):
@@ -716,7 +717,7 @@ def test_a_token_is_a_property_and_nowhere_else(visit, site, world):
     sent: list[dict[str, str]] = []
     shown.page.on("request", lambda request: sent.append({"url": request.url} | request.headers))
     shown.page.evaluate("token => document.querySelector('lesson-progress').token = async () => token", secret)
-    expect(shown.percent).to_have_text("0%")  # of one API, the components have one session
+    expect(shown.percent).to_have_text("0%")  # components that use one API have one session
     shown.lesson.get_by_role("button").click()
     expect(shown.percent).to_have_text("25%")
     asked = [request for request in sent if "/api/progress/" in request["url"]]
@@ -736,7 +737,8 @@ def test_a_token_is_a_property_and_nowhere_else(visit, site, world):
 
 def test_a_property_that_was_set_before_the_elements_were_known_holds(visit, new_context, world):
     context = new_context()
-    # A page's own script may run first: module scripts run when the page is `interactive`, and this before them.
+    # A page's own script may run before the component's module. Module scripts run when the page is `interactive`, and
+    # this script runs before that.
     context.add_init_script(
         f"""document.addEventListener("readystatechange", () => {{
           if (document.readyState !== "interactive") return;
@@ -823,10 +825,10 @@ def test_a_module_that_is_opened_stays_where_it_was_clicked(visit, world, db, wi
         expect(names.nth(at)).to_have_attribute("aria-expanded", "true")
         after = places()
         assert after[at] == before[at]
-        # Nor does anything move that is beside it or above it.
+        # Nothing beside or above the row moves.
         row = before[at][1]
         assert [place for place in after if place[1] <= row] == [place for place in before if place[1] <= row]
-        # Its lessons are below the row, and as wide as all.
+        # The lessons of the module are below its row, and as wide as the whole component.
         panel = shown.course.locator(f"#{names.nth(at).get_attribute('aria-controls')}").bounding_box()
         assert panel
         assert panel["y"] + shown.page.evaluate("scrollY") >= row + before[at][3]

@@ -1,4 +1,4 @@
-"""The page of `make run` in a real Chromium, on the real demo; and the fifteen lines of docs/front-end.md beside it."""
+"""The page of `make run` in a real Chromium, and the page of fifteen lines in docs/front-end.md, with the real demo."""
 
 import json
 import re
@@ -38,7 +38,7 @@ def base() -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def elsewhere(base: Path) -> Iterator[str]:
-    """The URL of another server, for the pages in the folder `site`."""
+    """Yield the URL of another server, which has the pages in the folder `site`."""
     (base / "site").mkdir()
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(base / "site")))
     thread = Thread(target=partial(server.serve_forever, 0.02))
@@ -51,7 +51,7 @@ def elsewhere(base: Path) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def demo(base: Path, elsewhere: str) -> Iterator[str]:
-    """The URL that `make run` prints, with two lessons completed."""
+    """Yield the URL that `make run` prints. The learner has completed two lessons."""
     settings = {"ALLOWED_ORIGINS": elsewhere, "RATE_LIMIT_WRITES": ""}
     run = Run(copy_of_the_checkout(base / "checkout"), **settings).wait_until_ready()
     url = re.search(r"^Open (http://\S+)/ in a browser", run.output, re.M)
@@ -83,7 +83,7 @@ def test_a_person_sees_at_a_glance_how_far_they_are_what_is_next_every_module_an
     screenshot(page, f"demo-{width}-{scheme}")
     drawer = page.locator("#calls").bounding_box()
     assert drawer
-    # Where the drawer is below the dashboard, what it covers is not seen.
+    # On a narrow page the drawer is at the bottom, and covers what is behind it.
     bottom = drawer["y"] if width < 1152 else height
     bars = page.locator(".map i" if width < 480 else ".module .bar")
     expect(bars).to_have_count(32)
@@ -192,10 +192,10 @@ def test_the_fifteen_lines_of_the_page_work_from_another_port(new_context, demo,
     example = block("html", "<!doctype html>")
     assert len(example.splitlines()) == 15
     assert example.count("http://127.0.0.1:8000/") == 1
-    # Here it is on a port of its own.
+    # In this test, the demo has another port.
     (base / "site" / "index.html").write_text(example.replace("http://127.0.0.1:8000", demo))
     context: BrowserContext = new_context()
-    opened(context.new_page(), demo)  # which signs in
+    opened(context.new_page(), demo)  # the page of the demo signs the learner in
     page = context.new_page()
     page.goto(elsewhere)
     ready(page)

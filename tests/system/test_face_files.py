@@ -12,7 +12,7 @@ from tests.system.test_face import LASAGNA, Shown, Site, service, site, start, v
 from tests.test_demo import copy_of_the_checkout
 from tests.world import SECRET, cookie, uuid4
 
-# A release that renames what its modules import from each other, and a word that tells it from this one.
+# A later release: its modules import other names from each other, and it has other words on a page.
 NEXT_RELEASE = {"isFinished": "isDone", "complete(": "completeLabels(", "{ complete,": "{ completeLabels,"}
 NEXT_RELEASE |= {"Continue with": "Go on with"}
 
@@ -50,7 +50,7 @@ def sign_in(page: Page, url: str) -> None:
 
 @pytest.fixture
 def settings(environ: dict[str, str], site: Site) -> dict[str, str]:  # noqa: F811
-    """A service that keeps its address from one release to the next."""
+    """Return settings for a service that has the same address in both releases."""
     own = {"AUTH_SECRET": SECRET, "ALLOWED_ORIGINS": site.url, "WEB_CONCURRENCY": "1", "LOG_LEVEL": "info"}
     return environ | own | {"PORT": str(free_port())}
 
@@ -64,7 +64,7 @@ def test_a_deploy_breaks_no_page_that_a_browser_has_files_of(
     next_release,
     cached,
 ):
-    """It has all of them, or one: the others were never asked for, or the browser needed the room."""
+    """The browser's cache has all files of the old release, or only one of them."""
     url = f"http://127.0.0.1:{settings['PORT']}"
     page = new_context().new_page()
     sign_in(page, url)
@@ -93,7 +93,7 @@ def test_files_that_did_not_change_are_not_sent_again(new_context, settings, wor
 
 
 def test_the_script_may_be_loaded_twice(new_context, service, world, site):  # noqa: F811
-    """From the site's proxy and from the service itself, and under two addresses of one place."""
+    """A page loads it from the site's proxy and from the service, or under two addresses of one server."""
     direct = service.replace("127.0.0.1", "localhost")
     scripts = [f"{origin}/progress-ui/progress-ui.js{query}" for origin in (service, direct) for query in ("", "?v=1")]
     page = new_context().new_page()

@@ -1,4 +1,4 @@
-"""The components on a page that stays while its learner changes, as on the sites of today's frameworks."""
+"""The components on a page that stays open while another learner signs in, as on sites with today's frameworks."""
 
 import re
 from typing import Any
@@ -27,7 +27,7 @@ OTHER = uuid4(0xB0B)
 
 OTHER_LEARNER = "Your last change was not saved: the sign-in has changed."
 
-# All that the page holds of a learner, hidden or not.
+# All text in the components, hidden or not.
 TEXT = (
     "() => [...document.querySelectorAll('course-progress, lesson-progress')].map(({ shadowRoot }) =>"
     " shadowRoot.textContent + [...shadowRoot.querySelectorAll('*')].flatMap((node) =>"
@@ -37,14 +37,14 @@ TEXT = (
 
 @pytest.fixture
 def two_learners(world, db):  # noqa: F811
-    """One may take everything and has completed Lasagna; the other has the free lessons, which is Hello World alone."""
+    """LEARNER has full access and has completed Lasagna. OTHER has free access, and only Hello World is free."""
     complete(db, LASAGNA)
     add_user(db, OTHER, access="free")
     db.execute("update lessons set is_free = id = %s", [uuid4(HELLO)])
 
 
 def sign_in(shown: Shown, user_id: str | None) -> None:
-    """Change the session of the browser, as another tab or the site's own form does; None: sign out."""
+    """Change the session of the browser, as another tab or a form of the site does. None signs out."""
     context = shown.page.context
     context.clear_cookies()
     if user_id:
@@ -53,8 +53,8 @@ def sign_in(shown: Shown, user_id: str | None) -> None:
 
 
 def navigate(shown: Shown, body: str = BOTH) -> None:
-    """Show the next page without loading it anew: new elements in the same document."""
-    # Element by element: the page's policy forbids HTML made of text.
+    """Show the next page without loading a document, as a router does: put new elements into the same document."""
+    # Make each element by itself: the page's policy forbids HTML made from text.
     elements = re.findall(r"<(\w+-\w+)(?: lesson-id=\"([^\"]+)\")?>", body)
     shown.page.evaluate(
         "(elements) => { const main = document.querySelector('main'); main.replaceChildren();"
@@ -65,7 +65,7 @@ def navigate(shown: Shown, body: str = BOTH) -> None:
 
 
 def refresh(shown: Shown) -> None:
-    """Ask again, and wait until what was answered is shown."""
+    """Make the components read again, and wait until they show the answers."""
     shown.page.evaluate("() => document.querySelector('course-progress').refresh()")
 
 
@@ -88,7 +88,7 @@ def is_the_other_learners(shown: Shown, counts: str = "0 of 1 lesson") -> None:
 
 @pytest.fixture
 def shown(visit, two_learners) -> Shown:  # noqa: F811
-    """The first learner's page, with a module opened and a change that was told."""
+    """Return the page of the first learner, with an open module and a notice about a change."""
     found: Shown = visit()
     is_the_first_learners(found)
     found.open("Booleans")
@@ -122,7 +122,7 @@ def test_who_has_signed_out_sees_nothing_of_what_was_shown(shown):
         sign_in(shown, None)
         see(shown)
         for element in (shown.course, shown.lesson):
-            # Not its text, which an element keeps, hidden, from the last time.
+            # Do not look at the text: the element may keep an earlier text, hidden.
             expect(element.locator("[part=instead]")).to_be_visible()
         text = text_of(shown.page)
         for word in ("Completed on", "Lasagna", "Infiltration", "25%", "Basics"):
@@ -133,11 +133,11 @@ def test_who_has_signed_out_sees_nothing_of_what_was_shown(shown):
 
 
 def test_an_element_that_appears_asks_again(shown, db):
-    complete(db, HELLO)  # by a button of the site's own
+    complete(db, HELLO)  # as a button of the site does
     made = Calls(shown.page)
     navigate(shown)
     expect(shown.percent).to_have_text("50%")
-    # Of all that appear at once, one asks.
+    # Both components have appeared, and together they read once.
     assert sorted(made.wait(2)) == ["GET next 200", "GET outline 200"]
     navigate(shown)
     assert sorted(made.wait(4)[2:]) == ["GET next 304", "GET outline 304"]
@@ -152,7 +152,7 @@ def test_an_answer_that_was_asked_for_before_is_not_waited_for_and_not_shown(sho
     navigate(shown)
     is_the_other_learners(shown)
     made = Calls(shown.page)
-    # The first answer comes at last, and is the first learner's.
+    # Only now the first read is answered. Its answer is about the first learner.
     shown.page.evaluate("window.changes = []")
     shown.page.evaluate(
         "() => new MutationObserver((list) => changes.push(list.length)).observe("
@@ -171,8 +171,8 @@ def test_a_write_on_its_way_is_not_stored_as_another_learners(shown, db):
     made = Calls(shown.page)
     shown.box("Hello World").click()
     held.wait()
-    shown.box("Infiltration").click()  # which waits for the first
-    sign_in(shown, OTHER)  # in another tab: this page knows nothing of it
+    shown.box("Infiltration").click()  # this write waits for the first one
+    sign_in(shown, OTHER)  # in another tab, so this page does not know it
     held.let_go()
     is_the_other_learners(shown)
     expect(shown.notice).to_have_text(OTHER_LEARNER)
@@ -180,7 +180,7 @@ def test_a_write_on_its_way_is_not_stored_as_another_learners(shown, db):
     assert made.asked == [f"POST lessons/{uuid4(HELLO)}", "GET outline", "GET next"]
     assert made[0] == f"POST lessons/{uuid4(HELLO)} 412"
     assert completions(db) == before
-    # The page is the other learner's now, whose own change is theirs.
+    # Now the page is the other learner's, and a change of theirs is stored for them.
     shown.page.unroute_all()
     shown.course.locator(".continue").get_by_role("button").click()
     expect(shown.notice).to_have_text("“Hello World” is completed.")
@@ -199,7 +199,7 @@ def test_the_next_learner_does_not_wait_for_the_last_ones_write(shown, db):
     made = Calls(shown.page)
     held.let_go()
     made.wait(1)
-    # What is on its way says whose it is, and what was waiting is gone.
+    # The write that was sent names its learner, so it is refused. The write that waited is never sent.
     assert made == [f"POST lessons/{uuid4(INFILTRATION)} 412"]
     is_the_other_learners(shown)
     assert completions(db) == before
@@ -219,7 +219,7 @@ def test_a_next_learner_without_access_is_told_nothing_of_the_last_ones_change(s
 
 
 def test_a_session_that_changes_between_two_questions_is_one_learners(shown):
-    """The outline is one learner's, and what comes next is another's: then it asks for both again."""
+    """The outline is about one learner, and the next lesson about another one. Then the page reads both again."""
     outline = Held(shown.page, "/outline$")
     sign_in(shown, OTHER)
     navigate(shown)
@@ -237,7 +237,7 @@ def test_a_click_before_the_answer_is_the_click_of_who_was_shown(shown, db):
     sign_in(shown, OTHER)
     navigate(shown)
     outline.wait()
-    shown.lesson.get_by_role("button").click()  # Mark as not completed, on what is still the first learner's page
+    shown.lesson.get_by_role("button").click()  # "Mark as not completed", while the page still shows the first learner
     outline.let_go()
     outline.let_go()
     is_the_other_learners(shown)
@@ -279,7 +279,7 @@ def without_tag(route: Route) -> None:
 
 
 def test_without_a_tag_nothing_is_sent(visit, world, db):  # noqa: F811
-    """A proxy that takes the header away, or a host of before there was one: nobody can tell whose session it is."""
+    """A proxy may remove the header, or an old release may not send it. Then nobody can tell whose session it is."""
     shown = visit(body="")
     shown.page.route(re.compile("/(outline|next)$"), without_tag)
     navigate(shown)
@@ -297,14 +297,14 @@ def test_without_a_tag_nothing_is_sent(visit, world, db):  # noqa: F811
     expect(shown.lesson.get_by_role("status")).to_contain_text("“Lasagna” is completed.")
 
 
-# A token, and another of the same learner for later.
+# A token, and a later token of the same learner.
 def tokens(user_id: str = LEARNER) -> tuple[str, str]:
     return token(user_id), token(user_id, jti="renewed")
 
 
 SET = {
     "a text": "(token) => document.querySelector('course-progress').token = token",
-    # React makes a new one at each render.
+    # With React, a page sets a new function at each render.
     "a function": "(token) => document.querySelector('course-progress').token = () => token",
     "a promise": "(token) => document.querySelector('course-progress').token = async () => token",
 }
@@ -331,7 +331,7 @@ def test_a_renewed_token_of_the_same_learner_changes_nothing(visit, two_learners
     shown.lesson.get_by_role("button").click()
     for _ in range(3):
         shown.page.evaluate(SET[kind], first)
-    # What a renewed token makes the store do, it does in the next task.
+    # The store handles a new token in the next task, so wait for that.
     shown.page.evaluate("() => new Promise((done) => setTimeout(() => setTimeout(done)))")
     assert [call for call in made.asked if call.startswith("GET")] == []
     shown.page.evaluate(SET[kind], renewed)
@@ -357,7 +357,7 @@ def test_a_token_of_another_learner_is_told_by_the_answers(visit, two_learners, 
     shown.course.locator(".continue").get_by_role("button").click()
     shown.page.evaluate(SET[kind], token(OTHER))
     is_the_other_learners(shown)
-    # What was on its way went out with the first learner's token, and is theirs.
+    # The write that was sent had the first learner's token, so it is stored for the first learner.
     made = Calls(shown.page)
     held.let_go()
     made.wait(1)
@@ -429,7 +429,7 @@ def test_where_one_call_fails_what_the_other_brought_is_shown(visit, two_learner
     shown.page.route(re.compile("/next$"), FAILING[kind])
     navigate(shown)
     is_the_first_learners(shown)
-    # Then it is the components' own rule that says what to continue with.
+    # Without the answer of /next, the components themselves choose the lesson to continue with.
     expect(shown.course.locator(".next")).to_have_text("Infiltration")
     expect(shown.course.locator(".instead")).to_be_hidden()
     complete(db, INFILTRATION, at="2026-01-02T00:00:00Z")
@@ -437,7 +437,7 @@ def test_where_one_call_fails_what_the_other_brought_is_shown(visit, two_learner
     expect(shown.percent).to_have_text("40%")
     expect(shown.course.locator(".next")).to_have_text("Cipher")
     shown.page.unroute_all()
-    # Of what is known, the newer part is shown.
+    # The answer that succeeded is newer than the other one, and is shown.
     shown.page.route(re.compile("/outline$"), FAILING[kind])
     complete(db, HELLO, at="2026-01-03T00:00:00Z")
     made = Calls(shown.page)

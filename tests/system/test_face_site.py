@@ -1,4 +1,4 @@
-"""What a site's own script gets from the components: events, links for its router, properties, and the store."""
+"""What a site's own script can use of the components: events, links for its router, properties, and the store."""
 
 import re
 from typing import Any
@@ -29,7 +29,7 @@ NOT_FOUND = uuid4(0xDEAD)
 
 
 def listen(page: Page, name: str) -> None:
-    """Note each event of this name that the document hears."""
+    """Record each event of this name that reaches the document."""
     page.evaluate(
         "(name) => { window.heard ??= []; document.addEventListener(name, (event) =>"
         " heard.push({ target: event.target.localName, detail: event.detail, cancelable: event.cancelable })) }",
@@ -43,7 +43,7 @@ def heard(page: Page) -> list[dict[str, Any]]:
 
 
 def use_store(shown: Shown) -> None:
-    """Give the page's own script the store, as `window.store`."""
+    """Make the store available to the page's own script, as `window.store`."""
     shown.page.evaluate(
         "async (service) => { window.store = (await import(`${service}/progress-ui/progress-ui.js`)).storeOf() }",
         shown.service,
@@ -80,7 +80,7 @@ def test_each_of_two_writes_of_a_lesson_is_an_event(visit, world):  # noqa: F811
     held = Held(shown.page, "/lessons/")
     shown.box("Hello World").click()
     held.wait()
-    shown.box("Hello World").press("Space")  # while the first write is on its way
+    shown.box("Hello World").press("Space")  # before the first write is answered
     held.let_go()
     held.let_go()
     expect(shown.notice).to_have_text("“Hello World” is not completed any more.")
@@ -95,7 +95,7 @@ def test_a_router_may_take_a_link(visit, world):  # noqa: F811
     before = page.url
     link = shown.course.locator(".continue").get_by_role("link", name="Lasagna")
     link.click()
-    # The continue card goes on to another lesson, and its link with it.
+    # The card now shows another lesson, and its link leads there.
     shown.course.locator(".continue").get_by_role("button").click()
     expect(shown.notice).to_be_visible()
     shown.course.locator(".continue").get_by_role("link", name="Infiltration").press("Enter")
@@ -108,7 +108,7 @@ def test_a_router_may_take_a_link(visit, world):  # noqa: F811
         }
         for number in (LASAGNA, INFILTRATION)
     ]
-    with page.context.expect_page() as opened:  # the browser opens another tab, whatever the router does
+    with page.context.expect_page() as opened:  # the router must not prevent that the browser opens a tab
         shown.course.get_by_role("link").first.click(modifiers=["Control"])
     opened.value.close()
     assert len(heard(page)) == 2
@@ -217,7 +217,7 @@ def test_a_learner_who_completed_every_free_lesson_is_offered_the_rest(visit, fr
     assert_axe_finds_nothing(shown.page)
     shown.page.reload()
     expect(shown.course.locator(".next")).to_have_text(FREE)
-    # The learner buys.
+    # The learner buys full access.
     db.execute(
         "insert into subscriptions (user_id, stripe_subscription_id, status, current_period_end)"
         " values (%s, 'sub_1', 'active', now() + interval '1 day')",
@@ -295,7 +295,7 @@ def test_the_store_is_the_one_that_the_components_use(visit, world):  # noqa: F8
     assert outcome == [uuid4(LASAGNA), 25, ["Infiltration"], 25]
     expect(shown.percent).to_have_text("25%")
     expect(shown.lesson).to_contain_text("Completed on")
-    # Its functions need no `this`.
+    # The functions of the store work without `this`.
     nothing = "async (id) => { const { want } = store; return want(id, true) }"
     assert shown.page.evaluate(nothing, uuid4(LASAGNA)) == {}
 
@@ -309,7 +309,7 @@ def test_a_change_that_the_store_cannot_make_says_why(visit, world):  # noqa: F8
     out = visit(session={})
     use_store(out)
     assert out.page.evaluate(want, uuid4(LASAGNA))[0] == "unauthenticated"
-    # Nothing is known yet.
+    # The store has no answer yet.
     early = visit(body="", wait=False)
     use_store(early)
     assert early.page.evaluate(want, uuid4(LASAGNA))[0] == "loading"
@@ -322,7 +322,7 @@ def test_the_view_is_the_same_object_until_something_changes(visit, world, db): 
         "() => { window.called = 0; window.before = store.view; store.subscribe(() => called++) }",
     )
     made = Calls(shown.page)
-    made.wait(2)  # the subscription asks
+    made.wait(2)  # a subscription makes the store read
     shown.page.evaluate("() => store.refresh()")
     assert shown.page.evaluate("[called, store.view === before]") == [0, True]
     complete(db, HELLO)
@@ -331,7 +331,7 @@ def test_the_view_is_the_same_object_until_something_changes(visit, world, db): 
 
 
 def test_a_listener_that_subscribes_anew_at_each_change_comes_to_an_end(visit, world):  # noqa: F811
-    """As a component does that hands React a new function at each render."""
+    """A component does this if it gives React a new function at each render."""
     shown = visit(body="")
     use_store(shown)
     made = Calls(shown.page)

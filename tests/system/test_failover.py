@@ -1,4 +1,4 @@
-"""A failover behind a PgBouncer, which keeps telling its clients what the first server said of itself."""
+"""A failover behind a PgBouncer. It keeps telling its clients what the first server said about itself."""
 
 import os
 import subprocess

@@ -1,6 +1,6 @@
-"""The types of the components and the components themselves in React 18 and 19, as the page shows them.
+"""The components and their types in React 18 and 19, as docs/front-end.md shows them.
 
-The types are also held to the code: to what Chromium finds in the elements, the labels, the events and the store.
+The types are also compared with the code: with the elements, the labels, the events and the store in Chromium.
 """
 
 import json
@@ -60,7 +60,7 @@ class Version(NamedTuple):
 
 @pytest.fixture(scope="module", params=[18, 19])
 def react(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Version:
-    """The site's sources with the blocks of the page for front-end developers."""
+    """Return the sources of a site, made from the code blocks of docs/front-end.md."""
     number: int = request.param
     folder = tmp_path_factory.mktemp(f"react{number}")
     (folder / "node_modules").symlink_to(HERE / f"react{number}" / "node_modules")
@@ -84,7 +84,7 @@ def test_a_site_without_react_can_use_the_types(react, tmp_path):
 
 
 def members(interface: str) -> set[str]:
-    """The names in an interface of the types, of what it extends too."""
+    """Return the names of the members of an interface, also of the interfaces that it extends."""
     head = rf"^(?:export |  )?interface {interface}(?: extends ([\w, ]+))? \{{"
     found = re.search(rf"{head}(.*?)\}}$", TYPES.read_text(), re.M | re.S)
     if not found:
@@ -165,7 +165,7 @@ export { access, lessons, modules, next, refused, stored, view };
 
 
 def test_the_values_that_a_page_gets_are_those_of_the_types(react, visit, world, db, tmp_path):  # noqa: F811
-    """Neither is a member missing in a value, nor in the types: TypeScript refuses both in a literal."""
+    """No member is missing in a value or in the types: TypeScript refuses a literal with either."""
     shown = visit()
     values = shown.page.evaluate(VALUES, [shown.service, uuid4(LASAGNA), uuid4(CIPHER)])
     assert values["refused"]["code"] == "lesson_locked"
@@ -186,7 +186,7 @@ def page_of(
     service: str,  # noqa: F811
     site: Site,  # noqa: F811
 ) -> Callable[..., Page]:
-    """Open a page that React renders, signed in by a token alone."""
+    """Yield a function that opens a page of React's, with a token and without a cookie."""
     bundle = ["--bundle", "--jsx=automatic", "--define:process.env.NODE_ENV='development'", "--log-level=warning"]
     hook = react.folder / "use-progress.tsx"
     hook.write_text(hook.read_text().replace(f'"{SCRIPT}"', json.dumps(service + SCRIPT)))
@@ -200,7 +200,7 @@ def page_of(
             f'<div id="root">{html}</div><script src="/bundle.js" charset="utf-8"></script>'
         )
         context = new_context()
-        # React would advise to install its tools.
+        # Without this, React writes to the console that its developer tools can be installed.
         context.add_init_script("window.__REACT_DEVTOOLS_GLOBAL_HOOK__ = { isDisabled: true }")
         page = context.new_page()
         page.goto(site.url)
@@ -248,7 +248,7 @@ def test_properties_and_events_hold_in_any_order(react, page_of, world, service,
     if is_late:
         expect(page.locator("#store")).to_have_text("none")
         assert page.evaluate("customElements.get('course-progress') === undefined")
-        while not waiting:  # the hook imports the script
+        while not waiting:  # wait until the hook has begun to load the script
             page.wait_for_timeout(5)
         waiting[0].continue_()
     shown = Shown(page, service)
@@ -263,13 +263,13 @@ def test_properties_and_events_hold_in_any_order(react, page_of, world, service,
     button.click()
     expect(page.locator("#told")).to_have_text("changed 25%")
     expect(page.locator("#store")).to_have_text("ready: 25%")
-    # The same element goes on telling after it was rendered again.
+    # After a new render, the same element still dispatches events.
     button.click()
     expect(page.locator("#told")).to_have_text("changed 40%")
-    # An element that came from the server is there before React, and asks with the cookie.
+    # An element from the server exists before React runs, so it first reads with the cookie, without a token.
     early = {None} if is_from_server and not is_late else set()
     assert set(sent) == {f"Bearer {settings['token']}"} | early
-    # Nothing is asked again and again.
+    # The components do not read again and again.
     made = Calls(page)
     complete(db, HELLO)
     shown.becomes_visible()
@@ -294,13 +294,13 @@ def test_react_19_sets_properties_and_listens_itself(react, page_of, world, serv
 
 @pytest.mark.parametrize("react", [19], indirect=True)
 def test_react_19_sets_nothing_on_an_element_that_came_from_the_server(react, page_of, world, service):  # noqa: F811
-    """The reason for the ref. If this fails, the page may say less."""
+    """This is why the page sets the token by a ref. If this test fails, the page no longer needs to."""
     page = page_of("react19", '<main><p id="told">nothing</p><course-progress count="all"></course-progress></main>')
     name, _, value = cookie()["Cookie"].partition("=")
     page.context.add_cookies([{"name": name, "value": value, "url": service, "httpOnly": True, "sameSite": "Lax"}])
     add_script(page, service)
     page.evaluate("(token) => renderProperties(token, true)", token())
-    # React has taken over the element when its own property is there.
+    # When this property of React's exists, React has taken over the element.
     page.wait_for_function(
         "() => Object.keys(document.querySelector('course-progress')).some((key) => key.startsWith('__reactProps'))"
     )

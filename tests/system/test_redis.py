@@ -1,4 +1,4 @@
-"""The write limit counted in Redis: as exact, and as closed when Redis is away."""
+"""The write limit in Redis: it is as exact as in PostgreSQL, and refuses writes while Redis is away."""
 
 import signal
 import subprocess

@@ -1,4 +1,5 @@
-// Session cookies made by the libraries themselves: reads a JSON document a line, prints {name: value} a line.
+// Makes session cookies with the libraries themselves. It reads one JSON document from each line, and prints a line
+// {name: value} for it.
 import { createRequire } from "node:module";
 import { createInterface } from "node:readline";
 import { encode as encodeV5 } from "@auth/core/jwt";
@@ -12,7 +13,7 @@ for await (const line of createInterface({ input: process.stdin })) {
     version === 5
       ? await encodeV5({ token: claims, secret, salt: name, maxAge })
       : await encodeV4({ token: claims, secret, maxAge });
-  // What the library does before it sets the cookie: whole, or in chunks.
+  // The library does this before it sets the cookie: a long session is cut into chunks.
   const store = new SessionStore({ name, options: {} }, {}, { debug() {} });
   const cookies = store.chunk(token, {});
   console.log(JSON.stringify(Object.fromEntries(cookies.map((cookie) => [cookie.name, cookie.value]))));

@@ -1,4 +1,5 @@
-// Who the libraries themselves take for signed in: reads a JSON document a line, prints the session's claims or null a line.
+// Reads session cookies with the libraries themselves. It reads one JSON document from each line, and prints a line with
+// the session's claims, or null if the library does not accept the session.
 import { createRequire } from "node:module";
 import { createInterface } from "node:readline";
 import { getToken as readV5 } from "@auth/core/jwt";

@@ -1,4 +1,4 @@
-// Loaded into the site's process: requests to Stripe's API go to the server of the test instead.
+// The process of the site loads this file. It sends requests for Stripe's API to the server of the test.
 import http from "node:http";
 import https from "node:https";
 import { syncBuiltinESMExports } from "node:module";
