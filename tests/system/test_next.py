@@ -35,7 +35,7 @@ PRICE = "price_demoQ7x1"  # of the subscription in app/demo/stripe
 
 
 class Stripe(ThreadingHTTPServer):
-    """In place of Stripe: its API, which notes each Checkout Session that the site asks for, and its payment page."""
+    """A server in place of Stripe: its payment page, and its API, which records the Checkout Sessions of the site."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), StripeHandler)
@@ -68,7 +68,7 @@ class StripeHandler(BaseHTTPRequestHandler):
 
 
 class Site(NamedTuple):
-    """The running example: where it is, the database that it shares with the service, and what it asks of Stripe."""
+    """The running example: its URL, the database that it shares with the service, and its requests to Stripe."""
 
     url: str
     database_url: str
@@ -96,7 +96,7 @@ def run(*command: str, environ: dict[str, str]) -> str:
 
 @contextmanager
 def running_next(environ: dict[str, str], port: int) -> Iterator[str]:
-    """The built site, once it answers."""
+    """Start the built site. Yield its URL when it answers."""
     url = f"http://127.0.0.1:{port}"
     command = ["node_modules/.bin/next", "start", "-H", "127.0.0.1", "-p", str(port)]
     with subprocess.Popen(command, cwd=SITE, env=environ, stdout=subprocess.DEVNULL) as process:
@@ -245,7 +245,7 @@ PASSWORD = "correct horse battery staple"
 
 @pytest.fixture
 def page(new_context: Callable[..., Any]) -> Iterator[Page]:
-    # A page of Next.js needs the server several times, while other tests use the processors.
+    # A page of Next.js makes several requests, which take long while other tests use the processors.
     made: Page = new_context().new_page()
     made.set_default_timeout(20_000)
     expect.set_options(timeout=20_000)
@@ -361,7 +361,7 @@ def test_who_buys_may_take_the_paid_lessons(site, page):
     buyer = user_id(site, "barbara@example.org")
     assert asked["client_reference_id"] == asked["subscription_data[metadata][userId]"] == buyer
     assert asked["line_items[0][price]"] == PRICE
-    # What Stripe sends after the payment.
+    # Stripe sends this event after the payment.
     event = json.loads((ROOT / "app" / "demo" / "stripe" / "active.json").read_text())
     event["data"]["object"]["metadata"]["userId"] = asked["subscription_data[metadata][userId]"]
     assert stripe_event.send(site.url, json.dumps(event), STRIPE_SECRET) == '{"outcome": "applied"}'
@@ -374,7 +374,7 @@ def test_who_buys_may_take_the_paid_lessons(site, page):
     expect(lesson).to_contain_text("Completed on")
     page.goto(site.url)
     summary(page, "1 of 4")
-    # A draft is nobody's.
+    # Nobody can open a lesson that is a draft.
     response = page.goto(lesson_url(site, "Until"))
     assert response
     assert response.status == 404

@@ -15,7 +15,7 @@ from tests.pages import block
 from tests.system.test_authjs import SECRET, V4, V5, made, status
 from tests.world import add_user
 
-# Where the package `uuid` is.
+# The folder with the package `uuid`.
 FOLDER = Path(__file__).parent / "authjs"
 SQL, TYPESCRIPT = block("sql", "uuid_generate_v5"), block("ts", "uuidv5")
 NAMESPACE = re.findall(r"[0-9a-f-]{36}", SQL)[0]
@@ -23,7 +23,7 @@ IDS = ["clx1a2b3c0000abcd1234efgh", "github|7", "Ünïcødé 学习 🎓", " ", 
 
 
 def test_the_pages_typescript_gives_the_uuids_of_the_service():
-    # Node runs JavaScript, so the types go.
+    # Node.js runs JavaScript, so remove the types.
     javascript = re.sub(r": string( \| number)?|!(?=\))", "", TYPESCRIPT)
     ids = [*IDS, 7, 2**53]
     script = f"{javascript}\nconsole.log(JSON.stringify({json.dumps(ids)}.map(progressId)));"
