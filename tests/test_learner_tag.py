@@ -19,6 +19,7 @@ from tests.world import (
     LEARNER,
     SECRET,
     STRANGER,
+    add_course,
     add_lesson,
     add_module,
     add_user,
@@ -50,6 +51,7 @@ def world(db):
     add_module(db, 1, 2, 3, 4)
     add_lesson(db, 1, 5, published=False, is_free=True)
     add_module(db, 7, 8)
+    add_course(db, 3, 1)
     require(db, 4, 3, 2)
     return db
 
