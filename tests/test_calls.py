@@ -222,6 +222,8 @@ def test_the_lessons_that_keep_one_locked_come_in_catalog_order(api, db):
     order = [uuid4(number) for number in (0x13, 0x12, 0x10, 0x11, 0xF)]
     assert get(api, "outline")["modules"][-1]["lessons"][0]["prerequisites"] == order
     assert_problem(mark(api, 0x50), "lesson_locked", prerequisites=order)
+    add_course(db, 3, 1)
+    assert get(api, f"courses/{uuid4(3)}")["modules"][0]["lessons"][0]["prerequisites"] == order
 
 
 def test_lessons_come_by_completed_at_then_id_by_the_time_that_is_shown(api, db):
