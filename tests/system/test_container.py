@@ -241,7 +241,7 @@ def test_a_start_that_is_refused_says_why_in_one_line(image, database):
     _, inside = database
     for settings, line in (
         ({}, "DATABASE_URL: is not set; "),
-        ({"DATABASE_URL": inside("in_a_container")}, "AUTH_SECRET: neither it nor "),
+        ({"DATABASE_URL": inside("in_a_container")}, "AUTH_SECRET: is not set, and neither is "),
         ({"DATABASE_URL": inside("in_a_container"), "AUTH_JWT_SECRET": SECRET}, "pending migrations: 0001_users, "),
     ):
         code, out, err = image.run(**settings)
