@@ -254,7 +254,7 @@ make stripe-event FILE=app/demo/stripe/active.json
 curl -H "Authorization: Bearer $NONE" {url}/api/progress/summary
 make stripe-event FILE=app/demo/stripe/deleted.json
 
-# sell the third learner one course, and refund it
+# sell the same learner one course, and refund it
 make stripe-event FILE=app/demo/stripe/course_paid.json
 curl -H "Authorization: Bearer $NONE" {url}/api/progress/summary
 make stripe-event FILE=app/demo/stripe/course_refunded.json
