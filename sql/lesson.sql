@@ -37,23 +37,30 @@ lesson as materialized (
     where lessons.id = :'lesson_id'::uuid
 ),
 
--- One pass over the catalog counts for the module, for the course and for everything.
-counts as (
+-- `offset 0` keeps this a subquery of its own. Otherwise PostgreSQL would copy the `in` into each count below, and
+-- build the hash table of the completed lessons once for each.
+eligible as (
     select
-        count(*) filter (where lesson_id in (select lesson_id from completed)) as completed_count,
-        count(*) as total_count,
-        count(*) filter (
-            where module_id = (select module_id from lesson) and lesson_id in (select lesson_id from completed)
-        ) as module_completed_count,
-        count(*) filter (where module_id = (select module_id from lesson)) as module_total_count,
-        count(*) filter (
-            where course_id = (select course_id from lesson) and lesson_id in (select lesson_id from completed)
-        ) as course_completed_count,
-        count(*) filter (where course_id = (select course_id from lesson)) as course_total_count
+        module_id,
+        course_id,
+        lesson_id in (select lesson_id from completed) as is_completed
     from accessible_lessons
     where
         user_id = :'user_id'::uuid
         and lesson_id not in (select lesson_id from locked)
+    offset 0 -- noqa: AM09
+),
+
+-- One pass over the catalog counts for the module, for the course and for everything.
+counts as (
+    select
+        count(*) filter (where is_completed) as completed_count,
+        count(*) as total_count,
+        count(*) filter (where module_id = (select module_id from lesson) and is_completed) as module_completed_count,
+        count(*) filter (where module_id = (select module_id from lesson)) as module_total_count,
+        count(*) filter (where course_id = (select course_id from lesson) and is_completed) as course_completed_count,
+        count(*) filter (where course_id = (select course_id from lesson)) as course_total_count
+    from eligible
 ),
 
 parts as (
