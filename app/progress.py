@@ -71,7 +71,7 @@ def next_lesson() -> Response:
 
 @blueprint.get("/access")
 def access() -> Response:
-    """What access the learner has, and until when. Learners who are not enrolled get an answer too."""
+    """Answer what access the learner has, and until when. Learners who are not enrolled get an answer too."""
     return answer(_read("access", enrolled_only=False))
 
 

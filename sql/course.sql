@@ -135,8 +135,8 @@ next as (
         accessible.lesson_id not in (select lesson_id from completed)
         and accessible.lesson_id not in (select lesson_id from locked)
     order by
-        -- First the lessons after the latest one, then the others: true sorts before false here. While nothing is
-        -- completed, it is null for every lesson and changes nothing.
+        -- First the lessons after the latest completed one, then the others: with desc, true sorts before false. While
+        -- nothing is completed, the comparison is null for every lesson, so it does not change the order.
         (accessible.module_position, accessible.module_id, accessible.position, accessible.lesson_id)
         > (latest.module_position, latest.module_id, latest.position, latest.lesson_id) desc,
         accessible.module_position asc, accessible.module_id asc, accessible.position asc, accessible.lesson_id asc
