@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import APIResponse, Browser, BrowserContext, Page, Request, Route, sync_playwright
+from playwright.sync_api import APIResponse, Browser, BrowserContext, Page, Request, Response, Route, sync_playwright
 
 from tests.conftest import ROOT
 
@@ -124,8 +124,19 @@ class Calls(list[str]):
     def __init__(self, page: Page) -> None:
         self.page = page
         self.asked: list[str] = []  # `METHOD path`, in the order in which they were sent
+        self._bodies: set[Request] = set()  # requests whose answer has begun, and whose body is still coming
         page.on("request", lambda request: self._note(request, self.asked))
-        page.on("response", lambda response: self._note(response.request, self, f" {response.status}"))
+        page.on("response", self._answered)
+        page.on("requestfinished", self._ended)
+        page.on("requestfailed", self._ended)
+
+    def _answered(self, response: Response) -> None:
+        if response.status != 304:  # which has no body, and which Chromium does not report as finished
+            self._bodies.add(response.request)
+        self._note(response.request, self, f" {response.status}")
+
+    def _ended(self, request: Request) -> None:
+        self._bodies.discard(request)
 
     def _note(self, request: Request, notes: list[str], status: str = "") -> None:
         path = request.url.partition("/api/progress/")[2]
@@ -135,9 +146,12 @@ class Calls(list[str]):
     def wait(self, count: int) -> "Calls":
         """Wait until `count` calls are answered, and the page has handled the answers."""
         deadline = time.monotonic() + 10
-        while len(self) < count:
-            assert time.monotonic() < deadline, self
+        # As long as the body is coming, the page does not send the answer's ETag with its next call.
+        while len(self) < count or self._bodies:
+            assert time.monotonic() < deadline, (self, self._bodies)
             self.page.wait_for_timeout(5)
+        # The page's own code runs after the body has come: first in promises, then in tasks.
+        self.page.evaluate("() => new Promise((done) => setTimeout(done))")
         return self
 
 

@@ -318,10 +318,10 @@ def test_a_change_that_the_store_cannot_make_says_why(visit, world):  # noqa: F8
 def test_the_view_is_the_same_object_until_something_changes(visit, world, db):  # noqa: F811
     shown = visit()
     use_store(shown)
+    made = Calls(shown.page)
     shown.page.evaluate(
         "() => { window.called = 0; window.before = store.view; store.subscribe(() => called++) }",
     )
-    made = Calls(shown.page)
     made.wait(2)  # a subscription makes the store read
     shown.page.evaluate("() => store.refresh()")
     assert shown.page.evaluate("[called, store.view === before]") == [0, True]
