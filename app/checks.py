@@ -69,6 +69,12 @@ def body(max_bytes: int = MAX_BODY_BYTES, detail: str | None = None) -> bytes | 
     return data
 
 
+def confirmation() -> None:
+    """Raise Problem confirmation_required unless the query of the request says `all=true`, and `all` nothing else."""
+    if set(request.args.getlist("all")) != {"true"}:
+        raise Problem("confirmation_required")
+
+
 def mark_body() -> str | None:
     """Return the `completedAt` of a mark's body as text in UTC for PostgreSQL. Return None if the body has none.
 

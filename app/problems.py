@@ -32,6 +32,11 @@ CODES = {
     "body_too_large": (413, "Send a body of 16 KiB at most."),
     "unsupported_media_type": (415, "Send the body as Content-Type: application/json, or send none."),
     "invalid_body": (400, 'Send no body, {}, or { "completedAt": "2026-11-23T08:42:30.123Z" }.'),
+    "confirmation_required": (
+        400,
+        "This call removes the marks of all lessons, so it must say ?all=true. To unmark one lesson, put its id into"
+        " the path: a path with an empty id, /lessons/, often arrives as /lessons.",
+    ),
     "not_enrolled": (403, "Progress needs an active subscription, a course, or an enrollment in the free lessons."),
     "lesson_not_found": (404, "There is no lesson with this id."),
     "module_not_found": (404, "There is no module with this id that has lessons for this learner."),

@@ -19,6 +19,7 @@ from app.sessions import bearer
 from app.sessions.refusals import MAX_TOKEN_BYTES, NO_SESSION, REASONS
 from app.stripe import webhook
 from app.user_ids import MAX_CHARACTERS, learner_id
+from tests.calls import query
 from tests.conftest import ROOT, free_port
 from tests.contract import DOCUMENT
 from tests.pages import PAGES, anchors, block, blocks, table
@@ -94,7 +95,7 @@ def test_every_make_target_is_documented_and_every_documented_one_is_there():
 
 def test_every_call_and_every_code_is_documented():
     everything = {
-        f"{method.upper()} {path}"
+        f"{method.upper()} {path}{query(item[method])}"
         for path, item in DOCUMENT["paths"].items()
         for method in item
         if method in ("get", "post", "delete")
@@ -145,7 +146,7 @@ def test_errors_are_told_in_the_order_in_which_they_come():
 LIMIT = settings.from_environ({"DATABASE_URL": "postgresql:///x", "AUTH_JWT_SECRET": "x" * 32}).rate_limit_writes
 assert LIMIT
 BODY = f"{checks.MAX_BODY_BYTES // 1024} KiB"
-WRITES = f"{LIMIT.amount} marks and unmarks"
+WRITES = f"{LIMIT.amount} writes"
 
 
 @pytest.mark.parametrize(
@@ -187,7 +188,7 @@ def test_every_call_names_its_statements_for_dbas():
         for method in {"get", "post", "delete"} & set(item):
             # These calls do not use the database.
             if path not in ("/openapi.yaml", "/progress-ui/{file}", "/healthz", "/metrics"):
-                assert f"| `{method.upper()} {path}` |" in PAGES["sql/README.md"]
+                assert f"| `{method.upper()} {path}{query(item[method])}` |" in PAGES["sql/README.md"]
 
 
 def test_every_link_leads_somewhere():
