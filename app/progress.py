@@ -1,8 +1,10 @@
 """The learner's calls (contract §3). Each view is: check the input, run the statement, answer."""
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from flask import Blueprint, Response
+from psycopg.rows import DictRow
 
 from app import checks
 from app.answers import answer
@@ -80,7 +82,21 @@ def mark(lesson_id: str) -> Response:
     """Mark a lesson as completed."""
     lesson_id = checks.lesson_id(lesson_id)
     checks.idempotency_key()
-    return _write("mark", lesson_id=lesson_id, completed_at=checks.mark_body())
+    return _write_lesson("mark", lesson_id, completed_at=checks.mark_body())
+
+
+@blueprint.post("/lessons")
+def mark_lessons() -> Response:
+    """Mark up to 500 lessons as completed. The answer tells the outcome for each of them."""
+    checks.idempotency_key()
+    lesson_ids, completed_ats = checks.many_marks_body()
+    listed = {"lesson_ids": _array(lesson_ids)}
+    written, counts = _write(
+        ("mark_lessons", {**listed, "completed_ats": _array(completed_ats)}), ("marked_lessons", listed)
+    )
+    parts = {"results": written["results"], **one(counts)}
+    # PostgreSQL has made the JSON of each part.
+    return answer("{" + ", ".join(f'"{name}" : {part}' for name, part in parts.items()) + "}")
 
 
 @blueprint.delete("/lessons/<lesson_id>")
@@ -89,7 +105,7 @@ def unmark(lesson_id: str) -> Response:
     lesson_id = checks.lesson_id(lesson_id)
     checks.idempotency_key()
     checks.body()  # only to refuse a body that is too large
-    return _write("unmark", lesson_id=lesson_id)
+    return _write_lesson("unmark", lesson_id)
 
 
 def _read(name: str, enrolled_only: bool = True, **parameters: str) -> Any:
@@ -102,27 +118,8 @@ def _read(name: str, enrolled_only: bool = True, **parameters: str) -> Any:
     return row["answer"]
 
 
-def _write(name: str, lesson_id: str, **parameters: str | None) -> Response:
-    learner: dict[str, str | None] = {"user_id": current_call().user_id}
-    # Three statements, because a statement that waited for the lock still sees the data from before the wait.
-    calls = (
-        ("lock", learner),
-        (name, {**learner, "lesson_id": lesson_id, **parameters}),
-        ("lesson", {**learner, "lesson_id": lesson_id}),
-    )
-    lock, write, lesson = current_service().pool.transaction(*calls)
-    enrolled = one(write)["enrolled"]
-    # Another call, or the site, may have added the learner after lock.sql ran. Then nothing was locked, and the counts
-    # may be wrong. A second write of the same lesson changes no completion.
-    if (enrolled and lock is None) or (not enrolled and add_learner()):
-        lock, write, lesson = current_service().pool.transaction(*calls)
-    outcome = one(write)
-    if not outcome["enrolled"]:
-        raise Problem("not_enrolled")
-    if lock is None:
-        # Row level security hides the learner's row. Another write of this learner may have run at the same time.
-        current_call().error = "lock.sql found no row of the learner"
-        raise Problem("unavailable", headers={"Retry-After": RETRY_AFTER})
+def _write_lesson(name: str, lesson_id: str, **parameters: str | None) -> Response:
+    outcome, lesson = _write((name, {"lesson_id": lesson_id, **parameters}), ("lesson", {"lesson_id": lesson_id}))
     if not outcome["known"]:
         raise Problem("lesson_not_found")
     if not outcome["available"]:
@@ -130,3 +127,31 @@ def _write(name: str, lesson_id: str, **parameters: str | None) -> Response:
     if outcome.get("prerequisites"):
         raise Problem("lesson_locked", prerequisites=outcome["prerequisites"])
     return answer(one(lesson)["answer"])
+
+
+def _write(*calls: tuple[str, Mapping[str, str | None]]) -> tuple[DictRow, DictRow | None]:
+    """Run lock.sql, a statement that writes and one that counts, in one transaction. Return the rows of the last two.
+
+    Raises Problem not_enrolled or unavailable.
+    """
+    learner: dict[str, str | None] = {"user_id": current_call().user_id}
+    # Three statements, because a statement that waited for the lock still sees the data from before the wait.
+    statements = (("lock", learner), *((name, {**learner, **parameters}) for name, parameters in calls))
+    lock, write, count = current_service().pool.transaction(*statements)
+    enrolled = one(write)["enrolled"]
+    # Another call, or the site, may have added the learner after lock.sql ran. Then nothing was locked, and the counts
+    # may be wrong. A second write of the same lessons changes no completion.
+    if (enrolled and lock is None) or (not enrolled and add_learner()):
+        lock, write, count = current_service().pool.transaction(*statements)
+    if not one(write)["enrolled"]:
+        raise Problem("not_enrolled")
+    if lock is None:
+        # Row level security hides the learner's row. Another write of this learner may have run at the same time.
+        current_call().error = "lock.sql found no row of the learner"
+        raise Problem("unavailable", headers={"Retry-After": RETRY_AFTER})
+    return one(write), count
+
+
+def _array(values: Iterable[str | None]) -> str:
+    """Return texts without special characters as an array of PostgreSQL."""
+    return "{" + ",".join("null" if value is None else value for value in values) + "}"
