@@ -13,6 +13,7 @@ PUBLIC_BLUEPRINTS = ("openapi", "progress_ui", "health", "metrics", "stripe")
 WRITE_ENDPOINTS = (
     "progress.mark",
     "progress.unmark",
+    "progress.mark_lessons",
     "progress.start_module_over",
     "progress.start_course_over",
     "progress.start_all_over",

@@ -1,6 +1,7 @@
 """The learner's calls (contract §3). Each view is: check the input, run the statement, answer."""
 
 import json
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from flask import Blueprint, Response
@@ -85,6 +86,20 @@ def mark(lesson_id: str) -> Response:
     return _write_lesson("mark", lesson_id, completed_at=checks.mark_body())
 
 
+@blueprint.post("/lessons")
+def mark_lessons() -> Response:
+    """Mark up to 500 lessons as completed. The answer tells the outcome for each of them."""
+    checks.idempotency_key()
+    lesson_ids, completed_ats = checks.many_marks_body()
+    listed = {"lesson_ids": _array(lesson_ids)}
+    written, counts = _write(
+        ("mark_lessons", {**listed, "completed_ats": _array(completed_ats)}), ("marked_lessons", listed)
+    )
+    parts = {"results": written["results"], **one(counts)}
+    # PostgreSQL has made the JSON of each part.
+    return answer("{" + ", ".join(f'"{name}" : {part}' for name, part in parts.items()) + "}")
+
+
 @blueprint.delete("/lessons/<lesson_id>")
 def unmark(lesson_id: str) -> Response:
     """Remove the mark of a lesson."""
@@ -100,10 +115,7 @@ def start_module_over(module_id: str) -> Response:
     module_id = checks.module_id(module_id)
     checks.idempotency_key()
     checks.body()  # only to refuse a body that is too large
-    write, counts = _write("start_over_module", "module_counts", module_id=module_id)
-    if not write["known"]:
-        raise Problem("module_not_found")
-    return _started_over(write, json.loads(counts))
+    return _start_over("start_over_module", "module_counts", "module_not_found", {"module_id": module_id})
 
 
 @blueprint.delete("/courses/<course_id>")
@@ -112,10 +124,7 @@ def start_course_over(course_id: str) -> Response:
     course_id = checks.course_id(course_id)
     checks.idempotency_key()
     checks.body()  # only to refuse a body that is too large
-    write, counts = _write("start_over_course", "course_counts", course_id=course_id)
-    if not write["known"]:
-        raise Problem("course_not_found")
-    return _started_over(write, json.loads(counts))
+    return _start_over("start_over_course", "course_counts", "course_not_found", {"course_id": course_id})
 
 
 @blueprint.delete("/lessons")
@@ -124,8 +133,9 @@ def start_all_over() -> Response:
     checks.idempotency_key()
     checks.body()  # only to refuse a body that is too large
     checks.confirmation()
-    write, overall = _write("start_over_all", "summary")
-    return _started_over(write, {"overall": json.loads(overall)})
+    removed, overall = _write(("start_over_all", {}), ("summary", {}))
+    parts = {"removedCount": removed["removed_count"], "overall": json.loads(one(overall)["answer"])}
+    return answer(json.dumps(parts))
 
 
 def _read(name: str, enrolled_only: bool = True, **parameters: str) -> Any:
@@ -139,37 +149,46 @@ def _read(name: str, enrolled_only: bool = True, **parameters: str) -> Any:
 
 
 def _write_lesson(name: str, lesson_id: str, **parameters: str | None) -> Response:
-    outcome, document = _write(name, "lesson", lesson_id=lesson_id, **parameters)
+    outcome, lesson = _write((name, {"lesson_id": lesson_id, **parameters}), ("lesson", {"lesson_id": lesson_id}))
     if not outcome["known"]:
         raise Problem("lesson_not_found")
     if not outcome["available"]:
         raise Problem("lesson_not_available")
     if outcome.get("prerequisites"):
         raise Problem("lesson_locked", prerequisites=outcome["prerequisites"])
-    return answer(document)
+    return answer(one(lesson)["answer"])
 
 
-def _started_over(outcome: DictRow, counts: dict[str, Any]) -> Response:
-    return answer(json.dumps({"removedCount": outcome["removed_count"], **counts}))
+def _start_over(name: str, counts: str, not_found: str, id: dict[str, str]) -> Response:
+    removed, counted = _write((name, id), (counts, id))
+    if not removed["known"]:
+        raise Problem(not_found)
+    return answer(json.dumps({"removedCount": removed["removed_count"], **json.loads(one(counted)["answer"])}))
 
 
-def _write(name: str, counts: str, **parameters: str | None) -> tuple[DictRow, str]:
-    """Run a write, and then the statement that counts. Return the row of the write, and the JSON of the counts."""
-    parameters["user_id"] = current_call().user_id
+def _write(*calls: tuple[str, Mapping[str, str | None]]) -> tuple[DictRow, DictRow | None]:
+    """Run lock.sql, a statement that writes and one that counts, in one transaction. Return the rows of the last two.
+
+    Raises Problem not_enrolled or unavailable.
+    """
+    learner: dict[str, str | None] = {"user_id": current_call().user_id}
     # Three statements, because a statement that waited for the lock still sees the data from before the wait.
-    calls = [(statement, parameters) for statement in ("lock", name, counts)]
-    lock, write, counted = current_service().pool.transaction(*calls)
+    statements = (("lock", learner), *((name, {**learner, **parameters}) for name, parameters in calls))
+    lock, write, count = current_service().pool.transaction(*statements)
     enrolled = one(write)["enrolled"]
     # Another call, or the site, may have added the learner after lock.sql ran. Then nothing was locked, and the counts
-    # may be wrong. The same write again changes no completion.
+    # may be wrong. A second write of the same lessons changes no completion.
     if (enrolled and lock is None) or (not enrolled and add_learner()):
-        lock, write, counted = current_service().pool.transaction(*calls)
-    outcome = one(write)
-    if not outcome["enrolled"]:
+        lock, write, count = current_service().pool.transaction(*statements)
+    if not one(write)["enrolled"]:
         raise Problem("not_enrolled")
     if lock is None:
         # Row level security hides the learner's row. Another write of this learner may have run at the same time.
         current_call().error = "lock.sql found no row of the learner"
         raise Problem("unavailable", headers={"Retry-After": RETRY_AFTER})
-    # lesson.sql has no row if there is no such lesson.
-    return outcome, counted["answer"] if counted else ""
+    return one(write), count
+
+
+def _array(values: Iterable[str | None]) -> str:
+    """Return texts without special characters as an array of PostgreSQL."""
+    return "{" + ",".join("null" if value is None else value for value in values) + "}"

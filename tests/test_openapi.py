@@ -169,7 +169,7 @@ def test_every_enum_and_every_const_says_its_type():
     found = [(place, part) for place, part in parts(contract.DOCUMENT) if "enum" in part or "const" in part]
     assert len(found) > len(CODES)
     for place, part in found:
-        expected = {"string": str, "integer": int}[part["type"]]
+        expected = {"string": str, "integer": int, "boolean": bool}[part["type"]]
         assert all(type(value) is expected for value in part.get("enum", [part.get("const")])), "/".join(place)
 
 
@@ -221,6 +221,8 @@ def test_every_example_of_an_answer_is_the_answer(api, curriculum):
             continue
         ids = {one["name"]: one["example"] for one in contract.DOCUMENT["paths"][path].get("parameters", [])}
         assert api.get(path.format(**ids), headers=bearer()).json == example(name)
+    [many] = OPERATIONS["markLessons"][2]["requestBody"]["content"]["application/json"]["examples"].values()
+    assert api.post(LESSONS, headers=bearer(), json=many["value"]).json == example("markLessons")
 
 
 def problem(response: str, code: str) -> Any:
@@ -232,6 +234,9 @@ def test_every_example_of_a_problem_is_the_problem(api, make_api, curriculum, db
     stranger = bearer("00000000-0000-4000-8000-000000000000")
     bad_key = bearer() | {"Idempotency-Key": ""}
     bad_body = {"completedAt": "2999-01-01T00:00:00Z", "note": "done"}
+    id = FIRST.rpartition("/")[2]
+    twice = [{"lessonId": id}, {"lessonId": id.upper(), "completedAt": "2999-01-01T00:00:00Z"}]
+    bad_list = {"lessons": twice, "note": "done"}
     calls = [
         ("Unauthenticated", "unauthenticated", api.get("/api/progress/summary")),
         ("InvalidModuleId", "invalid_module_id", api.get("/api/progress/modules/1", headers=bearer())),
@@ -249,6 +254,9 @@ def test_every_example_of_a_problem_is_the_problem(api, make_api, curriculum, db
         ("BadCourseStartOver", "invalid_idempotency_key", api.delete(COURSE, headers=bad_key)),
         ("BadStartOver", "invalid_idempotency_key", api.delete(LESSONS, headers=bad_key)),
         ("BadStartOver", "confirmation_required", api.delete(LESSONS, headers=bearer())),
+        ("BadManyMarks", "invalid_idempotency_key", api.post(LESSONS, headers=bearer() | {"Idempotency-Key": ""})),
+        ("BadManyMarks", "invalid_body", api.post(LESSONS, headers=bearer(), json=bad_list)),
+        ("ManyMarksTooLarge", "body_too_large", api.post(LESSONS, headers=bearer(), data=b" " * 65537)),
         ("NotEnrolled", "not_enrolled", api.get("/api/progress/next", headers=stranger)),
         ("LessonNotFound", "lesson_not_found", api.post(UNKNOWN, headers=bearer())),
         (

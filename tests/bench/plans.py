@@ -14,6 +14,7 @@ VALUES = {
     "tables": '["users", "progress", "lessons", "subscriptions"]',
     "course_id": "00000000-0000-4000-8000-00000000000c",
     "completed_at": "now",
+    "completed_ats": "{null}",
     "expires_at": "2030-01-01T00:00:00Z",
     "email": "learner@example.org",
     "name": "A learner",
@@ -144,6 +145,7 @@ def explain(connection: psycopg.Connection[Any], name: str, learner: Learner, mo
             ' "expires" timestamptz)'
         )
     values = VALUES | learner._asdict() | {"claimed_user_id": learner.user_id, "user_ids": f"{{{learner.user_id}}}"}
+    values["lesson_ids"] = f"{{{learner.lesson_id}}}"
     if name == "learners/add":
         values["user_id"] = "00000000-0000-4000-8000-00000000feed"
     given = ", ".join("'" + str(values[parameter]).replace("'", "''") + "'" for parameter in statement.parameters)

@@ -54,9 +54,9 @@ COOKIES = [STATEMENTS, "tests/test_cookies.py", "-k", "database"]
 TESTS = {
     **dict.fromkeys(("summary", "module", "lessons", "modules", "outline", "next", "courses", "course"), READS),
     "access": [STATEMENTS, "tests/test_access.py", COURSES, *ONE_PLAN],
-    **dict.fromkeys(("mark", "unmark", "lesson"), WRITES),
     **dict.fromkeys(("start_over_module", "start_over_course", "start_over_all"), START_OVER),
     **dict.fromkeys(("module_counts", "course_counts"), START_OVER),
+    **dict.fromkeys(("mark", "unmark", "lesson", "mark_lessons", "marked_lessons"), WRITES),
     "lock": LOCK,
     **dict.fromkeys(("limits/hit", "limits/window"), LIMITS),
     "session": COOKIES,
