@@ -68,16 +68,25 @@ UNAVAILABLE = (
 
 
 class Problem(Exception):  # noqa: N818 - the RFC's word
-    """An error answer. `code` is a key of CODES. `members` go into the document, `headers` into the response."""
+    """An error answer. `code` is a key of CODES.
+
+    `members` go into the document, `headers` into the response, and `error` into the log alone.
+    """
 
     def __init__(
-        self, code: str, detail: str | None = None, headers: dict[str, str] | None = None, **members: Any
+        self,
+        code: str,
+        detail: str | None = None,
+        headers: dict[str, str] | None = None,
+        error: str = "",
+        **members: Any,
     ) -> None:
         super().__init__(code)
         self.code = code
         self.status, usual_detail = CODES[code]
         self.detail = detail or usual_detail
         self.headers = headers or {}
+        self.error = error
         self.members = members
 
 
@@ -97,7 +106,9 @@ def respond(problem: Problem) -> Response:
     `code` already names the problem, so the type is about:blank. Then the title is the name of the status (RFC 9457
     §4.2.1).
     """
-    current_call().code = problem.code
+    call = current_call()
+    call.code = problem.code
+    call.error = problem.error or call.error
     document = {
         "type": "about:blank",
         "title": HTTP_STATUS_CODES[problem.status],
