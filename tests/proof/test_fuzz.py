@@ -133,7 +133,17 @@ def target(draw: random.Random, path: str) -> str:
     elif odd < 0.05:
         path = draw.choice(["http://example.org" + path, "//example.org" + path, "\\" + path, path + "\\", "/" * 3000])
     if draw.random() < 0.2:
-        query = [path_id(draw), "a=b&a=c", "x" * 4000, "?" * 20, "userId=" + uuid4(7), "%00=%ff", "[]", "\u00e9=1"]
+        query = [
+            "all=true",
+            path_id(draw),
+            "a=b&a=c",
+            "x" * 4000,
+            "?" * 20,
+            "userId=" + uuid4(7),
+            "%00=%ff",
+            "[]",
+            "\u00e9=1",
+        ]
         path += "?" + draw.choice(query)
     return path.replace(" ", "%20") if draw.random() < 0.05 else quote(path, safe="%/?#[]@!$&'()*+,;=:\\{}<>")
 
