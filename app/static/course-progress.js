@@ -136,6 +136,9 @@ const STYLES = sheet(`
   .toggle:hover span { border-color: var(--accent); }
   .lesson.completed .toggle span { border-color: var(--accent); background: var(--accent); color: var(--on-accent); }
   .lesson.completed .toggle .icon { visibility: visible; }
+  /* Chosen, and not stored yet. */
+  .lesson.waiting .toggle span { border-style: dashed; border-color: var(--accent); color: var(--accent); }
+  .lesson.waiting .toggle [data-state="completed"] .icon { visibility: visible; }
   .lesson.locked .toggle { cursor: not-allowed; }
   .lesson.locked .toggle span { border-color: transparent; }
   .lesson.locked .toggle .icon { visibility: visible; stroke-width: 2.2; }
@@ -316,8 +319,11 @@ export class CourseProgress extends ProgressElement {
     write(eyebrow, course || this._label("overall"));
     set(eyebrow, "title", course);
     write(counts, this._counts(overall));
-    write(locked, this._label("lockedCount", { count: lockedCount }));
-    locked.style.visibility = lockedCount ? "" : "hidden";
+    // The number of locked lessons is also in another card.
+    const { waiting } = this._store.view;
+    const line = waiting ? ["waitingCount", { count: waiting.count }] : ["lockedCount", { count: lockedCount }];
+    write(locked, this._label(...line));
+    locked.style.visibility = waiting || lockedCount ? "" : "hidden";
   }
 
   #renderNext(next) {
@@ -326,12 +332,13 @@ export class CourseProgress extends ProgressElement {
     this.#nextId = next?.lessonId ?? null;
     // Invisible and not removed: so nothing moves, and a button with the focus keeps it.
     button.style.visibility = next ? "" : "hidden";
-    const offers = !next && this.#hasOnlyFreeLessons();
+    const isWaiting = [...lessons.values()].some(({ waiting }) => waiting);
+    const offers = !next && !isWaiting && this.#hasOnlyFreeLessons();
     title.parentElement.classList.toggle("offers", offers);
     set(this.#offer, "hidden", !offers);
     write(eyebrow, this._label("continueWith"));
     if (!next) {
-      this.#title(title, null, this.#nothingLeft(offers));
+      this.#title(title, null, isWaiting ? this._label("waiting") : this.#nothingLeft(offers));
       write(of, "");
       set(of, "title", null);
       set(button, "aria-label", null);
@@ -517,9 +524,12 @@ export class CourseProgress extends ProgressElement {
 
   #renderModule(module, built, next) {
     const { item, open, name, number, words, bar, why, panel, cell, isExpanded } = built;
-    const { title, lockedCount } = module;
+    const { title } = module;
     const counts = this._shownCounts(module, module.lessons);
-    const closed = module.totalCount === 0;
+    // While changes wait, the counts of the view are those of what is stored. What a tick unlocks is open all the same.
+    const lockedLessons = module.lessons.filter(({ state }) => state === "locked");
+    const lockedCount = lockedLessons.length;
+    const closed = lockedCount === module.lessons.length;
     for (const node of [item, cell]) {
       node.classList.toggle("closed", closed);
       node.classList.toggle("here", next?.module.moduleId === module.moduleId);
@@ -541,7 +551,7 @@ export class CourseProgress extends ProgressElement {
     this._bar(bar, this._label("module", { module: title }), counts);
     cell.style.setProperty("--value", counts.percent);
     set(cell, "title", title);
-    const [first] = nearest(module.lessons.filter(({ state }) => state === "locked"));
+    const [first] = nearest(lockedLessons);
     let reason = first ? this._label("lockedCount", { count: lockedCount }) : "";
     if (closed && first) reason = this._label("moduleAfter", { prerequisites: this._titles(first.prerequisites) });
     write(why, reason);
@@ -555,10 +565,12 @@ export class CourseProgress extends ProgressElement {
       built.rows = new Map(module.lessons.map(({ lessonId }) => [lessonId, this.#buildLesson(lessonId)]));
       built.lessons.replaceChildren(...[...built.rows.values()].map(({ item }) => item));
     }
-    for (const { lessonId, title, state, completedAt, prerequisites } of module.lessons) {
+    for (const { lessonId, title, state, completedAt, waiting, prerequisites } of module.lessons) {
       const { item, toggle, box, name, why } = built.rows.get(lessonId);
-      for (const known of ["completed", "available", "locked"]) item.classList.toggle(known, state === known);
-      set(item, "part", `lesson ${state}`);
+      const shownState = waiting ? "waiting" : state;
+      for (const known of ["completed", "available", "locked", "waiting"])
+        item.classList.toggle(known, shownState === known);
+      set(item, "part", `lesson ${shownState}`);
       set(toggle, "aria-checked", String(state === "completed"));
       set(toggle, "aria-disabled", state === "locked" && "true");
       if (box.dataset.state !== state) {
@@ -566,7 +578,7 @@ export class CourseProgress extends ProgressElement {
         box.replaceChildren(icon(state === "locked" ? "lock" : "check"));
       }
       this.#title(name, lessonId, title);
-      this.#renderWhy(why, state, completedAt, prerequisites);
+      this.#renderWhy(why, shownState, completedAt, prerequisites);
     }
   }
 
@@ -585,10 +597,12 @@ export class CourseProgress extends ProgressElement {
 
   // The line below a title. Of a locked lesson it names the lessons to complete first, as buttons that show them.
   #renderWhy(node, state, completedAt, prerequisites) {
-    const key = JSON.stringify([state, completedAt, prerequisites, this._label("locked"), this._label("completedOn")]);
+    const words = ["locked", "completedOn", "waiting"].map((label) => this._label(label));
+    const key = JSON.stringify([state, completedAt, prerequisites, words]);
     if (node.dataset.key === key) return;
     node.dataset.key = key;
     if (state === "completed") node.textContent = this._label("completedOn", { date: this._date(completedAt) });
+    else if (state === "waiting") node.textContent = this._label("waiting");
     else if (state === "available") node.textContent = "";
     else {
       const { lessons } = this._store.view;

@@ -31,6 +31,8 @@ export const ENGLISH = {
   completedOn: "Completed on {date}",
   available: "Not completed yet",
   locked: "Locked: complete {prerequisites} first",
+  waiting: "Waiting to be saved",
+  waitingCount: { one: "{count} change waits to be saved", other: "{count} changes wait to be saved" },
   module: "Module {module}",
   course: "Course {course}",
   withoutCourse: "Without a course",
@@ -41,10 +43,12 @@ export const ENGLISH = {
   retry: "Try again",
 
   marked: "“{lesson}” is completed.",
+  markedTogether: { one: "{count} lesson is completed.", other: "{count} lessons are completed." },
   unmarked: "“{lesson}” is not completed any more.",
   opened: { one: "{count} lesson opened up.", other: "{count} lessons opened up." },
   now: "{module}: {modulePercent}. Overall: {overallPercent}.",
   nowInCourse: "{module}: {modulePercent}. {course}: {coursePercent}.",
+  waits: "“{lesson}” is waiting to be saved. {reason}",
 
   unauthenticated: "You are not signed in.",
   not_enrolled: "You have no access to these lessons.",
@@ -52,6 +56,7 @@ export const ENGLISH = {
   offline: "You are offline.",
   unreachable: "Your progress cannot be reached.",
   unavailable: "Your progress cannot be reached at the moment.",
+  rate_limited: "There were too many changes in a short time.",
   internal_error: "Something went wrong, and it was not your fault.",
   notYours: "This lesson is not among those that are open to you.",
 

@@ -13,8 +13,10 @@ export interface Lesson {
   lessonId: string;
   title: string;
   state: "completed" | "available" | "locked";
-  /** ISO 8601, in UTC. */
+  /** ISO 8601, in UTC. null also for a completion that waits for the service: see `View.waiting`. */
   completedAt: string | null;
+  /** Whether `state` is what the learner wants, and is not stored yet. */
+  waiting: boolean;
   /** The lessons that keep this one locked. */
   prerequisites: string[];
   module: Module;
@@ -82,8 +84,13 @@ export interface View {
   next: Lesson | null;
   /** What the learner may do. It is read only when no lesson is left to complete, and is null before. */
   access: Access | null;
-  /** Whether a change is on its way to the service. */
+  /** Whether a change is on its way to the service, or waits for it. */
   saving: boolean;
+  /**
+   * The changes that wait because the service cannot be reached, or takes no more changes now, and why. Meanwhile the
+   * counts are those of what is stored. null if nothing keeps the changes from being sent.
+   */
+  waiting: { count: number; code: Code } | null;
 }
 
 /** What became of a change. */
@@ -92,6 +99,8 @@ export interface Outcome {
   answer?: Answer;
   /** The lessons that the change unlocked. */
   opened?: Lesson[];
+  /** The number of marks that the same call stored. */
+  together?: number;
   /** Why the change was not stored. */
   code?: Code | "loading";
   /** The seconds after which to try again. */
@@ -112,6 +121,10 @@ export interface Store {
   readonly subscribe: (listener: () => void) => () => void;
   /** Marks a lesson as completed, or takes the mark back. `view` shows it at once. The promise never rejects. */
   readonly want: (lessonId: string, completed: boolean) => Promise<Outcome>;
+  /** Whether the browser keeps the changes that wait, over a reload. `false` also removes what is there. */
+  set keepOffline(keepOffline: boolean);
+  /** The changes from before the reload that nobody has taken yet. `settled` is as the promise of `want()`. */
+  readonly takeRestored: () => { lessonId: string; settled: Promise<Outcome> }[];
   /** Asks the service what has changed. Resolves when `view` shows the answer. */
   readonly refresh: () => Promise<void>;
   /** Forgets everything and asks again, for instance at a sign-out. */
@@ -153,6 +166,8 @@ export interface Labels {
   completedOn: string;
   available: string;
   locked: string;
+  waiting: string;
+  waitingCount: PluralText;
   module: string;
   course: string;
   withoutCourse: string;
@@ -162,16 +177,19 @@ export interface Labels {
   dismiss: string;
   retry: string;
   marked: string;
+  markedTogether: PluralText;
   unmarked: string;
   opened: PluralText;
   now: string;
   nowInCourse: string;
+  waits: string;
   unauthenticated: string;
   not_enrolled: string;
   course_not_found: string;
   offline: string;
   unreachable: string;
   unavailable: string;
+  rate_limited: string;
   internal_error: string;
   notYours: string;
   notSaved: string;
@@ -241,6 +259,8 @@ export interface ProgressAttributes {
   "course-id"?: string;
   /** `all`: locked lessons count as still to do. */
   count?: "all";
+  /** The browser keeps the changes that wait, over a reload. */
+  "keep-offline"?: boolean | "";
   lang?: string;
 }
 

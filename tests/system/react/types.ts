@@ -21,6 +21,9 @@ const { view, want, subscribe }: Store = script.storeOf();
 export const percentOfCourse = script.storeOf(undefined, "x").view.courses[0]?.percent;
 export const stop: () => void = subscribe(() => view.next?.module.title);
 export const { answer, code } = await want("x", true);
+export const waiting: number = view.waiting?.count ?? 0;
+script.storeOf().keepOffline = true;
+for (const { lessonId, settled } of script.storeOf().takeRestored()) settled.then(({ code }) => `${lessonId} ${code}`);
 export const titles = (shown: View): string[] => [...shown.lessons.values()].map(({ title }) => title);
 
 // @ts-expect-error: no such label
