@@ -89,7 +89,18 @@ const STYLES = sheet(`
   .module.expanded, .panel { background: var(--surface); box-shadow: inset 0 0 0 1px var(--border); }
   /* The panel is an item of its own below the row of its module, so that the clicked module does not move. */
   .panel { grid-column: 1 / -1; padding: 0.5rem 0.75rem 0.75rem; border-radius: 0.5rem; }
-  .panel .title { font-weight: 600; overflow-wrap: anywhere; }
+  .panel-head { display: flex; gap: 0.75rem; align-items: baseline; }
+  .panel .title { flex: 1; min-inline-size: 0; font-weight: 600; overflow-wrap: anywhere; }
+  .start-over {
+    flex: none; min-block-size: 1.5rem; color: var(--muted); font-size: 0.875rem; text-decoration: underline;
+    text-underline-offset: 0.15em;
+  }
+  .dialog {
+    inline-size: min(26rem, calc(100vw - 2rem)); padding: 1rem; border: 1px solid var(--border);
+    border-radius: var(--radius); background: var(--surface); color: var(--text); overflow-wrap: anywhere;
+  }
+  .dialog::backdrop { background: rgb(0 0 0 / 0.4); }
+  .dialog div { display: flex; flex-wrap: wrap; gap: 0.5rem; justify-content: end; margin-block-start: 1rem; }
   .open {
     display: flex; align-items: center; gap: 0.375rem; inline-size: 100%; min-block-size: 1.375rem;
     font-size: 0.875rem; font-weight: 600;
@@ -194,7 +205,13 @@ const STYLES = sheet(`
 
 export class CourseProgress extends ProgressElement {
   static properties = [...super.properties, "href"];
-  static observedAttributes = [...super.observedAttributes, "lesson-href", "modules", ...this.properties];
+  static observedAttributes = [
+    ...super.observedAttributes,
+    "lesson-href",
+    "modules",
+    "start-over",
+    ...this.properties,
+  ];
 
   #href = null;
   #board;
@@ -222,6 +239,17 @@ export class CourseProgress extends ProgressElement {
   // A list of modules, or a heading and a list for each course.
   #lists = h("div");
   #offer = h("slot", { name: "offer", hidden: true });
+  #question = h("p", { id: "question" });
+  #cancel = h("button", { type: "button", class: "button quiet", part: "button", onclick: () => this.#dialog.close() });
+  #confirm = h("button", { type: "button", class: "button", part: "button", onclick: () => this.#startOver() });
+  #dialog = h(
+    "dialog",
+    { class: "dialog", part: "dialog", "aria-labelledby": "question" },
+    this.#question,
+    h("div", {}, this.#cancel, this.#confirm),
+  );
+  // The module that the dialog asks about.
+  #asked = null;
   #nextId = null;
   // The nodes of each module, by id, and of each course. They are kept while the catalog is the same, so that the focus is
   // kept too.
@@ -255,6 +283,7 @@ export class CourseProgress extends ProgressElement {
       h("div", { class: "modules-head" }, this.#head.title, this.#head.sum),
       this.#map,
       this.#lists,
+      this.#dialog,
     );
     button.addEventListener("keydown", onRepeat);
     this.shadowRoot.prepend(this.#board);
@@ -292,6 +321,8 @@ export class CourseProgress extends ProgressElement {
     write(this.#head.sum, this.#sum(modules));
     if (loading) this.#renderPlaceholders();
     else this.#renderModules(modules, next);
+    // The module may be another learner's.
+    if (this.#dialog.open && (!shown || !this.#modules.has(this.#asked))) this.#dialog.close();
   }
 
   #chosen() {
@@ -501,6 +532,12 @@ export class CourseProgress extends ProgressElement {
       // The line of a module cuts a long name off. The panel shows all of it.
       title: h("p", { class: "title", "aria-hidden": "true" }),
       lessons: h("ul", { class: "lessons", part: "lessons", id: `lessons-${moduleId}` }),
+      startOver: h("button", {
+        type: "button",
+        class: "start-over",
+        part: "start-over",
+        onclick: () => this.#askToStartOver(moduleId),
+      }),
       cell: h("i", { onclick: () => this.#reveal(moduleId) }),
       rows: null,
     };
@@ -518,7 +555,8 @@ export class CourseProgress extends ProgressElement {
       built.words,
     );
     built.item = h("li", { class: "module", part: "module" }, built.open, built.bar, built.why);
-    built.panel = h("li", { class: "panel", part: "panel" }, built.title, built.lessons);
+    const head = h("div", { class: "panel-head" }, built.title, built.startOver);
+    built.panel = h("li", { class: "panel", part: "panel" }, head, built.lessons);
     return built;
   }
 
@@ -565,6 +603,9 @@ export class CourseProgress extends ProgressElement {
       built.rows = new Map(module.lessons.map(({ lessonId }) => [lessonId, this.#buildLesson(lessonId)]));
       built.lessons.replaceChildren(...[...built.rows.values()].map(({ item }) => item));
     }
+    write(built.startOver, this._label("startOver"));
+    set(built.startOver, "aria-label", `${this._label("startOver")}: ${module.title}`);
+    set(built.startOver, "hidden", !this._has("start-over") || !module.completedCount);
     for (const { lessonId, title, state, completedAt, waiting, prerequisites } of module.lessons) {
       const { item, toggle, box, name, why } = built.rows.get(lessonId);
       const shownState = waiting ? "waiting" : state;
@@ -618,6 +659,36 @@ export class CourseProgress extends ProgressElement {
       const [before, after] = this._label("locked", { prerequisites: "\u0000" }).split("\u0000");
       node.replaceChildren(before, ...links.flatMap((link, at) => (at ? [", ", link] : [link])), after ?? "");
     }
+  }
+
+  // A modal dialog: the browser keeps the focus in it, closes it at Escape, and then gives the focus back.
+  #askToStartOver(moduleId) {
+    const { title, completedCount } = this.#moduleOf(moduleId);
+    this.#asked = moduleId;
+    write(this.#question, this._label("startOverQuestion", { module: title, count: completedCount }));
+    write(this.#cancel, this._label("cancel"));
+    write(this.#confirm, this._label("startOver"));
+    this.#dialog.showModal();
+  }
+
+  async #startOver() {
+    const moduleId = this.#asked;
+    const { title } = this.#moduleOf(moduleId);
+    this.#dialog.close();
+    // The button that opened the dialog goes if the module has no completed lesson left.
+    this.#modules.get(moduleId).open.focus({ preventScroll: true });
+    const { answer, ...outcome } = await this._store.startOver(moduleId);
+    if (answer) this._dispatch("progress-start-over", answer);
+    if (!this.isConnected) return;
+    if (!answer) {
+      this._fail("notStartedOver", { module: title }, outcome);
+      return;
+    }
+    this._tell(this._label("startedOver", { module: title, count: answer.removedCount }));
+  }
+
+  #moduleOf(moduleId) {
+    return this._store.view.modules.find((module) => module.moduleId === moduleId);
   }
 
   /** Open a module. Scroll to it, or to one of its lessons, and give that the focus. */

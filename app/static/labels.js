@@ -41,6 +41,12 @@ export const ENGLISH = {
   undo: "Undo",
   dismiss: "Dismiss",
   retry: "Try again",
+  startOver: "Start over",
+  startOverQuestion: {
+    one: "Start “{module}” over? {count} completed lesson will count as not completed.",
+    other: "Start “{module}” over? {count} completed lessons will count as not completed.",
+  },
+  cancel: "Cancel",
 
   marked: "“{lesson}” is completed.",
   markedTogether: { one: "{count} lesson is completed.", other: "{count} lessons are completed." },
@@ -49,6 +55,10 @@ export const ENGLISH = {
   now: "{module}: {modulePercent}. Overall: {overallPercent}.",
   nowInCourse: "{module}: {modulePercent}. {course}: {coursePercent}.",
   waits: "“{lesson}” is waiting to be saved. {reason}",
+  startedOver: {
+    one: "“{module}” starts over: {count} lesson is not completed any more.",
+    other: "“{module}” starts over: {count} lessons are not completed any more.",
+  },
 
   unauthenticated: "You are not signed in.",
   not_enrolled: "You have no access to these lessons.",
@@ -61,11 +71,13 @@ export const ENGLISH = {
   notYours: "This lesson is not among those that are open to you.",
 
   notSaved: "“{lesson}” was not saved. {reason}",
+  notStartedOver: "“{module}” was not started over. {reason}",
   why: {
     unauthenticated: "You are not signed in any more: sign in, then try again.",
     not_enrolled: "You have no access to it.",
     lesson_not_available: "You have no access to it.",
     lesson_not_found: "It is not part of the course any more.",
+    module_not_found: "You have no access to it.",
     lesson_locked: "It is locked: complete {prerequisites} first.",
     rate_limited: "Too many changes: try again in {seconds} s.",
     cross_site_request: "This site may not change your progress.",

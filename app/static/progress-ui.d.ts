@@ -56,6 +56,16 @@ export interface Answer {
   overall: Counts;
 }
 
+/** The service's answer to starting a module over. */
+export interface StartOverAnswer {
+  /** The number of lessons that were unmarked. */
+  removedCount: number;
+  module: Counts & { moduleId: string };
+  /** If the module is in a course. */
+  course?: Counts & { courseId: string };
+  overall: Counts;
+}
+
 /** Why nothing can be shown, or why a change was not stored. It is a `code` of the service, `offline` or `unreachable`. */
 export type Code =
   | "unauthenticated"
@@ -109,6 +119,14 @@ export interface Outcome {
   prerequisites?: string[];
 }
 
+/** What became of starting a module over: the service's answer, or why nothing was changed. */
+export interface StartOverOutcome {
+  answer?: StartOverAnswer;
+  code?: Code | "loading";
+  /** The seconds after which to try again. */
+  seconds?: number;
+}
+
 /** A signed token, or a function that returns a token or a promise of one. null means the cookie. */
 export type Token = string | null | undefined | (() => string | null | undefined | Promise<string | null | undefined>);
 
@@ -121,6 +139,8 @@ export interface Store {
   readonly subscribe: (listener: () => void) => () => void;
   /** Marks a lesson as completed, or takes the mark back. `view` shows it at once. The promise never rejects. */
   readonly want: (lessonId: string, completed: boolean) => Promise<Outcome>;
+  /** Unmarks every lesson of a module. `view` shows it when the service has answered. The promise never rejects. */
+  readonly startOver: (moduleId: string) => Promise<StartOverOutcome>;
   /** Whether the browser keeps the changes that wait, over a reload. `false` also removes what is there. */
   set keepOffline(keepOffline: boolean);
   /** The changes from before the reload that nobody has taken yet. `settled` is as the promise of `want()`. */
@@ -176,6 +196,9 @@ export interface Labels {
   undo: string;
   dismiss: string;
   retry: string;
+  startOver: string;
+  startOverQuestion: PluralText;
+  cancel: string;
   marked: string;
   markedTogether: PluralText;
   unmarked: string;
@@ -183,6 +206,7 @@ export interface Labels {
   now: string;
   nowInCourse: string;
   waits: string;
+  startedOver: PluralText;
   unauthenticated: string;
   not_enrolled: string;
   course_not_found: string;
@@ -193,6 +217,7 @@ export interface Labels {
   internal_error: string;
   notYours: string;
   notSaved: string;
+  notStartedOver: string;
   why: WhyLabels;
   otherLearner: string;
   goOn: string;
@@ -204,6 +229,7 @@ export interface WhyLabels {
   not_enrolled: string;
   lesson_not_available: string;
   lesson_not_found: string;
+  module_not_found: string;
   lesson_locked: string;
   rate_limited: string;
   cross_site_request: string;
@@ -238,6 +264,8 @@ export interface LessonProgressElement extends ProgressElement {}
 export interface ProgressEvents {
   /** The learner's change is stored. */
   "progress-change": CustomEvent<Answer>;
+  /** The learner has started a module over. */
+  "progress-start-over": CustomEvent<StartOverAnswer>;
   /** The learner follows the link to a lesson. `preventDefault()` leaves the rest to the site's router. */
   "progress-navigate": CustomEvent<{ lessonId: string; href: string }>;
 }
@@ -267,6 +295,8 @@ export interface ProgressAttributes {
 export interface CourseProgressAttributes extends ProgressAttributes {
   "lesson-href"?: string;
   modules?: string;
+  /** Offer to start a module over. */
+  "start-over"?: boolean | "";
 }
 
 export interface LessonProgressAttributes extends ProgressAttributes {
@@ -292,6 +322,7 @@ type ReactAttributes<E> = import("react").DetailedHTMLProps<import("react").HTML
 type OfReact19<Props> = typeof import("react") extends { createFactory: unknown } ? {} : Props;
 
 type OnChange = { "onprogress-change"?: (event: ProgressEvents["progress-change"]) => void };
+type OnStartOver = { "onprogress-start-over"?: (event: ProgressEvents["progress-start-over"]) => void };
 type OnNavigate = { "onprogress-navigate"?: (event: ProgressEvents["progress-navigate"]) => void };
 
 // @ts-ignore
@@ -300,7 +331,7 @@ declare module "react" {
     interface IntrinsicElements {
       "course-progress": ReactAttributes<CourseProgressElement> &
         CourseProgressAttributes &
-        OfReact19<CourseProgressProperties & OnChange & OnNavigate>;
+        OfReact19<CourseProgressProperties & OnChange & OnStartOver & OnNavigate>;
       "lesson-progress": ReactAttributes<LessonProgressElement> &
         LessonProgressAttributes &
         OfReact19<ProgressProperties & OnChange>;

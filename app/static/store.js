@@ -82,6 +82,12 @@ class Store {
   want = (lessonId, completed) => this.#service.want(lessonId, completed, this.#courseId);
 
   /**
+   * Unmark every lesson of a module. `view` shows it when the service has answered. Resolves to `{ answer }`, or to
+   * `{ code, seconds }` if nothing was changed. It never waits for the service to be reached.
+   */
+  startOver = (moduleId) => this.#service.startOver(moduleId, this.#courseId);
+
+  /**
    * Whether the browser keeps the changes that wait, so that they survive a reload: lesson ids, times and the learner's
    * tag. `false` also removes what is there.
    */
@@ -240,6 +246,47 @@ class Service {
     if (!this.#held) this.#send();
     else if (!this.#sending) this.#dropWhatIsDecided();
     return change.settled;
+  }
+
+  async startOver(moduleId, courseId) {
+    const id = moduleId.toLowerCase();
+    const seconds = Math.ceil((this.#paused.until - performance.now()) / 1000);
+    if (seconds > 0) return { code: this.#paused.code, seconds };
+    const session = this.#session;
+    // The changes before it come first. If they wait for the service, this would wait too, perhaps for days.
+    while (this.#sending) await this.#sent;
+    if (this.#held) return { code: this.#held.code };
+    if (session !== this.#session) return { code: "other_learner" };
+    if (!this.#tag) return { code: this.view(courseId).status };
+    this.#asked.add(courseId);
+    const started = this.#startOver(id);
+    this.#sent = started;
+    return started;
+  }
+
+  async #startOver(moduleId) {
+    this.#sending = true;
+    this.#writes += 1;
+    this.#publish();
+    const session = this.#session;
+    const answer = await this.#call("DELETE", `modules/${encodeURIComponent(moduleId)}`, { "Learner-Tag": this.#tag });
+    const { document, code, seconds } = answer;
+    if (!this.#isStillOurs(session, answer)) return { code: code ?? "other_learner" };
+    if (document) {
+      for (const [lessonId, module] of this.#listed())
+        if (module.moduleId === moduleId) this.#completedAt.set(lessonId, null);
+      this.#next.clear();
+      this.#compare({ modules: [document.module], courses: [document.course], overall: document.overall });
+    } else {
+      this.#pause(code, seconds);
+      // The answer may be lost after the module was started over.
+      this.#stale = true;
+    }
+    this.#sending = false;
+    this.#publish();
+    if (this.#waiting.size) this.#send();
+    else this.#refreshIfStale();
+    return document ? { answer: document } : { code, seconds };
   }
 
   set keepOffline(keepOffline) {
