@@ -734,3 +734,53 @@ def test_the_script_of_the_chapter_about_offline_says_what_waits(load, site, ser
     shown.becomes_visible()
     expect(line).to_have_text("Hello World: not saved (lesson_locked)")
     assert storage(shown.page) == {}
+
+
+@pytest.mark.parametrize("ahead", [False, True], ids=["the right time", "a clock that is ahead"])
+def test_the_ticks_of_a_guest_come_along(load, site, service, db, ahead):  # noqa: F811
+    numbers = [INFILTRATION, LASAGNA, LONG]
+    boxes = "".join(f'<label><input type="checkbox" value="{uuid4(number)}"> {number}</label>' for number in numbers)
+    guest = example(service, "html", "<!-- guest.html -->")
+    guest = re.sub(r"<ul>.*</ul>", boxes, guest, flags=re.S)
+    welcome = example(service, "html", "<!-- welcome.html -->")
+    site.pages["/guest.js"] = example(service, "js", "// guest.js")
+    require(db, LONG, CIPHER)
+    shown = load(guest)
+    sign_in(shown, None)
+    if ahead:
+        shown.page.clock.install(time=datetime.now(UTC) + timedelta(days=2))
+        shown.page.reload()
+    for number in numbers:
+        shown.page.get_by_label(str(number)).check()
+    shown.page.get_by_label(str(LONG)).uncheck()
+    shown.page.get_by_label(str(LONG)).check()
+    shown.page.reload()
+    expect(shown.page.get_by_role("checkbox", checked=True)).to_have_count(3)
+    assert list(storage(shown.page)) == ["guest-ticks"]
+    sign_in(shown, LEARNER)
+    load(welcome)
+    made = Calls(shown.page)
+    shown.page.route(re.compile("/lessons$"), FAILING["503"], times=1)
+    shown.page.get_by_role("button", name="Yes").click()
+    expect(shown.page.get_by_role("status").first).to_contain_text("Your lessons are not saved yet.")
+    shown.page.reload()
+    shown.page.get_by_role("button", name="Yes").click()
+    expect(shown.page.get_by_role("status").first).to_have_text("1 lessons are not open to you yet.")
+    posts = [call for call in made if call.startswith("POST")]
+    assert posts == ["POST lessons 503", *(["POST lessons 400"] if ahead else []), "POST lessons 200"]
+    expect(shown.course.locator(".counts")).to_have_text("2 of 4 lessons")
+    assert marked(db) == {uuid4(LASAGNA), uuid4(INFILTRATION)}
+    assert storage(shown.page) == {}
+
+
+def test_a_guest_who_is_another_person_is_forgotten(load, site, service, db):  # noqa: F811
+    site.pages["/guest.js"] = example(service, "js", "// guest.js")
+    shown = load(example(service, "html", "<!-- guest.html -->"))
+    shown.page.get_by_role("checkbox").check()
+    load(example(service, "html", "<!-- welcome.html -->"))
+    made = Calls(shown.page)
+    shown.page.get_by_role("button", name="No").click()
+    expect(shown.page.get_by_role("dialog")).to_have_count(0)
+    assert storage(shown.page) == {}
+    assert not any(call.startswith("POST") for call in made.asked)
+    assert marked(db) == set()
