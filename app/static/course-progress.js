@@ -89,7 +89,18 @@ const STYLES = sheet(`
   .module.expanded, .panel { background: var(--surface); box-shadow: inset 0 0 0 1px var(--border); }
   /* The panel is an item of its own below the row of its module, so that the clicked module does not move. */
   .panel { grid-column: 1 / -1; padding: 0.5rem 0.75rem 0.75rem; border-radius: 0.5rem; }
-  .panel .title { font-weight: 600; overflow-wrap: anywhere; }
+  .panel-head { display: flex; gap: 0.75rem; align-items: baseline; }
+  .panel .title { flex: 1; min-inline-size: 0; font-weight: 600; overflow-wrap: anywhere; }
+  .start-over {
+    flex: none; min-block-size: 1.5rem; color: var(--muted); font-size: 0.875rem; text-decoration: underline;
+    text-underline-offset: 0.15em;
+  }
+  .dialog {
+    inline-size: min(26rem, calc(100vw - 2rem)); padding: 1rem; border: 1px solid var(--border);
+    border-radius: var(--radius); background: var(--surface); color: var(--text); overflow-wrap: anywhere;
+  }
+  .dialog::backdrop { background: rgb(0 0 0 / 0.4); }
+  .dialog div { display: flex; flex-wrap: wrap; gap: 0.5rem; justify-content: end; margin-block-start: 1rem; }
   .open {
     display: flex; align-items: center; gap: 0.375rem; inline-size: 100%; min-block-size: 1.375rem;
     font-size: 0.875rem; font-weight: 600;
@@ -136,6 +147,9 @@ const STYLES = sheet(`
   .toggle:hover span { border-color: var(--accent); }
   .lesson.completed .toggle span { border-color: var(--accent); background: var(--accent); color: var(--on-accent); }
   .lesson.completed .toggle .icon { visibility: visible; }
+  /* Chosen, and not stored yet. */
+  .lesson.waiting .toggle span { border-style: dashed; border-color: var(--accent); color: var(--accent); }
+  .lesson.waiting .toggle [data-state="completed"] .icon { visibility: visible; }
   .lesson.locked .toggle { cursor: not-allowed; }
   .lesson.locked .toggle span { border-color: transparent; }
   .lesson.locked .toggle .icon { visibility: visible; stroke-width: 2.2; }
@@ -191,7 +205,13 @@ const STYLES = sheet(`
 
 export class CourseProgress extends ProgressElement {
   static properties = [...super.properties, "href"];
-  static observedAttributes = [...super.observedAttributes, "lesson-href", "modules", ...this.properties];
+  static observedAttributes = [
+    ...super.observedAttributes,
+    "lesson-href",
+    "modules",
+    "start-over",
+    ...this.properties,
+  ];
 
   #href = null;
   #board;
@@ -219,6 +239,17 @@ export class CourseProgress extends ProgressElement {
   // A list of modules, or a heading and a list for each course.
   #lists = h("div");
   #offer = h("slot", { name: "offer", hidden: true });
+  #question = h("p", { id: "question" });
+  #cancel = h("button", { type: "button", class: "button quiet", part: "button", onclick: () => this.#dialog.close() });
+  #confirm = h("button", { type: "button", class: "button", part: "button", onclick: () => this.#startOver() });
+  #dialog = h(
+    "dialog",
+    { class: "dialog", part: "dialog", "aria-labelledby": "question" },
+    this.#question,
+    h("div", {}, this.#cancel, this.#confirm),
+  );
+  // The module that the dialog asks about.
+  #asked = null;
   #nextId = null;
   // The nodes of each module, by id, and of each course. They are kept while the catalog is the same, so that the focus is
   // kept too.
@@ -252,6 +283,7 @@ export class CourseProgress extends ProgressElement {
       h("div", { class: "modules-head" }, this.#head.title, this.#head.sum),
       this.#map,
       this.#lists,
+      this.#dialog,
     );
     button.addEventListener("keydown", onRepeat);
     this.shadowRoot.prepend(this.#board);
@@ -289,6 +321,8 @@ export class CourseProgress extends ProgressElement {
     write(this.#head.sum, this.#sum(modules));
     if (loading) this.#renderPlaceholders();
     else this.#renderModules(modules, next);
+    // The module may be another learner's.
+    if (this.#dialog.open && (!shown || !this.#modules.has(this.#asked))) this.#dialog.close();
   }
 
   #chosen() {
@@ -316,8 +350,11 @@ export class CourseProgress extends ProgressElement {
     write(eyebrow, course || this._label("overall"));
     set(eyebrow, "title", course);
     write(counts, this._counts(overall));
-    write(locked, this._label("lockedCount", { count: lockedCount }));
-    locked.style.visibility = lockedCount ? "" : "hidden";
+    // The number of locked lessons is also in another card.
+    const { waiting } = this._store.view;
+    const line = waiting ? ["waitingCount", { count: waiting.count }] : ["lockedCount", { count: lockedCount }];
+    write(locked, this._label(...line));
+    locked.style.visibility = waiting || lockedCount ? "" : "hidden";
   }
 
   #renderNext(next) {
@@ -326,12 +363,13 @@ export class CourseProgress extends ProgressElement {
     this.#nextId = next?.lessonId ?? null;
     // Invisible and not removed: so nothing moves, and a button with the focus keeps it.
     button.style.visibility = next ? "" : "hidden";
-    const offers = !next && this.#hasOnlyFreeLessons();
+    const isWaiting = [...lessons.values()].some(({ waiting }) => waiting);
+    const offers = !next && !isWaiting && this.#hasOnlyFreeLessons();
     title.parentElement.classList.toggle("offers", offers);
     set(this.#offer, "hidden", !offers);
     write(eyebrow, this._label("continueWith"));
     if (!next) {
-      this.#title(title, null, this.#nothingLeft(offers));
+      this.#title(title, null, isWaiting ? this._label("waiting") : this.#nothingLeft(offers));
       write(of, "");
       set(of, "title", null);
       set(button, "aria-label", null);
@@ -494,6 +532,12 @@ export class CourseProgress extends ProgressElement {
       // The line of a module cuts a long name off. The panel shows all of it.
       title: h("p", { class: "title", "aria-hidden": "true" }),
       lessons: h("ul", { class: "lessons", part: "lessons", id: `lessons-${moduleId}` }),
+      startOver: h("button", {
+        type: "button",
+        class: "start-over",
+        part: "start-over",
+        onclick: () => this.#askToStartOver(moduleId),
+      }),
       cell: h("i", { onclick: () => this.#reveal(moduleId) }),
       rows: null,
     };
@@ -511,15 +555,19 @@ export class CourseProgress extends ProgressElement {
       built.words,
     );
     built.item = h("li", { class: "module", part: "module" }, built.open, built.bar, built.why);
-    built.panel = h("li", { class: "panel", part: "panel" }, built.title, built.lessons);
+    const head = h("div", { class: "panel-head" }, built.title, built.startOver);
+    built.panel = h("li", { class: "panel", part: "panel" }, head, built.lessons);
     return built;
   }
 
   #renderModule(module, built, next) {
     const { item, open, name, number, words, bar, why, panel, cell, isExpanded } = built;
-    const { title, lockedCount } = module;
+    const { title } = module;
     const counts = this._shownCounts(module, module.lessons);
-    const closed = module.totalCount === 0;
+    // While changes wait, the counts of the view are those of what is stored. What a tick unlocks is open all the same.
+    const lockedLessons = module.lessons.filter(({ state }) => state === "locked");
+    const lockedCount = lockedLessons.length;
+    const closed = lockedCount === module.lessons.length;
     for (const node of [item, cell]) {
       node.classList.toggle("closed", closed);
       node.classList.toggle("here", next?.module.moduleId === module.moduleId);
@@ -541,7 +589,7 @@ export class CourseProgress extends ProgressElement {
     this._bar(bar, this._label("module", { module: title }), counts);
     cell.style.setProperty("--value", counts.percent);
     set(cell, "title", title);
-    const [first] = nearest(module.lessons.filter(({ state }) => state === "locked"));
+    const [first] = nearest(lockedLessons);
     let reason = first ? this._label("lockedCount", { count: lockedCount }) : "";
     if (closed && first) reason = this._label("moduleAfter", { prerequisites: this._titles(first.prerequisites) });
     write(why, reason);
@@ -555,10 +603,15 @@ export class CourseProgress extends ProgressElement {
       built.rows = new Map(module.lessons.map(({ lessonId }) => [lessonId, this.#buildLesson(lessonId)]));
       built.lessons.replaceChildren(...[...built.rows.values()].map(({ item }) => item));
     }
-    for (const { lessonId, title, state, completedAt, prerequisites } of module.lessons) {
+    write(built.startOver, this._label("startOver"));
+    set(built.startOver, "aria-label", `${this._label("startOver")}: ${module.title}`);
+    set(built.startOver, "hidden", !this._has("start-over") || !module.completedCount);
+    for (const { lessonId, title, state, completedAt, waiting, prerequisites } of module.lessons) {
       const { item, toggle, box, name, why } = built.rows.get(lessonId);
-      for (const known of ["completed", "available", "locked"]) item.classList.toggle(known, state === known);
-      set(item, "part", `lesson ${state}`);
+      const shownState = waiting ? "waiting" : state;
+      for (const known of ["completed", "available", "locked", "waiting"])
+        item.classList.toggle(known, shownState === known);
+      set(item, "part", `lesson ${shownState}`);
       set(toggle, "aria-checked", String(state === "completed"));
       set(toggle, "aria-disabled", state === "locked" && "true");
       if (box.dataset.state !== state) {
@@ -566,7 +619,7 @@ export class CourseProgress extends ProgressElement {
         box.replaceChildren(icon(state === "locked" ? "lock" : "check"));
       }
       this.#title(name, lessonId, title);
-      this.#renderWhy(why, state, completedAt, prerequisites);
+      this.#renderWhy(why, shownState, completedAt, prerequisites);
     }
   }
 
@@ -585,10 +638,12 @@ export class CourseProgress extends ProgressElement {
 
   // The line below a title. Of a locked lesson it names the lessons to complete first, as buttons that show them.
   #renderWhy(node, state, completedAt, prerequisites) {
-    const key = JSON.stringify([state, completedAt, prerequisites, this._label("locked"), this._label("completedOn")]);
+    const words = ["locked", "completedOn", "waiting"].map((label) => this._label(label));
+    const key = JSON.stringify([state, completedAt, prerequisites, words]);
     if (node.dataset.key === key) return;
     node.dataset.key = key;
     if (state === "completed") node.textContent = this._label("completedOn", { date: this._date(completedAt) });
+    else if (state === "waiting") node.textContent = this._label("waiting");
     else if (state === "available") node.textContent = "";
     else {
       const { lessons } = this._store.view;
@@ -604,6 +659,36 @@ export class CourseProgress extends ProgressElement {
       const [before, after] = this._label("locked", { prerequisites: "\u0000" }).split("\u0000");
       node.replaceChildren(before, ...links.flatMap((link, at) => (at ? [", ", link] : [link])), after ?? "");
     }
+  }
+
+  // A modal dialog: the browser keeps the focus in it, closes it at Escape, and then gives the focus back.
+  #askToStartOver(moduleId) {
+    const { title, completedCount } = this.#moduleOf(moduleId);
+    this.#asked = moduleId;
+    write(this.#question, this._label("startOverQuestion", { module: title, count: completedCount }));
+    write(this.#cancel, this._label("cancel"));
+    write(this.#confirm, this._label("startOver"));
+    this.#dialog.showModal();
+  }
+
+  async #startOver() {
+    const moduleId = this.#asked;
+    const { title } = this.#moduleOf(moduleId);
+    this.#dialog.close();
+    // The button that opened the dialog goes if the module has no completed lesson left.
+    this.#modules.get(moduleId).open.focus({ preventScroll: true });
+    const { answer, ...outcome } = await this._store.startOver(moduleId);
+    if (answer) this._dispatch("progress-start-over", answer);
+    if (!this.isConnected) return;
+    if (!answer) {
+      this._fail("notStartedOver", { module: title }, outcome);
+      return;
+    }
+    this._tell(this._label("startedOver", { module: title, count: answer.removedCount }));
+  }
+
+  #moduleOf(moduleId) {
+    return this._store.view.modules.find((module) => module.moduleId === moduleId);
   }
 
   /** Open a module. Scroll to it, or to one of its lessons, and give that the focus. */

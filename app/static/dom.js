@@ -33,6 +33,7 @@ const ICONS = {
   lock: "M7 11V8a5 5 0 0 1 10 0v3M6 11h12v9H6z",
   circle: "M12 4a8 8 0 1 1 0 16a8 8 0 1 1 0-16z",
   chevron: "M9 6l6 6-6 6",
+  clock: "M12 4a8 8 0 1 1 0 16a8 8 0 1 1 0-16zM12 8v4l3 2",
   close: "M6 6l12 12M18 6L6 18",
 };
 

@@ -87,7 +87,7 @@ const STYLES = sheet(`
 export class ProgressElement extends HTMLElement {
   // These are properties. An attribute of the same name has no effect, and the console says so.
   static properties = ["token", "labels"];
-  static observedAttributes = ["api", "course-id", "count", "lang", ...this.properties];
+  static observedAttributes = ["api", "course-id", "count", "keep-offline", "lang", ...this.properties];
   // See progress-ui.js: a second copy of the script gives its callers the stores of the first copy.
   static storeOf = storeOf;
 
@@ -101,6 +101,9 @@ export class ProgressElement extends HTMLElement {
   #lastStatus = null;
   #undoAction;
   #focusBefore;
+  // The titles of the lessons that the learner changed in this element, by id, until the change is decided or the learner
+  // is told that it waits.
+  #changed = new Map();
 
   constructor(styles) {
     super();
@@ -162,6 +165,7 @@ export class ProgressElement extends HTMLElement {
       return;
     }
     if (["api", "course-id"].includes(name) && this.#unsubscribe) this.#connect();
+    else if (name === "keep-offline" && this.#unsubscribe) this._store.keepOffline = this._has(name);
     else this._update();
   }
 
@@ -197,8 +201,16 @@ export class ProgressElement extends HTMLElement {
     this.#unsubscribe?.();
     this._store = storeOf(this.getAttribute("api") ?? undefined, this._courseId);
     if (this.#token !== undefined) this._store.token = this.#token;
-    this.#unsubscribe = this._store.subscribe(() => this._render());
+    // An element without the attribute must not switch off what another element of the page has switched on.
+    if (this._has("keep-offline")) this._store.keepOffline = true;
+    this.#unsubscribe = this._store.subscribe(() => this.#update());
     this._render();
+  }
+
+  #update() {
+    this._render();
+    this.#tellWhatWaits();
+    for (const { lessonId, settled } of this._store.takeRestored()) this.#tellRefusal(lessonId, settled);
   }
 
   /** Render again, unless the element is not on a page yet. Then it renders when it is. */
@@ -209,6 +221,11 @@ export class ProgressElement extends HTMLElement {
   /** The only course that the element shows, or null: it shows everything. */
   get _courseId() {
     return this.getAttribute("course-id")?.toLowerCase() || null;
+  }
+
+  /** Whether a boolean attribute is set. React 18 writes the value `false` as text. */
+  _has(name) {
+    return (this.getAttribute(name) ?? "false") !== "false";
   }
 
   get #language() {
@@ -230,7 +247,7 @@ export class ProgressElement extends HTMLElement {
    */
   _shownCounts(given, lessons) {
     if (this.getAttribute("count") !== "all") return given;
-    return counts(lessons.filter(({ state }) => state === "completed").length, lessons.length);
+    return counts(lessons.filter(({ completedAt }) => completedAt).length, lessons.length);
   }
 
   /** The counts to show of the element's course, or of everything that the learner may take. */
@@ -320,12 +337,40 @@ export class ProgressElement extends HTMLElement {
       return;
     }
     const completed = state !== "completed";
+    this.#changed.set(lessonId, title);
     const outcome = await this._store.want(lessonId, completed);
+    this.#changed.delete(lessonId);
     // An element that has left the page still tells its own listeners.
     if (outcome.answer) this._dispatch("progress-change", outcome.answer);
     if (!this.#unsubscribe) return;
     if (outcome.code) this.#fail(title, outcome);
-    else if (outcome.opened) this.#succeed(lessonId, title, completed, outcome.opened.length);
+    else if (outcome.opened) this.#succeed(lessonId, title, completed, outcome);
+  }
+
+  // Tell the learner that a change waits for the service, once.
+  #tellWhatWaits() {
+    const { waiting, lessons } = this._store.view;
+    if (!waiting) return;
+    for (const [lessonId, lesson] of this.#changed) {
+      this.#changed.delete(lessonId);
+      if (!lessons.get(lessonId)?.waiting) continue; // the learner has changed it back
+      const reason = this._label(waiting.code in this.#labels ? waiting.code : "internal_error");
+      this._tell(this._label("waits", { lesson, reason }));
+    }
+  }
+
+  // A change that was kept before a reload has no element that the learner clicked.
+  async #tellRefusal(lessonId, settled) {
+    const title = this._store.view.lessons.get(lessonId)?.title ?? this._label("notListed");
+    const outcome = await settled;
+    if (outcome.code && this.#unsubscribe) this.#fail(title, outcome);
+  }
+
+  /** Show a sentence in a notice, and let screen readers say it. */
+  _tell(text) {
+    this.#show(text, false);
+    this.#hideLater();
+    this._announce(text);
   }
 
   /** Dispatch an event that the page hears on this element and on each element around it. Returns false if cancelled. */
@@ -338,9 +383,13 @@ export class ProgressElement extends HTMLElement {
     return false;
   }
 
-  #succeed(lessonId, title, completed, opened) {
+  #succeed(lessonId, title, completed, { opened, together }) {
+    if (together > 1) {
+      this._tell(this._label("markedTogether", { count: together }));
+      return;
+    }
     const told = [this._label(completed ? "marked" : "unmarked", { lesson: title })];
-    if (opened) told.push(this._label("opened", { count: opened }));
+    if (opened.length) told.push(this._label("opened", { count: opened.length }));
     const module = this._store.view.lessons.get(lessonId)?.module;
     if (module) {
       const values = {
@@ -362,20 +411,29 @@ export class ProgressElement extends HTMLElement {
       false,
       this._onToggle(() => lessonId),
     );
+    this.#hideLater();
+  }
+
+  #hideLater() {
     const hide = () => {
-      if (this.#notice.box.matches(":hover, :focus-within")) this.#noticeTimer = setTimeout(hide, NOTICE_MS);
+      if (this.#notice.box.matches(":hover, :focus-within")) this.#hideLater();
       else this.#hide();
     };
     this.#noticeTimer = setTimeout(hide, NOTICE_MS);
   }
 
-  #fail(title, { code, seconds = 0, prerequisites = [] }) {
+  #fail(lesson, outcome) {
+    this._fail("notSaved", { lesson }, outcome);
+  }
+
+  /** Say in a notice that nothing was changed, and why, with a label that has {reason}. */
+  _fail(label, values, { code, seconds = 0, prerequisites = [] }) {
     const why = this.#labels.why[code] ?? this.#labels.why.internal_error;
     const text = (seconds) => {
       // This text has no title of a lesson: the learner who has signed in meanwhile may not be allowed to see the lesson.
       if (code === "other_learner") return this._label("otherLearner");
-      const values = { seconds, prerequisites: this._titles(prerequisites) };
-      return this._label("notSaved", { lesson: title, reason: fill(why, values, this.#language) });
+      const reason = fill(why, { seconds, prerequisites: this._titles(prerequisites) }, this.#language);
+      return this._label(label, { ...values, reason });
     };
     this.#show(text(seconds), true);
     this._announce(text(seconds));

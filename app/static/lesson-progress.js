@@ -50,11 +50,12 @@ export class LessonProgress extends ProgressElement {
 
   #header;
   #icon = h("span");
-  #state = h("span");
+  #state = h("span", { id: "state" });
   #button = h("button", {
     type: "button",
     class: "button",
     part: "button",
+    "aria-describedby": "state",
     onclick: this._onToggle(() => this.#lessonId),
   });
   #module = meter("module");
@@ -90,15 +91,18 @@ export class LessonProgress extends ProgressElement {
     // Render also while it is hidden, so that nothing of a learner who signed out is left in it.
     const lesson = this._store.view.lessons.get(this.#lessonId);
     const state = lesson?.state ?? (loading ? "available" : "locked");
-    for (const known of ["completed", "available", "locked"]) this.#header.classList.toggle(known, state === known);
+    const shownState = lesson?.waiting ? "waiting" : state;
+    for (const known of ["completed", "available", "locked", "waiting"])
+      this.#header.classList.toggle(known, shownState === known);
     set(
       this.#header,
       "aria-label",
       this._label(...(lesson ? ["lesson", { lesson: lesson.title }] : [loading ? "loading" : "dashboard"])),
     );
-    if (this.#icon.dataset.state !== state) {
-      this.#icon.dataset.state = state;
-      this.#icon.replaceChildren(icon({ completed: "check", available: "circle", locked: "lock" }[state]));
+    if (this.#icon.dataset.state !== shownState) {
+      this.#icon.dataset.state = shownState;
+      const icons = { completed: "check", available: "circle", locked: "lock", waiting: "clock" };
+      this.#icon.replaceChildren(icon(icons[shownState]));
     }
     write(this.#state, this.#sentence(lesson, loading || !shown));
     set(this.#state, "title", this.#state.textContent);
@@ -127,6 +131,7 @@ export class LessonProgress extends ProgressElement {
 
   #sentence(lesson, loading) {
     if (!lesson) return this._label(loading ? "loading" : "notYours");
+    if (lesson.waiting) return this._label("waiting");
     if (lesson.state === "completed") return this._label("completedOn", { date: this._date(lesson.completedAt) });
     return this._label(lesson.state, { prerequisites: this._titles(lesson.prerequisites) });
   }

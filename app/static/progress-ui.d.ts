@@ -13,8 +13,10 @@ export interface Lesson {
   lessonId: string;
   title: string;
   state: "completed" | "available" | "locked";
-  /** ISO 8601, in UTC. */
+  /** ISO 8601, in UTC. null also for a completion that waits for the service: see `View.waiting`. */
   completedAt: string | null;
+  /** Whether `state` is what the learner wants, and is not stored yet. */
+  waiting: boolean;
   /** The lessons that keep this one locked. */
   prerequisites: string[];
   module: Module;
@@ -54,6 +56,16 @@ export interface Answer {
   overall: Counts;
 }
 
+/** The service's answer to starting a module over. */
+export interface StartOverAnswer {
+  /** The number of lessons that were unmarked. */
+  removedCount: number;
+  module: Counts & { moduleId: string };
+  /** If the module is in a course. */
+  course?: Counts & { courseId: string };
+  overall: Counts;
+}
+
 /** Why nothing can be shown, or why a change was not stored. It is a `code` of the service, `offline` or `unreachable`. */
 export type Code =
   | "unauthenticated"
@@ -82,8 +94,13 @@ export interface View {
   next: Lesson | null;
   /** What the learner may do. It is read only when no lesson is left to complete, and is null before. */
   access: Access | null;
-  /** Whether a change is on its way to the service. */
+  /** Whether a change is on its way to the service, or waits for it. */
   saving: boolean;
+  /**
+   * The changes that wait because the service cannot be reached, or takes no more changes now, and why. Meanwhile the
+   * counts are those of what is stored. null if nothing keeps the changes from being sent.
+   */
+  waiting: { count: number; code: Code } | null;
 }
 
 /** What became of a change. */
@@ -92,12 +109,22 @@ export interface Outcome {
   answer?: Answer;
   /** The lessons that the change unlocked. */
   opened?: Lesson[];
+  /** The number of marks that the same call stored. */
+  together?: number;
   /** Why the change was not stored. */
   code?: Code | "loading";
   /** The seconds after which to try again. */
   seconds?: number;
   /** The lessons to complete first, with the code `lesson_locked`. */
   prerequisites?: string[];
+}
+
+/** What became of starting a module over: the service's answer, or why nothing was changed. */
+export interface StartOverOutcome {
+  answer?: StartOverAnswer;
+  code?: Code | "loading";
+  /** The seconds after which to try again. */
+  seconds?: number;
 }
 
 /** A signed token, or a function that returns a token or a promise of one. null means the cookie. */
@@ -112,6 +139,12 @@ export interface Store {
   readonly subscribe: (listener: () => void) => () => void;
   /** Marks a lesson as completed, or takes the mark back. `view` shows it at once. The promise never rejects. */
   readonly want: (lessonId: string, completed: boolean) => Promise<Outcome>;
+  /** Unmarks every lesson of a module. `view` shows it when the service has answered. The promise never rejects. */
+  readonly startOver: (moduleId: string) => Promise<StartOverOutcome>;
+  /** Whether the browser keeps the changes that wait, over a reload. `false` also removes what is there. */
+  set keepOffline(keepOffline: boolean);
+  /** The changes from before the reload that nobody has taken yet. `settled` is as the promise of `want()`. */
+  readonly takeRestored: () => { lessonId: string; settled: Promise<Outcome> }[];
   /** Asks the service what has changed. Resolves when `view` shows the answer. */
   readonly refresh: () => Promise<void>;
   /** Forgets everything and asks again, for instance at a sign-out. */
@@ -153,6 +186,8 @@ export interface Labels {
   completedOn: string;
   available: string;
   locked: string;
+  waiting: string;
+  waitingCount: PluralText;
   module: string;
   course: string;
   withoutCourse: string;
@@ -161,20 +196,28 @@ export interface Labels {
   undo: string;
   dismiss: string;
   retry: string;
+  startOver: string;
+  startOverQuestion: PluralText;
+  cancel: string;
   marked: string;
+  markedTogether: PluralText;
   unmarked: string;
   opened: PluralText;
   now: string;
   nowInCourse: string;
+  waits: string;
+  startedOver: PluralText;
   unauthenticated: string;
   not_enrolled: string;
   course_not_found: string;
   offline: string;
   unreachable: string;
   unavailable: string;
+  rate_limited: string;
   internal_error: string;
   notYours: string;
   notSaved: string;
+  notStartedOver: string;
   why: WhyLabels;
   otherLearner: string;
   goOn: string;
@@ -186,6 +229,7 @@ export interface WhyLabels {
   not_enrolled: string;
   lesson_not_available: string;
   lesson_not_found: string;
+  module_not_found: string;
   lesson_locked: string;
   rate_limited: string;
   cross_site_request: string;
@@ -220,6 +264,8 @@ export interface LessonProgressElement extends ProgressElement {}
 export interface ProgressEvents {
   /** The learner's change is stored. */
   "progress-change": CustomEvent<Answer>;
+  /** The learner has started a module over. */
+  "progress-start-over": CustomEvent<StartOverAnswer>;
   /** The learner follows the link to a lesson. `preventDefault()` leaves the rest to the site's router. */
   "progress-navigate": CustomEvent<{ lessonId: string; href: string }>;
 }
@@ -241,12 +287,16 @@ export interface ProgressAttributes {
   "course-id"?: string;
   /** `all`: locked lessons count as still to do. */
   count?: "all";
+  /** The browser keeps the changes that wait, over a reload. */
+  "keep-offline"?: boolean | "";
   lang?: string;
 }
 
 export interface CourseProgressAttributes extends ProgressAttributes {
   "lesson-href"?: string;
   modules?: string;
+  /** Offer to start a module over. */
+  "start-over"?: boolean | "";
 }
 
 export interface LessonProgressAttributes extends ProgressAttributes {
@@ -272,6 +322,7 @@ type ReactAttributes<E> = import("react").DetailedHTMLProps<import("react").HTML
 type OfReact19<Props> = typeof import("react") extends { createFactory: unknown } ? {} : Props;
 
 type OnChange = { "onprogress-change"?: (event: ProgressEvents["progress-change"]) => void };
+type OnStartOver = { "onprogress-start-over"?: (event: ProgressEvents["progress-start-over"]) => void };
 type OnNavigate = { "onprogress-navigate"?: (event: ProgressEvents["progress-navigate"]) => void };
 
 // @ts-ignore
@@ -280,7 +331,7 @@ declare module "react" {
     interface IntrinsicElements {
       "course-progress": ReactAttributes<CourseProgressElement> &
         CourseProgressAttributes &
-        OfReact19<CourseProgressProperties & OnChange & OnNavigate>;
+        OfReact19<CourseProgressProperties & OnChange & OnStartOver & OnNavigate>;
       "lesson-progress": ReactAttributes<LessonProgressElement> &
         LessonProgressAttributes &
         OfReact19<ProgressProperties & OnChange>;

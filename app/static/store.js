@@ -1,4 +1,5 @@
-// What a learner has completed, shared by all components of a page that use one API, and the changes still to be sent.
+// What a learner has completed, shared by all components of a page that use one API, and how changes are sent.
+import { Waiting } from "./waiting.js";
 
 // The API is below the same root as these files, unless an element or a page names another one.
 const DEFAULT_API = new URL("..", import.meta.url).href;
@@ -6,15 +7,18 @@ const DEFAULT_API = new URL("..", import.meta.url).href;
 // The service answers within DATABASE_TIMEOUT. An answer that takes longer than this was lost.
 const TIMEOUT_MS = 20_000;
 
-// These codes mean that every write would fail, not only this one. The changes that wait are given up too.
-const FAILS_EVERY_WRITE = [
-  "cross_site_request",
-  "rate_limited",
-  "unavailable",
-  "internal_error",
-  "offline",
-  "unreachable",
-];
+// If the service cannot be reached, try again after these times: first the shorter one, then each time twice as long.
+const FIRST_RETRY_MS = 5_000;
+const LAST_RETRY_MS = 60_000;
+
+// These codes mean that the service was not reached. The learner can do nothing about it, so the changes wait.
+const NOT_REACHED = ["offline", "unreachable"];
+
+// These codes mean that the same write may succeed later.
+const TEMPORARY = ["rate_limited", "unavailable", "internal_error"];
+
+// These codes mean that every write would fail, not only this one. The changes behind it are given up too.
+const FAILS_EVERY_WRITE = ["cross_site_request", ...TEMPORARY];
 
 // These codes mean that the learner may no longer see what the page shows.
 const SESSION_ENDED = ["unauthenticated", "not_enrolled"];
@@ -54,7 +58,7 @@ class Store {
 
   /**
    * What to show: status, overall, courses, modules in catalog order with their lessons, lessons by id, next, access,
-   * saving. It is the same object until something in it changes, as React's useSyncExternalStore needs it.
+   * saving, waiting. It is the same object until something in it changes, as React's useSyncExternalStore needs it.
    */
   get view() {
     return this.#service.view(this.#courseId);
@@ -68,13 +72,34 @@ class Store {
 
   /**
    * Mark a lesson as completed, or take the mark back. `view` shows the change at once. Resolves when the change is
-   * decided:
-   * `{ answer, opened }`: it is stored. `answer` is the service's answer, `opened` the lessons that the change unlocked;
+   * decided. While the service cannot be reached, the change waits:
+   * `{ answer, opened, together }`: it is stored. `answer` is the service's answer, `opened` the lessons that the change
+   * unlocked, `together` the number of marks that the same call stored;
    * `{ answer }`: it was stored, but a later change of the same lesson followed;
    * `{}`: nothing had to be sent;
    * `{ code, seconds, prerequisites }`: it was not stored.
    */
   want = (lessonId, completed) => this.#service.want(lessonId, completed, this.#courseId);
+
+  /**
+   * Unmark every lesson of a module. `view` shows it when the service has answered. Resolves to `{ answer }`, or to
+   * `{ code, seconds }` if nothing was changed. It never waits for the service to be reached.
+   */
+  startOver = (moduleId) => this.#service.startOver(moduleId, this.#courseId);
+
+  /**
+   * Whether the browser keeps the changes that wait, so that they survive a reload: lesson ids, times and the learner's
+   * tag. `false` also removes what is there.
+   */
+  set keepOffline(keepOffline) {
+    this.#service.keepOffline = keepOffline;
+  }
+
+  /**
+   * Return the changes that were kept before the reload, and that nobody has taken yet: `{ lessonId, settled }`.
+   * `settled` resolves as the promise of `want()` does.
+   */
+  takeRestored = () => this.#service.takeRestored();
 
   /** Ask the service what has changed. It answers 304 if nothing has. Resolves when the answer is in `view`. */
   refresh = () => this.#service.refresh(this.#courseId);
@@ -121,12 +146,21 @@ class Service {
   // The answer to the last write. Its numbers are shown until anything else changes.
   #answer = null;
 
-  // What the learner wants each lesson to be, in the order of the clicks. Only one change is sent at a time, so that no
-  // write overtakes another one.
-  #pending = new Map();
+  // What the learner wants each lesson to be. Only one write is sent at a time, so that none overtakes another one.
+  #waiting;
   #sending = false;
+  // The loop that sends the changes. It is over when nothing is left to send, or when the changes have to wait.
+  #sent = Promise.resolve();
   // The number of writes that were sent.
   #writes = 0;
+  // Why the changes wait, and until when at least. null while nothing keeps them from being sent.
+  #held = null;
+  #retryMs = FIRST_RETRY_MS;
+  #retryTimer = null;
+  // The lessons whose last write got no answer, so that nobody knows whether it was stored.
+  #unsure = new Set();
+  #restored = [];
+  // Until when new changes are refused. It is used only if none wait.
   #paused = { code: null, until: 0 };
   #refreshing = null;
   #stale = false;
@@ -134,10 +168,14 @@ class Service {
 
   constructor(base) {
     this.#base = base;
+    this.#waiting = new Waiting(base);
     document.addEventListener("visibilitychange", () => document.visibilityState === "visible" && this.#catchUp());
     // The page comes back from the browser's back/forward cache, or the network comes back.
     addEventListener("pageshow", (event) => event.persisted && this.#catchUp());
-    addEventListener("online", () => this.#catchUp());
+    addEventListener("online", () => {
+      this.#retryMs = FIRST_RETRY_MS;
+      this.#catchUp();
+    });
   }
 
   set token(token) {
@@ -189,24 +227,90 @@ class Service {
       this.refresh(courseId);
       return Promise.resolve({ code: status === "ready" ? "internal_error" : status });
     }
-    const earlier = this.#pending.get(id);
+    const earlier = this.#waiting.get(id);
     if (earlier?.completed === completed) return earlier.settled;
     const locked = [...this.view(courseId).lessons.values()].filter(({ state }) => state === "locked");
     this.#asked.add(courseId);
-    const change = { completed, at: new Date().toISOString(), tag: this.#tag, sent: false };
-    change.settled = new Promise((resolve) => (change.settle = resolve));
+    // Without a network, do not try now: the numbers would rise for a moment, and then fall again.
+    if (!navigator.onLine && !this.#held && !this.#sending) this.#hold([], { code: "offline" });
+    const change = this.#waiting.add(id, completed, this.#tag, { held: this.#held !== null });
     // A change that was sent is settled by its own answer.
     if (!earlier?.sent) earlier?.settle({});
-    this.#pending.set(id, change);
     // From here on, this page computes both itself.
     this.#answer = null;
     this.#next.clear();
     this.#publish();
     change.opened = locked
       .map(({ lessonId }) => this.view(courseId).lessons.get(lessonId))
-      .filter(({ state }) => state === "available");
-    this.#send();
+      .filter((lesson) => lesson?.state === "available");
+    if (!this.#held) this.#send();
+    else if (!this.#sending) this.#dropWhatIsDecided();
     return change.settled;
+  }
+
+  async startOver(moduleId, courseId) {
+    const id = moduleId.toLowerCase();
+    const seconds = Math.ceil((this.#paused.until - performance.now()) / 1000);
+    if (seconds > 0) return { code: this.#paused.code, seconds };
+    const session = this.#session;
+    // The changes before it come first. If they wait for the service, this would wait too, perhaps for days.
+    while (this.#sending) await this.#sent;
+    if (this.#held) return { code: this.#held.code };
+    if (session !== this.#session) return { code: "other_learner" };
+    if (!this.#tag) return { code: this.view(courseId).status };
+    this.#asked.add(courseId);
+    const started = this.#startOver(id);
+    this.#sent = started;
+    return started;
+  }
+
+  async #startOver(moduleId) {
+    this.#sending = true;
+    this.#writes += 1;
+    this.#publish();
+    const session = this.#session;
+    const answer = await this.#call("DELETE", `modules/${encodeURIComponent(moduleId)}`, { "Learner-Tag": this.#tag });
+    const { document, code, seconds } = answer;
+    if (!this.#isStillOurs(session, answer)) return { code: code ?? "other_learner" };
+    if (document) {
+      for (const [lessonId, module] of this.#listed())
+        if (module.moduleId === moduleId) this.#completedAt.set(lessonId, null);
+      this.#next.clear();
+      this.#compare({ modules: [document.module], courses: [document.course], overall: document.overall });
+    } else {
+      this.#pause(code, seconds);
+      // The answer may be lost after the module was started over.
+      this.#stale = true;
+    }
+    this.#sending = false;
+    this.#publish();
+    if (this.#waiting.size) this.#send();
+    else this.#refreshIfStale();
+    return document ? { answer: document } : { code, seconds };
+  }
+
+  set keepOffline(keepOffline) {
+    this.#waiting.isKeeping = keepOffline;
+    this.#restore();
+  }
+
+  takeRestored() {
+    return this.#restored.splice(0);
+  }
+
+  // Take in what was kept before the page was loaded, once an answer has named the learner.
+  #restore() {
+    if (!this.#tag) return;
+    const restored = this.#waiting.restore(this.#tag);
+    if (!restored.length) return;
+    for (const [lessonId, change] of restored) {
+      change.opened = [];
+      this.#restored.push({ lessonId, settled: change.settled });
+    }
+    this.#answer = null;
+    this.#next.clear();
+    this.#publish();
+    this.#send();
   }
 
   // Wait for the end of the current task, because the page's own script may be about to set a token.
@@ -222,13 +326,15 @@ class Service {
   }
 
   #catchUp() {
-    if (this.#listeners.size && !this.#scheduled) this.refresh();
+    if (this.#held && this.#waiting.size && performance.now() >= this.#held.until) this.#send(); // it also reads
+    else if (this.#listeners.size && !this.#scheduled) this.refresh();
   }
 
   async #load() {
     const courses = [...new Set([...this.#listeners.values(), ...this.#asked])];
     if (!courses.length) return undefined;
     const load = (this.#loads += 1);
+    this.#stale = false;
     const writes = this.#writes;
     const startedDuringWrite = this.#sending;
     const replies = new Map(); // by path
@@ -248,6 +354,7 @@ class Service {
     }
     if (load !== this.#loads) return this.#refreshing;
     const answers = [...replies.values()];
+    for (const { tag } of answers) if (tag) this.#waiting.answered(tag);
     const ended = answers.find(({ code }) => SESSION_ENDED.includes(code));
     if (answers.some((answer) => this.#isOfAnotherLearner(answer))) {
       this.#forget({ code: "other_learner" });
@@ -270,7 +377,11 @@ class Service {
     if (replies.has("next")) this.#next.set(null, replies.get("next").document);
     for (const courseId of courses) this.#adopt(courseId, replies.get(pathOf(courseId)));
     this.#access = replies.get("access")?.document ?? null;
+    if (answers.some(({ document }) => document)) this.#unsure.clear();
     this.#publish();
+    this.#restore();
+    // The service can be reached again.
+    if (this.#held && answers.some(({ code }) => !code) && performance.now() >= this.#held.until) this.#send();
     return this.#refreshIfStale();
   }
 
@@ -282,9 +393,13 @@ class Service {
   // Remove everything about a learner, also the changes that wait: the next page may be another learner's. `outcome` is
   // what the waiting changes resolve to.
   #forget(outcome = {}) {
-    const changes = [...this.#pending.values()];
+    const changes = this.#waiting.entries();
     this.#session += 1;
-    this.#pending.clear();
+    this.#waiting.clear();
+    clearTimeout(this.#retryTimer);
+    this.#held = null;
+    this.#unsure.clear();
+    this.#restored = [];
     this.#tag = this.#access = this.#answer = this.#ended = null;
     this.#documents.clear();
     this.#failures.clear();
@@ -296,7 +411,9 @@ class Service {
     this.#paused.until = 0;
     this.#sending = this.#stale = false;
     this.#publish(); // the elements remove their notices
-    for (const change of changes) change.settle(outcome);
+    // What is kept is not lost: it is sent after the next sign-in of the same learner.
+    for (const [, change] of changes)
+      change.settle(change.kept && SESSION_ENDED.includes(outcome.code) ? {} : outcome);
   }
 
   // The learner signed out or lost access.
@@ -333,35 +450,35 @@ class Service {
     }
   }
 
-  async #send() {
-    if (this.#sending) return;
+  #send() {
+    if (!this.#sending) this.#sent = this.#sendAll();
+    return this.#sent;
+  }
+
+  async #sendAll() {
+    clearTimeout(this.#retryTimer);
     this.#sending = true;
     const session = this.#session;
-    while (this.#pending.size) {
-      const [lessonId, change] = this.#pending.entries().next().value;
-      if (change.completed === Boolean(this.#completedAt.get(lessonId))) {
-        this.#pending.delete(lessonId); // the learner changed it back before it was sent
-        change.settle({});
-        continue;
-      }
-      change.sent = true;
+    for (;;) {
+      this.#dropWhatIsDecided();
+      if (!this.#waiting.size) break;
+      const changes = this.#waiting.next(this.#listed());
+      for (const [, change] of changes) change.sent = true;
       this.#writes += 1;
-      const method = change.completed ? "POST" : "DELETE";
-      // The tag says whose change it is: the session may be another one when the request arrives.
-      const headers = { "Learner-Tag": change.tag };
-      const answer = await this.#call(method, `lessons/${encodeURIComponent(lessonId)}`, headers);
-      if (session === this.#session) {
-        const isOfAnother = answer.code === "other_learner" || this.#isOfAnotherLearner(answer);
-        if (isOfAnother) this.#forget({ code: "other_learner" });
-        else if (SESSION_ENDED.includes(answer.code)) this.#end(answer);
-        if (session !== this.#session) this.refresh();
-      }
-      if (session !== this.#session) {
-        change.settle({}); // if a later change replaced it, nobody else settles it
+      const answer = await this.#write(changes);
+      if (!this.#isStillOurs(session, answer)) {
+        for (const [, change] of changes) change.settle({}); // if a later change replaced it, nobody else settles it
         return;
       }
-      if (answer.document) this.#stored(lessonId, change, answer.document);
-      else this.#refused(lessonId, change, answer);
+      if (this.#mustWait(answer)) {
+        this.#hold(changes, answer);
+        break;
+      }
+      this.#held = null;
+      this.#retryMs = FIRST_RETRY_MS;
+      for (const [lessonId] of changes) this.#unsure.delete(lessonId);
+      if (answer.document) this.#written(changes, answer.document);
+      else this.#refused(changes, answer);
       this.#publish();
     }
     this.#sending = false;
@@ -369,29 +486,135 @@ class Service {
     this.#refreshIfStale();
   }
 
-  #refreshIfStale() {
-    if (!this.#stale || this.#sending) return undefined;
-    this.#stale = false;
-    return this.refresh();
+  // Remove the changes that need no write: the learner has changed the lesson back, or another tab has sent the change.
+  #dropWhatIsDecided() {
+    const elsewhere = this.#waiting.decidedElsewhere();
+    if (elsewhere.length) this.#stale = true;
+    const decided = this.#waiting
+      .entries()
+      .filter(([lessonId, { completed }]) => {
+        const isKnown = this.#completedAt.has(lessonId) && !this.#unsure.has(lessonId);
+        return (isKnown && completed === Boolean(this.#completedAt.get(lessonId))) || elsewhere.includes(lessonId);
+      });
+    if (!decided.length) return;
+    this.#waiting.remove(decided.map(([lessonId]) => lessonId));
+    if (!this.#waiting.size) this.#held = null;
+    for (const [, change] of decided) change.settle({});
+    this.#publish();
   }
 
-  #stored(lessonId, change, answer) {
-    this.#completedAt.set(lessonId, answer.completedAt);
-    if (this.#pending.get(lessonId) === change) {
-      this.#pending.delete(lessonId);
-      change.settle({ answer, opened: change.opened });
+  // Send some marks by one call, or one change alone. The tag says whose change it is: the session may be another one when
+  // the request arrives. A change that had to wait has the time of its click. Any other change is stored as of now, by the
+  // clock of the service.
+  async #write(changes) {
+    const [[lessonId, { completed, tag }]] = changes;
+    const headers = { "Learner-Tag": tag };
+    const marks = changes.map(([id, { completed, held, hasWrongTime, at }]) => ({
+      lessonId: id,
+      completedAt: completed && held && !hasWrongTime ? at : undefined,
+    }));
+    const [{ completedAt }] = marks;
+    const path = `lessons/${encodeURIComponent(lessonId)}`;
+    const answer = await (changes.length > 1
+      ? this.#call("POST", "lessons", headers, { lessons: marks })
+      : this.#call(completed ? "POST" : "DELETE", path, headers, completedAt && { completedAt }));
+    // A click in the future, because the clock of this device is wrong: store the mark without a time.
+    const { errors } = answer;
+    const wrong = changes.filter((_, at) => marks[at].completedAt && (errors?.lessons?.[at] ?? errors)?.completedAt);
+    for (const [, change] of wrong) change.hasWrongTime = true;
+    return wrong.length ? this.#write(changes) : answer;
+  }
+
+  // Whether the session is still the one that a write was sent in. If not, this forgets the learner, and asks again.
+  #isStillOurs(session, answer) {
+    if (session === this.#session) {
+      if (answer.tag) this.#waiting.answered(answer.tag);
+      const isOfAnother = answer.code === "other_learner" || this.#isOfAnotherLearner(answer);
+      if (isOfAnother) this.#forget({ code: "other_learner" });
+      else if (SESSION_ENDED.includes(answer.code)) this.#end(answer);
+      if (session !== this.#session) this.refresh();
+    }
+    return session === this.#session;
+  }
+
+  // Whether the changes wait after this answer. A change alone that the learner has just made is taken back if the service
+  // has answered: the learner is there and can try again. Changes that had to wait before are not lost, and neither are
+  // those behind a change that was one too many.
+  #mustWait({ code }) {
+    if (NOT_REACHED.includes(code)) return true;
+    if (!TEMPORARY.includes(code)) return false;
+    const isHeld = this.#waiting.entries().some(([, { held }]) => held);
+    return isHeld || (code === "rate_limited" && this.#waiting.size > 1);
+  }
+
+  #hold(changes, { code, seconds = 0, isSent }) {
+    for (const [lessonId, change] of changes) {
+      change.sent = false;
+      if (isSent) this.#unsure.add(lessonId);
+      if (this.#waiting.get(lessonId) !== change) change.settle({}); // a later change replaced it
+    }
+    this.#waiting.hold();
+    // After too many writes, what is shown is still right.
+    if (code !== "rate_limited") this.#stale = true;
+    this.#held = { code, until: performance.now() + seconds * 1000 };
+    clearTimeout(this.#retryTimer);
+    this.#retryTimer = setTimeout(() => this.#send(), seconds * 1000 || this.#retryMs);
+    if (!seconds) this.#retryMs = Math.min(2 * this.#retryMs, LAST_RETRY_MS);
+  }
+
+  #refreshIfStale() {
+    // While the changes wait, a read waits too: the next answer to a write makes this page read.
+    return this.#stale && !this.#sending && !this.#held ? this.refresh() : undefined;
+  }
+
+  // Take in the answer to some marks, or to one change.
+  #written(changes, document) {
+    const { results = [document], overall } = document;
+    const modules = document.modules ?? [document.module];
+    const courses = document.courses ?? [document.course];
+    const together = results.filter(({ completed }) => completed).length;
+    const listed = this.#listed();
+    changes.forEach(([lessonId, change], at) => {
+      const { completed, completedAt = null, code, prerequisites } = results[at];
+      if (code) {
+        this.#refused([[lessonId, change]], { code, prerequisites });
+        return;
+      }
+      let answer = document;
+      if (document.results) {
+        // What the answer to this mark alone would be.
+        const module = modules.find(({ moduleId }) => moduleId === listed.get(lessonId)?.moduleId);
+        const course = courses.find(({ courseId }) => courseId === listed.get(lessonId)?.courseId);
+        answer = module && { lessonId, completed, completedAt, module, ...(course && { course }), overall };
+      }
+      this.#stored(lessonId, change, completedAt, { answer, together });
+    });
+    this.#compare({ modules, courses, overall });
+  }
+
+  #stored(lessonId, change, completedAt, { answer, together }) {
+    this.#completedAt.set(lessonId, completedAt);
+    if (this.#waiting.get(lessonId) === change) {
+      this.#waiting.remove([lessonId]);
+      change.settle({ answer, opened: change.opened, together });
     } else {
       change.settle({ answer });
     }
-    if (this.#pending.size) return;
+  }
+
+  // Show the numbers of an answer to a write, and find out whether the page has to read again.
+  #compare(answer) {
+    if (this.#waiting.size) return;
     for (const courseId of new Set(this.#listeners.values())) {
       if (!this.#documents.has(courseId)) continue;
       const { modules, overall, courses } = this.#derive(courseId);
-      const module = modules.find(({ moduleId }) => moduleId === answer.module.moduleId);
-      const course = courses.find(({ courseId }) => courseId === answer.course?.courseId);
+      const isSame = (counts) =>
+        counts.moduleId
+          ? same(modules.find(({ moduleId }) => moduleId === counts.moduleId), counts)
+          : same(courses.find(({ courseId }) => courseId === counts.courseId), counts);
       // If the totals differ, something was locked, unlocked or changed elsewhere, and has to be read again. A view
       // without the lesson cannot tell.
-      if (!same(module, answer.module) || !same(course, answer.course)) this.#stale = true;
+      if (![...answer.modules, ...answer.courses].every((counts) => !counts || isSame(counts))) this.#stale = true;
       if (!courseId && !same(overall, answer.overall)) this.#stale = true;
       // Nothing is left to do: read what the learner may do.
       if (isFinished(overall) && !this.#access) this.#stale = true;
@@ -399,25 +622,50 @@ class Service {
     this.#answer = answer;
   }
 
-  #refused(lessonId, change, { code, seconds, prerequisites }) {
+  #refused(changes, { code, seconds, prerequisites }) {
     const outcome = { code, seconds, prerequisites };
-    if (this.#pending.get(lessonId) !== change) change.settle({}); // a later change replaced it
-    const givenUp = FAILS_EVERY_WRITE.includes(code) ? [...this.#pending.keys()] : [lessonId];
-    for (const id of givenUp) {
-      const waiting = this.#pending.get(id);
-      // A lesson that was changed back meanwhile is as the learner wants it.
-      waiting.settle(waiting.completed === Boolean(this.#completedAt.get(id)) ? {} : outcome);
-      this.#pending.delete(id);
-    }
+    for (const [lessonId, change] of changes)
+      if (this.#waiting.get(lessonId) !== change) change.settle({}); // a later change replaced it
+    const refused = changes.map(([lessonId]) => lessonId);
+    const givenUp = this.#waiting
+      .entries()
+      .filter(([lessonId]) => FAILS_EVERY_WRITE.includes(code) || refused.includes(lessonId));
+    this.#waiting.remove(givenUp.map(([lessonId]) => lessonId));
+    // A lesson that was changed back meanwhile is as the learner wants it.
+    for (const [lessonId, change] of givenUp)
+      change.settle(change.completed === Boolean(this.#completedAt.get(lessonId)) ? {} : outcome);
+    this.#pause(code, seconds);
+    // After too many writes, what is shown is still right. In all other cases the service knows something that this page
+    // does not.
+    if (code !== "rate_limited") this.#stale = true;
+  }
+
+  #pause(code, seconds) {
     if (seconds) this.#paused = { code, until: performance.now() + seconds * 1000 };
-    // After too many writes, what is shown is still right. Without a network, a read must wait for the network. In all
-    // other cases the service knows something that this page does not.
-    if (!["rate_limited", "offline"].includes(code)) this.#stale = true;
+  }
+
+  // Return the module of each lesson of all that was read: { moduleId, courseId } by lesson.
+  #listed() {
+    const listed = new Map();
+    for (const [ofCourse, { modules }] of this.#documents)
+      for (const { moduleId, courseId = ofCourse, lessons } of modules)
+        for (const { lessonId } of lessons) listed.set(lessonId, { moduleId, courseId });
+    return listed;
   }
 
   // Make the view of a course, or of everything, from what the service said and from the changes that wait.
   #derive(ofCourse) {
-    const isCompleted = (id) => this.#pending.get(id)?.completed ?? Boolean(this.#completedAt.get(id));
+    const isStored = (id) => Boolean(this.#completedAt.get(id));
+    const isCompleted = (id) => this.#waiting.get(id)?.completed ?? isStored(id);
+    // A change that is on its way counts already. While changes wait for the service, which may take days, the numbers
+    // are those of what is stored.
+    const isCounted = this.#held ? isStored : isCompleted;
+    const openPrerequisites = (id, isDone) =>
+      isDone(id) ? [] : this.#prerequisites.get(id).filter((prerequisite) => !isDone(prerequisite));
+    const stateOf = (id, isDone) =>
+      isDone(id) ? "completed" : openPrerequisites(id, isDone).length ? "locked" : "available";
+    const countedStates = new Map(); // by lesson
+    const count = (lessons) => countStates(lessons.map(({ lessonId }) => countedStates.get(lessonId)));
     const lessons = new Map();
     const courses = new Map();
     const lessonsOf = new Map(); // by course
@@ -431,11 +679,17 @@ class Service {
       const course = courses.get(courseId) ?? null;
       const derived = { moduleId: module.moduleId, title: module.title, course, lessons: [] };
       for (const { lessonId, title } of module.lessons) {
-        const completed = isCompleted(lessonId);
-        const prerequisites = completed ? [] : this.#prerequisites.get(lessonId).filter((id) => !isCompleted(id));
-        const state = completed ? "completed" : prerequisites.length ? "locked" : "available";
-        const completedAt = completed ? (this.#completedAt.get(lessonId) ?? this.#pending.get(lessonId).at) : null;
-        const lesson = { lessonId, title, state, completedAt, prerequisites, module: derived };
+        const change = this.#waiting.get(lessonId);
+        const lesson = {
+          lessonId,
+          title,
+          state: stateOf(lessonId, isCompleted),
+          completedAt: isCounted(lessonId) ? (this.#completedAt.get(lessonId) ?? change.at) : null,
+          waiting: change !== undefined,
+          prerequisites: openPrerequisites(lessonId, isCompleted),
+          module: derived,
+        };
+        countedStates.set(lessonId, this.#held ? stateOf(lessonId, isCounted) : lesson.state);
         derived.lessons.push(lesson);
         lessonsOf.get(courseId)?.push(lesson);
         lessons.set(lessonId, lesson);
@@ -445,15 +699,17 @@ class Service {
     for (const [courseId, course] of courses) Object.assign(course, count(lessonsOf.get(courseId)));
     const overall = count([...lessons.values()]);
     if (this.#answer) {
-      const { module, course } = this.#answer;
-      Object.assign(modules.find(({ moduleId }) => moduleId === module.moduleId) ?? {}, module);
-      Object.assign(courses.get(course?.courseId) ?? {}, course);
+      for (const answered of this.#answer.modules)
+        Object.assign(modules.find(({ moduleId }) => moduleId === answered.moduleId) ?? {}, answered);
+      for (const answered of this.#answer.courses) Object.assign(courses.get(answered?.courseId) ?? {}, answered);
       if (!ofCourse) Object.assign(overall, this.#answer.overall);
     }
     // Everything in the view of a course is that course.
     if (courses.has(ofCourse)) Object.assign(overall, countsOf(courses.get(ofCourse)));
     const named = lessons.get(this.#next.get(ofCourse)?.lessonId);
-    const next = named?.state === "available" ? named : following([...lessons.values()]);
+    const timeOf = ({ lessonId }) =>
+      isCompleted(lessonId) ? (this.#completedAt.get(lessonId) ?? this.#waiting.get(lessonId).at) : null;
+    const next = named?.state === "available" ? named : following([...lessons.values()], timeOf);
     const failure = this.#failures.get(ofCourse);
     return {
       status: this.#ended ?? failure?.code ?? (this.#documents.has(ofCourse) ? "ready" : "loading"),
@@ -464,7 +720,8 @@ class Service {
       lessons,
       next,
       access: this.#access,
-      saving: this.#sending || this.#pending.size > 0,
+      saving: this.#sending || this.#waiting.size > 0,
+      waiting: this.#held && this.#waiting.size ? { count: this.#waiting.size, code: this.#held.code } : null,
     };
   }
 
@@ -504,13 +761,21 @@ class Service {
     return (typeof this.#token === "function" ? await this.#token() : this.#token) ?? null;
   }
 
-  async #call(method, path, headers) {
+  // Return { document, tag, etag }, or { code, seconds, prerequisites, errors, tag }, or { tag } for a 304. `isSent`: nobody knows
+  // what became of the request.
+  async #call(method, path, headers, body) {
+    const isSent = navigator.onLine;
     try {
       const token = await this.#currentToken();
       if (method === "GET") this.#lastToken = token;
       const response = await fetch(`${this.#base}api/progress/${path}`, {
         method,
-        headers: token ? { ...headers, Authorization: `Bearer ${token}` } : headers,
+        headers: {
+          ...headers,
+          ...(token && { Authorization: `Bearer ${token}` }),
+          ...(body && { "Content-Type": "application/json" }),
+        },
+        body: body && JSON.stringify(body),
         credentials: token ? "omit" : "include",
         cache: "no-store", // this code keeps the ETags itself; the browser's cache would show each 304 as a 200
         signal: AbortSignal.timeout(TIMEOUT_MS),
@@ -524,9 +789,11 @@ class Service {
         code: document.code ?? "internal_error",
         seconds: Number(response.headers.get("Retry-After")) || (document.code === "unavailable" ? 2 : 0),
         prerequisites: document.prerequisites,
+        errors: document.errors,
+        isSent: response.status >= 500,
       };
     } catch {
-      return { code: navigator.onLine ? "unreachable" : "offline" };
+      return { code: navigator.onLine ? "unreachable" : "offline", isSent };
     }
   }
 }
@@ -535,10 +802,10 @@ function pathOf(courseId) {
   return courseId ? `courses/${encodeURIComponent(courseId)}` : "outline";
 }
 
-// The counts of lessons as the service makes them (contract §2): a locked lesson does not count.
-function count(lessons) {
-  const of = (state) => lessons.filter((lesson) => lesson.state === state).length;
-  return { ...counts(of("completed"), lessons.length - of("locked")), lockedCount: of("locked") };
+// The counts of lessons in these states as the service makes them (contract §2): a locked lesson does not count.
+function countStates(states) {
+  const of = (state) => states.filter((each) => each === state).length;
+  return { ...counts(of("completed"), states.length - of("locked")), lockedCount: of("locked") };
 }
 
 /** Return percent, completedCount and totalCount. The percent is rounded down, as the service does it (contract §2). */
@@ -560,11 +827,11 @@ function same(ours, theirs) {
 }
 
 // Return the lesson that GET /api/progress/next would name: the first available lesson after the most recently completed
-// one. If there is none after it, return the first available lesson of all.
-function following(lessons) {
+// one. If there is none after it, return the first available lesson of all. `timeOf` says when a lesson was completed.
+function following(lessons, timeOf) {
   let latest = -1;
-  lessons.forEach(({ completedAt }, at) => {
-    if (completedAt && (latest < 0 || completedAt >= lessons[latest].completedAt)) latest = at;
+  lessons.forEach((lesson, at) => {
+    if (timeOf(lesson) && (latest < 0 || timeOf(lesson) >= timeOf(lessons[latest]))) latest = at;
   });
   const isAvailable = ({ state }) => state === "available";
   return lessons.slice(latest + 1).find(isAvailable) ?? lessons.find(isAvailable) ?? null;

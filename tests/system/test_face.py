@@ -33,7 +33,7 @@ class Site:
             def do_GET(self) -> None:
                 page = site.pages.get(self.path)
                 self.send_response(200 if page else 404)
-                self.send_header("Content-Type", "text/html")
+                self.send_header("Content-Type", "text/javascript" if self.path.endswith(".js") else "text/html")
                 self.send_header("Content-Security-Policy", site.policy)
                 self.end_headers()
                 self.wfile.write((page or "").encode())
@@ -387,25 +387,25 @@ def test_offline_it_says_so_and_catches_up_when_it_is_over(visit, world, db):
     shown.open("Practice")
     shown.page.context.set_offline(True)
     shown.box("Hello World").click()
-    expect(shown.notice).to_have_text(
-        "“Hello World” was not saved. You are offline: try again when you have a connection."
-    )
-    expect(shown.box("Hello World")).not_to_be_checked()
+    expect(shown.notice).to_have_text("“Hello World” is waiting to be saved. You are offline.")
+    expect(shown.box("Hello World")).to_be_checked()
+    expect(shown.percent).to_have_text("0%")
     complete(db, LASAGNA)
     shown.page.context.set_offline(False)
-    expect(shown.percent).to_have_text("25%")
-    shown.box("Hello World").click()
+    expect(shown.notice).to_have_text("“Hello World” is completed.")
     expect(shown.percent).to_have_text("50%")
 
 
-def test_a_lost_answer_is_told_and_what_became_of_it_is_asked(visit, world):
+def test_a_write_whose_answer_is_lost_is_sent_again(visit, world):
     shown = visit()
     shown.open("Practice")
     # The write reaches the service, but its answer is lost.
-    shown.page.route(re.compile("/lessons/"), lambda route: (route.fetch(), route.abort()))
+    shown.page.route(re.compile("/lessons/"), lambda route: (route.fetch(), route.abort()), times=1)
     shown.box("Hello World").click()
-    expect(shown.notice).to_contain_text("Your progress could not be reached: check your connection and try again.")
-    expect(shown.box("Hello World")).to_be_checked()
+    expect(shown.notice).to_have_text("“Hello World” is waiting to be saved. Your progress cannot be reached.")
+    expect(shown.percent).to_have_text("0%")
+    shown.becomes_visible()
+    expect(shown.notice).to_have_text("“Hello World” is completed.")
     expect(shown.percent).to_have_text("33%")
 
 

@@ -89,7 +89,7 @@ def test_files_that_did_not_change_are_not_sent_again(new_context, settings, wor
             page.goto(page_with(site, [f"{running.url}/progress-ui/progress-ui.js"]))
             expect(Shown(page, running.url).percent).to_have_text("0%")
             lines = [line for line in running.lines()[before:] if line["route"].startswith("/progress-ui/")]
-            assert [line["status"] for line in lines] == [status] * 7
+            assert [line["status"] for line in lines] == [status] * 8
 
 
 def test_the_script_may_be_loaded_twice(new_context, service, world, site):  # noqa: F811

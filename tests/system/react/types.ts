@@ -14,6 +14,7 @@ course.addEventListener("progress-navigate", (event) => {
   return event.detail.href.length;
 });
 document.addEventListener("progress-change", (event) => event.detail.overall.percent.toFixed());
+document.addEventListener("progress-start-over", (event) => event.detail.removedCount.toFixed());
 window.addEventListener("progress-change", (event) => event.detail.lessonId.length);
 
 const script: typeof import("./progress-ui") = await import("/progress-ui/progress-ui.js" as string);
@@ -21,6 +22,10 @@ const { view, want, subscribe }: Store = script.storeOf();
 export const percentOfCourse = script.storeOf(undefined, "x").view.courses[0]?.percent;
 export const stop: () => void = subscribe(() => view.next?.module.title);
 export const { answer, code } = await want("x", true);
+export const waiting: number = view.waiting?.count ?? 0;
+script.storeOf().keepOffline = true;
+for (const { lessonId, settled } of script.storeOf().takeRestored()) settled.then(({ code }) => `${lessonId} ${code}`);
+export const removed = (await script.storeOf().startOver("x")).answer?.removedCount;
 export const titles = (shown: View): string[] => [...shown.lessons.values()].map(({ title }) => title);
 
 // @ts-expect-error: no such label
