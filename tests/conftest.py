@@ -3,6 +3,7 @@
 Every table is emptied before each test.
 """
 
+import gc
 import json
 import os
 import shutil
@@ -13,7 +14,7 @@ import tempfile
 import time
 import urllib.request
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from pathlib import Path
@@ -49,6 +50,20 @@ DEEP = "PROGRESS_DEEP" in os.environ
 hypothesis.settings.register_profile("quick", max_examples=100, deadline=None, derandomize=True, database=None)
 hypothesis.settings.register_profile("deep", max_examples=2000, deadline=None, print_blob=True)
 hypothesis.settings.load_profile("deep" if DEEP else "quick")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Keep Python's garbage collector off during the collection, which makes a million objects that stay.
+
+    To look through them again and again would take a fourth of the time. Afterwards these objects are left out.
+    """
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def in_memory() -> Path | None:

@@ -39,9 +39,9 @@ def _keep_writing(url: str, seconds: float) -> list[Write]:
     until = time.time() + seconds
     while time.time() < until:
         writes.append(write(url))
-        # With this pause there are still a hundred attempts for each write that the limit lets through. More attempts
-        # would only slow down the tests that run at the same time.
-        time.sleep(0.02)
+        # With this pause there are still forty attempts for each write that the limit lets through. More attempts would
+        # only slow down the tests that run at the same time.
+        time.sleep(0.05)
     return writes
 
 

@@ -103,16 +103,17 @@ def test_the_vectors_pass_through_a_running_gunicorn(gunicorn, world):
         *((case, f"{case['cookie_name']}={case['token']}") for case in VECTORS["vectors"]),
         *((case, "; ".join(f"{name}={value}" for name, value in case["cookies"])) for case in VECTORS["cookie_sets"]),
     ]
-    by_settings: dict[tuple, list] = {}
-    for case, sent in cases:
-        if "clock" not in case and sent.isascii():
-            key = (",".join(case["secrets"]), *sorted(case.get("settings", {}).items()))
-            by_settings.setdefault(key, []).append((case, sent))
-    assert len(by_settings) > 2
-    for (secrets, *more), group in by_settings.items():
-        url = gunicorn(AUTH_SECRET=secrets, AUTH_JWT_SECRET="", WEB_CONCURRENCY="1", **dict(more))
-        for case, sent in group:
-            assert status(url, sent) in expected(case), case["name"]
+    # All vectors that need no setting but this one secret. What gunicorn does with a cookie depends on no setting.
+    secrets = VECTORS["vectors"][0]["secrets"]
+    url = gunicorn(AUTH_SECRET=",".join(secrets), AUTH_JWT_SECRET="", WEB_CONCURRENCY="1")
+    sent_cases = [
+        (case, sent)
+        for case, sent in cases
+        if "clock" not in case and sent.isascii() and case["secrets"] == secrets and not case.get("settings")
+    ]
+    assert len(sent_cases) > 70
+    for case, sent in sent_cases:
+        assert status(url, sent) in expected(case), case["name"]
 
 
 def test_the_keys_are_those_that_the_libraries_derive():

@@ -158,18 +158,8 @@ def test_it_runs_in_any_folder_ends_by_a_signal_and_runs_again_with_its_data(fol
     assert [course["title"] for course in courses(run, "BUYER")] == ["JavaScript"]
     assert stat.S_IMODE((checkout / ".local" / "secret").stat().st_mode) == 0o600
     assert (checkout / ".local" / "secret").read_text() not in run.output
-    # A person can paste all that the demo prints from the first token on. Interactive zsh does not know comments, so
-    # these lines must have no character with a meaning for the shell.
-    pasted = run.output[run.output.index("FULL=") :]
-    assert not [line for line in pasted.splitlines() if line[:2] == "# " and re.search("""['";&|<>()`$]""", line)]
-    # make would run this command. This checkout has no Makefile and no .venv.
-    pasted = re.sub("^make stripe-event (.*)$", rf"\1 {sys.executable} -m app.demo.stripe_event", pasted, flags=re.M)
-    answers = subprocess.run(["sh", "-ec", pasted], cwd=checkout, capture_output=True, text=True, check=True).stdout
-    assert re.findall(r'"code": "(\w+)"', answers) == ["lesson_locked", "not_enrolled", "course_not_found"]
-    assert answers.count('{"outcome": "applied"}') == 4
-    assert answers.count(f'"lessonId" : "{FIRST}", "completed" : true') == 1
-    assert answers.count(f'"lessonId" : "{FIRST}", "completed" : false') == 1
-    assert re.search(r"^ enrolled +\|", answers, re.M)
+    if name.startswith("closed"):  # one case is enough for the text: the folder's name is quoted in it
+        assert_that_what_it_prints_can_be_pasted(run, checkout)
     token = re.search(r"^FULL=(\S+)$", run.output, re.M)
     assert token
     request = urllib.request.Request(
@@ -183,6 +173,21 @@ def test_it_runs_in_any_folder_ends_by_a_signal_and_runs_again_with_its_data(fol
     assert "load" not in again.output
     assert again.get("summary", "FULL")[1]["completedCount"] == 1
     assert_ends(again, signal.SIGTERM)
+
+
+def assert_that_what_it_prints_can_be_pasted(run: Run, checkout: Path) -> None:
+    # A person can paste all that the demo prints from the first token on. Interactive zsh does not know comments, so
+    # these lines must have no character with a meaning for the shell.
+    pasted = run.output[run.output.index("FULL=") :]
+    assert not [line for line in pasted.splitlines() if line[:2] == "# " and re.search("""['";&|<>()`$]""", line)]
+    # make would run this command. This checkout has no Makefile and no .venv.
+    pasted = re.sub("^make stripe-event (.*)$", rf"\1 {sys.executable} -m app.demo.stripe_event", pasted, flags=re.M)
+    answers = subprocess.run(["sh", "-ec", pasted], cwd=checkout, capture_output=True, text=True, check=True).stdout
+    assert re.findall(r'"code": "(\w+)"', answers) == ["lesson_locked", "not_enrolled", "course_not_found"]
+    assert answers.count('{"outcome": "applied"}') == 4
+    assert answers.count(f'"lessonId" : "{FIRST}", "completed" : true') == 1
+    assert answers.count(f'"lessonId" : "{FIRST}", "completed" : false') == 1
+    assert re.search(r"^ enrolled +\|", answers, re.M)
 
 
 def assert_ends(run: Run, number: int) -> None:
@@ -277,7 +282,13 @@ def test_a_second_one_in_the_same_checkout_says_where_the_first_is(running, star
     assert running.get("summary", "FULL")[0] == 200
 
 
-def test_two_checkouts_run_side_by_side(running, checkout, start):
+def test_after_a_power_cut_it_starts_beside_another_one_whose_server_the_pid_files_name_now(running, checkout, start):
+    """After a power cut, the numbers in the pid files may be those of processes of others."""
+    others = (running.folder / ".local" / "postgres" / "data" / "postmaster.pid").read_text().splitlines()[0]
+    postgres = checkout / ".local" / "postgres"
+    content = f"{others}\n{postgres / 'data'}\n1700000000\n5432\n{postgres}\n\n  5432001         0\nready   \n"
+    (postgres / "data" / "postmaster.pid").write_text(content)
+    (postgres / ".s.PGSQL.5432.lock").write_text(content)
     other = start(checkout).wait_until_ready()
     assert [run.get("summary", "FULL")[0] for run in (running, other)] == [200, 200]
 
@@ -310,18 +321,6 @@ def test_it_starts_after_everything_was_killed_and_after_the_supervisor_alone_wa
     assert third.end()[0] == 0
     for number in working_in(checkout):  # the gunicorn of the killed demo
         os.kill(number, signal.SIGKILL)
-
-
-def test_it_starts_after_a_power_cut(checkout, start):
-    """After a power cut, the pid files may name processes of others, which have the same numbers now."""
-    postgres = checkout / ".local" / "postgres"
-    content = f"{os.getpid()}\n{postgres / 'data'}\n1700000000\n5432\n{postgres}\n\n  5432001         0\nready   \n"
-    (postgres / "data" / "postmaster.pid").write_text(content)
-    (postgres / ".s.PGSQL.5432.lock").write_text(content)
-    run = start(checkout).wait_until_ready()
-    assert run.get("summary", "FULL")[0] == 200
-    run.process.terminate()
-    assert run.end()[0] == 0
 
 
 DEMO_PAGE = {

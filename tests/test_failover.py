@@ -3,7 +3,6 @@
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections import defaultdict
 from collections.abc import Iterator
@@ -21,6 +20,7 @@ from app.service import service_of
 from app.settings import from_environ
 from tests.conftest import ROOT, Postgresql, as_service, grant, migrate, running_gunicorn
 from tests.load import Answer, Load, fill, in_table
+from tests.test_cli import run as cli
 from tests.world import SECRET, assert_problem, bearer, lesson_path, uuid4
 
 # Both servers use this port, and differ in the folder of their socket. In the same way, two hosts behind one name have
@@ -145,13 +145,6 @@ def start_check(url: str) -> None:
     readiness.check(from_environ({"DATABASE_URL": as_service(url), "AUTH_JWT_SECRET": SECRET}))
 
 
-def task(url: str, *command: str) -> subprocess.CompletedProcess[str]:
-    environ = os.environ | {"DATABASE_URL": url, "USER": uuid4(0xC0)}
-    return subprocess.run(
-        [sys.executable, "-m", "app.cli", *command], cwd=ROOT, env=environ, capture_output=True, text=True
-    )
-
-
 def test_a_standby_is_not_served_from_whatever_the_url_says(pair, make_api):
     pair.point_to(pair.standby)
     with pytest.raises(readiness.NotReadyError, match=r"^DATABASE_URL: no connection: .* session is read-only$"):
@@ -186,9 +179,9 @@ def backend(api: FlaskClient) -> int:
 def test_a_task_that_writes_refuses_a_standby_and_one_that_reads_does_not(pair):
     pair.point_to(pair.standby)
     for command in ("access", "migration-status"):
-        assert task(pair.url(), command).returncode == 0
+        assert cli(pair.url(), command, USER=uuid4(0xC0))[0] == 0
     for command in ("grant-free", "revoke-free", "add-user", "migrate", "rollback", "migrate-unlock"):
-        done = task(pair.url(), command)
-        assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (1, "", 1)
-        assert done.stderr.startswith("Error: DATABASE_URL: ")
-        assert "session is read-only" in done.stderr
+        status, out, err = cli(pair.url(), command, USER=uuid4(0xC0))
+        assert (status, out, len(err.splitlines())) == (1, "", 1)
+        assert err.startswith("Error: DATABASE_URL: ")
+        assert "session is read-only" in err

@@ -67,11 +67,25 @@ def own_db(own_postgres: Postgresql) -> Iterator[Postgresql]:
     return own_postgres
 
 
+@pytest.fixture(scope="module")
+def running_service(own_postgres: Postgresql) -> Iterator[Callable[[], Gunicorn]]:
+    """Yield a function that returns a service. It starts another one only if a test has stopped the last one."""
+    environ = {"DATABASE_URL": as_service(own_postgres.url()), "AUTH_JWT_SECRET": SECRET, "RATE_LIMIT_WRITES": ""}
+    started: list[Gunicorn] = []
+    with ExitStack() as stack:
+
+        def service() -> Gunicorn:
+            if not started or started[-1].process.poll() is not None:
+                settings = environ | {"WEB_CONCURRENCY": "2", "WEB_THREADS": "4"}
+                started.append(stack.enter_context(running_gunicorn(settings)))
+            return started[-1]
+
+        yield service
+
+
 @pytest.fixture
-def service(own_db: Postgresql) -> Iterator[Gunicorn]:
-    environ = {"DATABASE_URL": as_service(own_db.url()), "AUTH_JWT_SECRET": SECRET, "RATE_LIMIT_WRITES": ""}
-    with running_gunicorn(environ | {"WEB_CONCURRENCY": "2", "WEB_THREADS": "4"}) as running:
-        yield running
+def service(own_db: Postgresql, running_service: Callable[[], Gunicorn]) -> Gunicorn:
+    return running_service()
 
 
 def assert_nothing_lost(load: Load, postgres: Postgresql) -> None:
@@ -292,7 +306,8 @@ def test_a_server_that_is_frozen_costs_the_timeout_and_no_more(make_api, own_db,
     api = make_api(DATABASE_URL=as_service(own_db.url()), DATABASE_TIMEOUT="0.8", WEB_THREADS="1")
     headers = bearer(uuid4(0xC0))
     assert api.get("/api/progress/summary", headers=headers).status_code == 200
-    (backend,) = backends(own_db)
+    with service_of(api.application).pool.connection() as connection:
+        backend = connection.info.backend_pid
     os.kill(backend, signal.SIGSTOP)
     try:
         started = time.monotonic()

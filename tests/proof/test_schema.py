@@ -69,7 +69,7 @@ def url(
     add_course(connection, 3)
     connection.execute("update modules set course_id = %s", [uuid4(3)])
     more = {"METRICS": "on", "STRIPE_WEBHOOK_SECRET": WEBHOOK_SECRET, "AUTH_SECRET": SECRET, "LOG_LEVEL": "error"}
-    with running_gunicorn(environ | more) as service:
+    with running_gunicorn(environ | more | {"WEB_CONCURRENCY": "1"}) as service:
         yield service.url
     shown = (f"{amount:6} {method} {path} {status}" for (method, path, status), amount in sorted(TRIED.items()))
     print("\n".join(shown))  # noqa: T201 - pytest shows it with -rA, or if a test fails
