@@ -650,6 +650,17 @@ def test_the_attribute_may_be_removed_and_with_it_what_is_kept(opened):
     assert len(storage(shown.page)) == 1
 
 
+def test_a_reset_leaves_what_is_kept(opened, db):
+    shown = opened()
+    tick_offline(shown)
+    shown.page.evaluate("() => document.querySelector('course-progress').reset()")
+    expect(shown.course).to_contain_text("You are offline.")
+    assert len(storage(shown.page)) == 1
+    offline(shown, False)
+    expect(shown.lesson.locator("[part=state]")).to_contain_text("Completed on")
+    assert len(times(db)) == 2
+
+
 def test_the_refusal_of_a_kept_tick_is_told(opened, db):
     shown = opened()
     tick_offline(shown)
