@@ -354,6 +354,23 @@ def test_what_was_made_offline_waits_also_for_a_service_that_is_not_available(vi
     assert made[:2] == ["POST lessons 503", "POST lessons 200"]
 
 
+def test_what_was_just_ticked_is_taken_back_if_the_service_is_not_available(visit, world, db):  # noqa: F811
+    """The learner is there, and can try again."""
+    shown = visit()
+    for module in ("Basics", "Booleans", "Practice"):
+        shown.open(module)
+    held = Held(shown.page, f"/lessons/{uuid4(HELLO)}$")
+    shown.page.route(re.compile("/lessons$"), FAILING["503"], times=1)
+    shown.box("Hello World").click()
+    held.wait()
+    clicked(shown, "Lasagna", "Infiltration")
+    held.let_go()
+    expect(shown.notice).to_contain_text("was not saved. Your progress could not be reached: try again in 2 s.")
+    expect(shown.course.get_by_role("checkbox", checked=True)).to_have_count(1)
+    expect(shown.percent).to_have_text("33%")
+    assert marked(db) == {uuid4(HELLO)}
+
+
 def test_a_service_that_cannot_be_reached_is_asked_again_and_less_and_less_often(visit, world, db):  # noqa: F811
     shown = visit()
     shown.page.clock.install()
