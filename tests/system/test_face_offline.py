@@ -723,7 +723,7 @@ def example(service: str, language: str, *parts: str) -> str:  # noqa: F811
 @pytest.fixture
 def load(visit, site, service, world) -> Callable[[str], Shown]:  # noqa: F811
     """Return a function that loads a page of the site, always in one browser that is signed in."""
-    first = visit()
+    first: Shown = visit()
 
     def load(html: str) -> Shown:
         site.policy = ""
