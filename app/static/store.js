@@ -518,7 +518,8 @@ class Service {
     const answer = await (changes.length > 1
       ? this.#call("POST", "lessons", headers, { lessons: marks })
       : this.#call(completed ? "POST" : "DELETE", path, headers, completedAt && { completedAt }));
-    // A click in the future, because the clock of this device is wrong: store the mark without a time.
+    // A click in the future, because the clock of this device is wrong: store the mark without a time. The clock of the
+    // service cannot be asked before: a page of another origin may not read the header Date.
     const { errors } = answer;
     const wrong = changes.filter((_, at) => marks[at].completedAt && (errors?.lessons?.[at] ?? errors)?.completedAt);
     for (const [, change] of wrong) change.hasWrongTime = true;

@@ -354,6 +354,23 @@ def test_what_was_made_offline_waits_also_for_a_service_that_is_not_available(vi
     assert made[:2] == ["POST lessons 503", "POST lessons 200"]
 
 
+def test_what_was_just_ticked_is_taken_back_if_the_service_is_not_available(visit, world, db):  # noqa: F811
+    """The learner is there, and can try again."""
+    shown = visit()
+    for module in ("Basics", "Booleans", "Practice"):
+        shown.open(module)
+    held = Held(shown.page, f"/lessons/{uuid4(HELLO)}$")
+    shown.page.route(re.compile("/lessons$"), FAILING["503"], times=1)
+    shown.box("Hello World").click()
+    held.wait()
+    clicked(shown, "Lasagna", "Infiltration")
+    held.let_go()
+    expect(shown.notice).to_contain_text("was not saved. Your progress could not be reached: try again in 2 s.")
+    expect(shown.course.get_by_role("checkbox", checked=True)).to_have_count(1)
+    expect(shown.percent).to_have_text("33%")
+    assert marked(db) == {uuid4(HELLO)}
+
+
 def test_a_service_that_cannot_be_reached_is_asked_again_and_less_and_less_often(visit, world, db):  # noqa: F811
     shown = visit()
     shown.page.clock.install()
@@ -443,6 +460,15 @@ def close(shown: Shown) -> None:
     offline(shown, False)
 
 
+def tag_of(shown: Shown) -> str:
+    return str(
+        shown.page.evaluate(
+            "async (url) => (await fetch(url, { credentials: 'include' })).headers.get('Learner-Tag')",
+            f"{shown.service}/api/progress/summary",
+        )
+    )
+
+
 def test_without_the_attribute_nothing_is_kept(opened, db):
     shown = opened(BOTH)
     tick_offline(shown)
@@ -470,10 +496,7 @@ def test_ticks_survive_a_reload_with_the_attribute(opened, db):
     assert {lesson: f"{at.astimezone(UTC):%Y-%m-%dT%H:%M:%S}" for lesson, at in times(db).items()} == {
         lesson: at[:19] for lesson, at in lessons.items()
     }
-    assert content["tag"] == again.page.evaluate(
-        "async (url) => (await fetch(url, { credentials: 'include' })).headers.get('Learner-Tag')",
-        f"{again.service}/api/progress/summary",
-    )
+    assert content["tag"] == tag_of(again)
     assert storage(again.page) == {}
 
 
@@ -564,27 +587,34 @@ def opened_as_is(shown: Shown, site: Site) -> Shown:  # noqa: F811
     return Shown(page, shown.service)
 
 
-MALFORMED = {
-    "no JSON": "{",
-    "a number": "1",
-    "another form": '{"tag": "x"}',
-    "a list": '{"tag": "x", "lessons": []}',
-    "an id": '{"tag": "x", "lessons": {"<script>": null}}',
-    "a time": '{"tag": "x", "lessons": {"' + uuid4(LASAGNA) + '": "yesterday"}}',
-    "a number as time": '{"tag": "x", "lessons": {"' + uuid4(LASAGNA) + '": 5}}',
-    "no tag": '{"tag": 5, "lessons": {"' + uuid4(LASAGNA) + '": null}}',
-}
+# TAG is the tag of the learner.
+MALFORMED = [
+    "{",
+    "1",
+    '{"tag": "TAG"}',
+    '{"tag": "TAG", "lessons": []}',
+    '{"tag": "TAG", "lessons": {"<script>": null}}',
+    '{"tag": "TAG", "lessons": {"' + uuid4(LASAGNA) + '": "yesterday"}}',
+    '{"tag": "TAG", "lessons": {"' + uuid4(LASAGNA) + '": 5}}',
+    '{"tag": 5, "lessons": {"' + uuid4(LASAGNA) + '": null}}',
+]
 
 
-@pytest.mark.parametrize("content", MALFORMED.values(), ids=MALFORMED)
-def test_what_has_another_form_is_ignored_and_removed(opened, content):
-    shown = opened(BOTH)
-    shown.page.evaluate("([key, value]) => { localStorage[key] = value }", [f"progress-ui {shown.service}/", content])
-    again = opened()
-    expect(again.percent).to_have_text("0%")
-    again.page.wait_for_function("() => localStorage.length === 0")
-    again.lesson.get_by_role("button").click()
-    expect(again.percent).to_have_text("25%")
+def test_what_has_another_form_is_ignored_and_removed(opened, db):
+    shown = opened()
+    tag = tag_of(shown)
+    for content in MALFORMED:
+        shown.page.evaluate(
+            "([key, value]) => { localStorage[key] = value }",
+            [f"progress-ui {shown.service}/", content.replace("TAG", tag)],
+        )
+        made = Calls(shown.page)
+        shown.page.reload()
+        shown.page.wait_for_function("() => localStorage.length === 0")
+        expect(shown.percent).to_have_text("0%")
+        assert not any(call.startswith("POST") for call in made.asked), content
+    shown.lesson.get_by_role("button").click()
+    expect(shown.lesson.locator("[part=state]")).to_contain_text("Completed on")
 
 
 STORAGES = {
@@ -637,6 +667,17 @@ def test_the_attribute_may_be_removed_and_with_it_what_is_kept(opened):
     assert len(storage(shown.page)) == 1
 
 
+def test_a_reset_leaves_what_is_kept(opened, db):
+    shown = opened()
+    tick_offline(shown)
+    shown.page.evaluate("() => document.querySelector('course-progress').reset()")
+    expect(shown.course).to_contain_text("You are offline.")
+    assert len(storage(shown.page)) == 1
+    offline(shown, False)
+    expect(shown.lesson.locator("[part=state]")).to_contain_text("Completed on")
+    assert len(times(db)) == 2
+
+
 def test_the_refusal_of_a_kept_tick_is_told(opened, db):
     shown = opened()
     tick_offline(shown)
@@ -682,7 +723,7 @@ def example(service: str, language: str, *parts: str) -> str:  # noqa: F811
 @pytest.fixture
 def load(visit, site, service, world) -> Callable[[str], Shown]:  # noqa: F811
     """Return a function that loads a page of the site, always in one browser that is signed in."""
-    first = visit()
+    first: Shown = visit()
 
     def load(html: str) -> Shown:
         site.policy = ""
