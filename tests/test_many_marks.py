@@ -4,12 +4,16 @@ import http.client
 import itertools
 import json
 import random
+import threading
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
+import psycopg
 import pytest
 
+from app.database.statements import STATEMENTS, Statement
 from tests.conftest import both_plans, one_plan
 from tests.world import (
     FREE_LEARNER,
@@ -185,6 +189,33 @@ def test_what_is_still_due_is_told_in_catalog_order_without_what_the_call_has_ma
     assert completed(world) == [2, 0xB]
 
 
+def test_what_is_still_due_is_in_catalog_order_where_positions_are_equal_too(api, db):
+    add_user(db)
+    modules = [  # in catalog order: the module, its course, its position, its lessons
+        (0x13, None, 2, [0x2A, 0x23]),
+        (0x11, None, 3, [0x29]),
+        (0x12, None, 3, [0x28]),
+        (0x10, 0x32, 1, [0x27]),
+        (0x15, 0x33, 1, [0x22, 0x26]),
+        (0x14, 0x31, 0, [0x24, 0x21]),
+    ]
+    for module, _, position, lessons in modules[::-1]:
+        add_module(db, module, position=position)
+        for lesson in lessons[::-1]:
+            # Those of module 0x15 have one position, so their ids decide.
+            add_lesson(db, module, lesson, position=1 if module == 0x15 else lessons.index(lesson))
+    for course, position in ((0x33, 1), (0x32, 1), (0x31, 2)):
+        add_course(db, course, *(module for module, its, *_ in modules if its == course), position=position)
+    due = [lesson for *_, lessons in modules for lesson in lessons]
+    add_module(db, 1, 2)
+    require(db, 2, *sorted(due, key=lambda lesson: lesson * 7 % 11))
+    assert results(api, 2) == [refused(2, "lesson_locked", *due)]
+    answer = ok(mark_lessons(api, *due))
+    ids = [uuid4(module) for module, *_ in modules]
+    assert [module["moduleId"] for module in answer["modules"]] == ids
+    assert [course["courseId"] for course in answer["courses"]] == [uuid4(0x32), uuid4(0x33), uuid4(0x31)]
+
+
 def test_a_lesson_stays_locked_behind_one_that_is_locked(api, world):
     assert results(api, 4, 3, 8) == [refused(4, "lesson_locked", 3), refused(3, "lesson_locked", 2), marked(8)]
 
@@ -193,6 +224,14 @@ def test_a_lesson_that_needs_two_waits_for_both(api, world):
     require(world, 8, 5, 4)
     assert results(api, 8, 5) == [refused(8, "lesson_locked", 4), marked(5)]
     assert results(api, 4, 8, 3, 2) == [marked(4), marked(8), marked(3), marked(2)]
+
+
+def test_a_lesson_that_waits_for_one_outside_the_list_keeps_no_other_from_being_marked(api, world):
+    require(world, 8, 5, 2)
+    require(world, 2, 5)
+    add_module(world, 0xA, 0xB, 0xC)
+    require(world, 0xB, 0xC)
+    assert results(api, 3, 0xB, 5, 8, 2) == [marked(3), refused(0xB, "lesson_locked", 0xC), *map(marked, (5, 8, 2))]
 
 
 def test_an_unpublished_prerequisite_locks_nothing(api, world):
@@ -237,7 +276,16 @@ def test_somebody_elses_completions_unlock_nothing(api, world):
     assert results(api, 3) == [refused(3, "lesson_locked", 2)]
 
 
-@pytest.mark.parametrize("shape", ["chain", "three each", "none"])
+# What the lesson at each place of an order needs: places before it. With "pairs", 2 to the power of 249 ways lead from
+# the first lesson to the last ones, and the statement must not follow each.
+SHAPES: dict[str, Callable[[int, random.Random], list[int]]] = {
+    "chain": lambda place, _: [place - 1],
+    "three each": lambda place, draw: draw.choices(range(place), k=3),
+    "pairs": lambda place, _: [place // 2 * 2 - 2, place // 2 * 2 - 1] if place > 1 else [],
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
 def test_500_lessons_in_random_order_are_marked_in_one_call(api, db, shape):
     draw = random.Random(22)
     lessons = list(range(0x100, 0x100 + 500))
@@ -245,12 +293,10 @@ def test_500_lessons_in_random_order_are_marked_in_one_call(api, db, shape):
     add_user(db)
     add_module(db, 1, *lessons[:250])
     add_module(db, 2, *lessons[250:])
-    amount = {"chain": 1, "three each": 3, "none": 0}[shape]
     pairs = {
-        (uuid4(lesson), uuid4(lessons[place - 1] if shape == "chain" else draw.choice(lessons[:place])))
-        for place, lesson in enumerate(lessons)
-        if place
-        for _ in range(amount)
+        (uuid4(lessons[place]), uuid4(lessons[needed]))
+        for place in range(1, 500)
+        for needed in SHAPES[shape](place, draw)
     }
     db.cursor().executemany("insert into lesson_prerequisites values (%s, %s)", list(pairs))
     draw.shuffle(lessons)
@@ -462,3 +508,56 @@ def test_a_new_learner_is_added_and_then_marks_what_is_free(make_api, world):
     user_id = uuid4(0xAE3)
     assert results(api, 5, 2, user_id=user_id) == [marked(5), refused(2, "lesson_not_available")]
     assert completed(world, user_id) == [5]
+
+
+# What others do at the same time
+
+
+def test_a_lesson_that_is_deleted_while_it_is_marked_is_not_found_and_the_others_are_marked(
+    make_api, world, database_url
+):
+    api = make_api()
+    answers = []
+    with psycopg.connect(database_url) as other:
+        other.execute("delete from lessons where id = %s", [uuid4(8)])
+        thread = threading.Thread(target=lambda: answers.append(mark_lessons(api, 8, 2)))
+        thread.start()
+        while not world.execute("select from pg_locks where not granted").rowcount:
+            assert thread.is_alive()
+    thread.join()
+    assert ok(answers[0])["results"] == [refused(8, "lesson_not_found"), marked(2)]
+
+
+def test_two_lists_at_once_answer_as_if_one_came_after_the_other(make_api, world, database_url):
+    api = make_api()
+    answers = []
+    with psycopg.connect(database_url) as other:
+        other.execute("select from users where id = %s for update", [LEARNER])
+        threads = [
+            threading.Thread(target=lambda lessons=lessons: answers.append(ok(mark_lessons(api, *lessons))))
+            for lessons in ((3, 8), (2, 5))
+        ]
+        for thread in threads:
+            thread.start()
+        while world.execute("select from pg_locks where not granted").rowcount < len(threads):
+            assert all(thread.is_alive() for thread in threads)
+    for thread in threads:
+        thread.join()
+    first, second = sorted(answers, key=lambda answer: answer["overall"]["completedCount"])
+    assert completed(world) in ([2, 3, 5, 8], [2, 5, 8])
+    if completed(world) == [2, 3, 5, 8]:
+        # Lessons 2 and 5 came first, so lesson 3 was not locked.
+        assert [result["lessonId"] for result in first["results"]] == [uuid4(2), uuid4(5)]
+        assert (first["overall"]["completedCount"], second["overall"]["completedCount"]) == (2, 4)
+    else:
+        assert first["results"] == [refused(3, "lesson_locked", 2), marked(8)]
+        assert (first["overall"]["completedCount"], second["overall"]["completedCount"]) == (1, 3)
+    assert second["overall"] == get(api, "summary")
+
+
+def test_where_the_counts_fail_nothing_is_marked(make_api, world, monkeypatch):
+    failing = Statement("marked_lessons", b"select 1 / 0", ())
+    monkeypatch.setitem(STATEMENTS, "marked_lessons", failing)
+    api = make_api()
+    assert_problem(mark_lessons(api, 2, 3), "internal_error")
+    assert completions(world) == []

@@ -132,10 +132,18 @@ def names() -> list[str]:
     return sorted(set(STATEMENTS) - without_plan, key=lambda name: ("/" in name, name))
 
 
-def explain(connection: psycopg.Connection[Any], name: str, learner: Learner, mode: str, runs: int = 1) -> Plan:
+def explain(
+    connection: psycopg.Connection[Any],
+    name: str,
+    learner: Learner,
+    mode: str,
+    runs: int = 1,
+    others: dict[str, str] | None = None,
+) -> Plan:
     """Run a statement `runs` times, after one run that fills the caches. Return the fastest run.
 
-    Each run is rolled back. The connection must be in autocommit mode.
+    `others` are values that go before those of the learner and of VALUES. Each run is rolled back. The connection must
+    be in autocommit mode.
     """
     statement = STATEMENTS[name]
     if name == "session":
@@ -145,7 +153,7 @@ def explain(connection: psycopg.Connection[Any], name: str, learner: Learner, mo
             ' "expires" timestamptz)'
         )
     values = VALUES | learner._asdict() | {"claimed_user_id": learner.user_id, "user_ids": f"{{{learner.user_id}}}"}
-    values["lesson_ids"] = f"{{{learner.lesson_id}}}"
+    values |= {"lesson_ids": f"{{{learner.lesson_id}}}"} | (others or {})
     if name == "learners/add":
         values["user_id"] = "00000000-0000-4000-8000-00000000feed"
     given = ", ".join("'" + str(values[parameter]).replace("'", "''") + "'" for parameter in statement.parameters)
