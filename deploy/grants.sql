@@ -53,6 +53,7 @@ grant usage on schema :"schema" to :"role";
 -- Revoke everything first, so that rights which only an older version needed are taken back.
 revoke all on :"schema".courses, :"schema".modules, :"schema".lessons, :"schema".lesson_prerequisites,
 :"schema".subscriptions, :"schema".enrollments, :"schema".course_enrollments, :"schema".progress,
+:"schema".module_completions, :"schema".course_completions,
 :"schema".rate_limits, :"schema".stripe_checkouts, :"schema".stripe_customers, :"schema".stripe_subscriptions,
 :"schema".stripe_payments, :"schema".stripe_reversals, :"schema".paid_courses,
 :"schema".learner_tag_keys,
@@ -91,6 +92,12 @@ where pg_class.oid = 'users'::regclass and not has_schema_privilege(:'role', pg_
 
 grant select, delete on :"schema".progress to :"role";
 grant insert (user_id, lesson_id, completed_at, updated_at), update (updated_at) on :"schema".progress to :"role";
+
+-- A completion is never deleted, and only starting over changes it.
+grant select, insert (user_id, module_id, completed_at), update (started_over_at)
+on :"schema".module_completions to :"role";
+grant select, insert (user_id, course_id, completed_at), update (started_over_at)
+on :"schema".course_completions to :"role";
 
 -- For NEW_LEARNERS=add-free: a row without an end.
 grant insert (user_id) on :"schema".enrollments to :"role";
