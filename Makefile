@@ -11,7 +11,7 @@ $(foreach name,USER COURSE ROLE FILE DRY_RUN PARTIAL CONFIRM EMAIL NAME UNTIL HO
 		$(eval unexport $(name))))
 
 .PHONY: help install install-dev install-system run test test-deep test-system mutate audit scale-data explain bench lint format migrate rollback migration-status migrate-unlock grants load-catalog \
-	learner-id add-user grant-free revoke-free grant-course revoke-course access stripe-sync stripe-event token lock
+	learner-id add-user grant-free revoke-free grant-course revoke-course access complete stripe-sync stripe-event token lock
 
 
 help:  ## print this list
@@ -102,6 +102,9 @@ revoke-course: install  ## end the course COURSE=<id> that USER=<id> was given b
 
 access: install  ## show which access USER=<id> has, and why
 	@$(RUN) app.cli access
+
+complete: install  ## write the completions of modules and courses that no mark has written
+	@$(RUN) app.cli complete
 
 stripe-sync: install  ## read every subscription from Stripe with STRIPE_API_KEY, and correct what differs
 	@$(RUN) app.cli stripe-sync

@@ -17,7 +17,7 @@ from psycopg.rows import dict_row
 from app import checks, settings
 from app.database.connection import read_write
 from app.stripe.mirror import AccessTerms, give_waiting_courses
-from app.tasks import TaskError, catalog, grants, learners, migrations
+from app.tasks import TaskError, catalog, completions, grants, learners, migrations
 from app.user_ids import MAX_CHARACTERS, learner_id
 
 T = TypeVar("T")
@@ -272,6 +272,13 @@ def revoke_course(user_id: str, course_id: str) -> None:
                 *learners.access(connection, user_id, _prices()),
             ]
         )
+
+
+@cli.command()
+def complete() -> None:
+    """Write the missing completions of modules and courses."""
+    with _connect() as connection:
+        _print([completions.write_missing(connection)])
 
 
 @cli.command()

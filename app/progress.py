@@ -1,5 +1,6 @@
 """The learner's calls (contract §3). Each view is: check the input, run the statement, answer."""
 
+import json
 from typing import Any
 
 from flask import Blueprint, Response
@@ -75,12 +76,18 @@ def access() -> Response:
     return answer(_read("access", enrolled_only=False))
 
 
+@blueprint.get("/completions")
+def completions() -> Response:
+    """Answer which modules and courses the learner has completed. Learners who are not enrolled get an answer too."""
+    return answer(_read("completions", enrolled_only=False))
+
+
 @blueprint.post("/lessons/<lesson_id>")
 def mark(lesson_id: str) -> Response:
     """Mark a lesson as completed."""
     lesson_id = checks.lesson_id(lesson_id)
     checks.idempotency_key()
-    return _write("mark", lesson_id=lesson_id, completed_at=checks.mark_body())
+    return _write("mark", "complete", lesson_id=lesson_id, completed_at=checks.mark_body())
 
 
 @blueprint.delete("/lessons/<lesson_id>")
@@ -102,20 +109,19 @@ def _read(name: str, enrolled_only: bool = True, **parameters: str) -> Any:
     return row["answer"]
 
 
-def _write(name: str, lesson_id: str, **parameters: str | None) -> Response:
-    learner: dict[str, str | None] = {"user_id": current_call().user_id}
-    # Three statements, because a statement that waited for the lock still sees the data from before the wait.
-    calls = (
-        ("lock", learner),
-        (name, {**learner, "lesson_id": lesson_id, **parameters}),
-        ("lesson", {**learner, "lesson_id": lesson_id}),
-    )
-    lock, write, lesson = current_service().pool.transaction(*calls)
+def _write(*names: str, lesson_id: str, **parameters: str | None) -> Response:
+    parameters |= {"user_id": current_call().user_id, "lesson_id": lesson_id, "lesson_ids": f"{{{lesson_id}}}"}
+    # One statement after the other, because a statement that waited for the lock still sees the data from before the
+    # wait, and because a statement does not see its own writes.
+    calls = [(name, parameters) for name in ("lock", *names, "lesson")]
+    lock, write, *complete, lesson = current_service().pool.transaction(*calls)
     enrolled = one(write)["enrolled"]
     # Another call, or the site, may have added the learner after lock.sql ran. Then nothing was locked, and the counts
-    # may be wrong. A second write of the same lesson changes no completion.
+    # may be wrong. A second write of the same lesson changes nothing. The first one may have completed a module, and the
+    # second then finds it completed. So the answer has the completions of both.
     if (enrolled and lock is None) or (not enrolled and add_learner()):
-        lock, write, lesson = current_service().pool.transaction(*calls)
+        lock, write, *again, lesson = current_service().pool.transaction(*calls)
+        complete += again
     outcome = one(write)
     if not outcome["enrolled"]:
         raise Problem("not_enrolled")
@@ -129,4 +135,6 @@ def _write(name: str, lesson_id: str, **parameters: str | None) -> Response:
         raise Problem("lesson_not_available")
     if outcome.get("prerequisites"):
         raise Problem("lesson_locked", prerequisites=outcome["prerequisites"])
-    return answer(one(lesson)["answer"])
+    document = one(lesson)["answer"]
+    made = [made for row in complete for made in json.loads(one(row)["completions"])]
+    return answer(json.dumps({**json.loads(document), "completions": made}) if made else document)

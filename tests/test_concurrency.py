@@ -258,7 +258,8 @@ def test_the_statements_of_each_call_are_fixed_in_number(make_api, environ, db, 
         ("GET", f"courses/{uuid4(3)}"): ["course"],
         ("GET", "next"): ["next"],
         ("GET", "access"): ["access"],
-        ("POST", f"lessons/{uuid4(0x100)}"): ["lock", "mark", "lesson"],
+        ("GET", "completions"): ["completions"],
+        ("POST", f"lessons/{uuid4(0x100)}"): ["lock", "mark", "complete", "lesson"],
         ("DELETE", f"lessons/{uuid4(0x100)}"): ["lock", "unmark", "lesson"],
     }
     assert set(expected) == set(calls(lessonId=[uuid4(0x100)]))

@@ -42,6 +42,8 @@ VALUES = {
     "session_created": "1795478400",
     "prices": "{}",
     "grace": "3600",
+    "after": "00000000-0000-0000-0000-000000000000",
+    "limit": "200",
     "session_token": "a token",
     "catalog": '{"courses": [], "modules": [], "lessons": [], "prerequisites": [], "left_out": []}',
 }
@@ -144,6 +146,7 @@ def explain(connection: psycopg.Connection[Any], name: str, learner: Learner, mo
             ' "expires" timestamptz)'
         )
     values = VALUES | learner._asdict() | {"claimed_user_id": learner.user_id, "user_ids": f"{{{learner.user_id}}}"}
+    values["lesson_ids"] = f"{{{learner.lesson_id}}}"
     if name == "learners/add":
         values["user_id"] = "00000000-0000-4000-8000-00000000feed"
     given = ", ".join("'" + str(values[parameter]).replace("'", "''") + "'" for parameter in statement.parameters)

@@ -48,12 +48,14 @@ STRIPE = [
     *(STATEMENTS, "tests/test_stripe.py", "tests/test_stripe_courses.py"),
     *("-k", "not psql_gets and not all_orders and not fails_is_one"),
 ]
+COMPLETIONS = [STATEMENTS, "tests/test_completions.py", *ONE_PLAN]
 COOKIES = [STATEMENTS, "tests/test_cookies.py", "-k", "database"]
 
 TESTS = {
     **dict.fromkeys(("summary", "module", "lessons", "modules", "outline", "next", "courses", "course"), READS),
     "access": [STATEMENTS, "tests/test_access.py", COURSES, *ONE_PLAN],
     **dict.fromkeys(("mark", "unmark", "lesson"), WRITES),
+    **dict.fromkeys(("complete", "completions"), COMPLETIONS),
     "lock": LOCK,
     **dict.fromkeys(("limits/hit", "limits/window"), LIMITS),
     "session": COOKIES,

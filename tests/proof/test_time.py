@@ -50,7 +50,8 @@ def instant(db: psycopg.Connection, query: str = "select clock_timestamp()") -> 
 
 # The statements that tell whether the learner is enrolled.
 STATEMENTS = (
-    *("summary", "module", "lessons", "modules", "outline", "courses", "course", "next", "access", "mark", "unmark"),
+    *("summary", "module", "lessons", "modules", "outline", "courses", "course", "next", "access"),
+    *("completions", "mark", "unmark"),
 )
 
 
