@@ -2,7 +2,7 @@
 
 from flask import Flask
 
-from app import answers, checks, health, limits, logs, openapi, problems, progress, progress_ui
+from app import answers, health, limits, logs, openapi, problems, progress, progress_ui
 from app.database.pool import Pool
 from app.database.readiness import known_migrations
 from app.database.statements import session_statement
@@ -30,9 +30,6 @@ def create_app(settings: Settings | None = None) -> Flask:
     """
     settings = settings or from_environ()
     app = Application(__name__, static_folder=None)
-    # Werkzeug cuts a longer chunked body off at this length, without an error. One byte more than the limit tells a
-    # body that was cut from a body that just fits.
-    app.config["MAX_CONTENT_LENGTH"] = checks.MAX_BODY_BYTES + 1
     # Otherwise Werkzeug answers a path with `//` by a redirect in HTML, and Flask answers OPTIONS by itself.
     app.url_map.merge_slashes = False
     app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False

@@ -10,7 +10,14 @@ from app.call import current_call
 # The answers of these blueprints are public: they are the same for every caller. Every other answer is private to one
 # learner (contract §3).
 PUBLIC_BLUEPRINTS = ("openapi", "progress_ui", "health", "metrics", "stripe")
-WRITE_ENDPOINTS = ("progress.mark", "progress.unmark")
+WRITE_ENDPOINTS = (
+    "progress.mark",
+    "progress.unmark",
+    "progress.mark_lessons",
+    "progress.start_module_over",
+    "progress.start_course_over",
+    "progress.start_all_over",
+)
 
 
 def answer(document: str) -> Response:

@@ -93,7 +93,7 @@ def init_app(app: Flask) -> None:
         return problems.respond(
             Problem(
                 "rate_limited",
-                f"The limit is {allowed} for marks and unmarks together. Try again after Retry-After seconds.",
+                f"The limit is {allowed} for all writes together. Try again after Retry-After seconds.",
                 {"Retry-After": str(_retry_after(limiter))},
             )
         )

@@ -23,7 +23,7 @@ DURATION = Histogram(
     ["endpoint"],
     buckets=REQUEST_BUCKETS,
 )
-RATE_LIMITED = Counter("progress_rate_limited_writes", "Marks and unmarks refused by the write limit.")
+RATE_LIMITED = Counter("progress_rate_limited_writes", "Writes refused by the write limit.")
 STATEMENT = Histogram(
     "progress_statement_duration_seconds",
     "Time of one trip to the database, by the files of sql/ that were sent; a+b+c is one transaction.",

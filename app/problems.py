@@ -32,6 +32,11 @@ CODES = {
     "body_too_large": (413, "Send a body of 16 KiB at most."),
     "unsupported_media_type": (415, "Send the body as Content-Type: application/json, or send none."),
     "invalid_body": (400, 'Send no body, {}, or { "completedAt": "2026-11-23T08:42:30.123Z" }.'),
+    "confirmation_required": (
+        400,
+        "This call removes the marks of all lessons, so it must say ?all=true. To unmark one lesson, put its id into"
+        " the path: a path with an empty id, /lessons/, often arrives as /lessons.",
+    ),
     "not_enrolled": (403, "Progress needs an active subscription, a course, or an enrollment in the free lessons."),
     "lesson_not_found": (404, "There is no lesson with this id."),
     "module_not_found": (404, "There is no module with this id that has lessons for this learner."),
@@ -63,16 +68,25 @@ UNAVAILABLE = (
 
 
 class Problem(Exception):  # noqa: N818 - the RFC's word
-    """An error answer. `code` is a key of CODES. `members` go into the document, `headers` into the response."""
+    """An error answer. `code` is a key of CODES.
+
+    `members` go into the document, `headers` into the response, and `error` into the log alone.
+    """
 
     def __init__(
-        self, code: str, detail: str | None = None, headers: dict[str, str] | None = None, **members: Any
+        self,
+        code: str,
+        detail: str | None = None,
+        headers: dict[str, str] | None = None,
+        error: str = "",
+        **members: Any,
     ) -> None:
         super().__init__(code)
         self.code = code
         self.status, usual_detail = CODES[code]
         self.detail = detail or usual_detail
         self.headers = headers or {}
+        self.error = error
         self.members = members
 
 
@@ -92,7 +106,9 @@ def respond(problem: Problem) -> Response:
     `code` already names the problem, so the type is about:blank. Then the title is the name of the status (RFC 9457
     §4.2.1).
     """
-    current_call().code = problem.code
+    call = current_call()
+    call.code = problem.code
+    call.error = problem.error or call.error
     document = {
         "type": "about:blank",
         "title": HTTP_STATUS_CODES[problem.status],

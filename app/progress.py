@@ -1,17 +1,17 @@
-"""The learner's calls (contract §3). Each view is: check the input, run the statement, answer."""
+"""The learner's calls (contract §3). Each view is: check the input, read or write, answer."""
 
-import json
 from typing import Any
 
 from flask import Blueprint, Response
 
-from app import checks
+from app import checks, writes
 from app.answers import answer
 from app.call import current_call
 from app.database.statements import one
 from app.new_learners import add_learner
-from app.problems import RETRY_AFTER, Problem
+from app.problems import Problem
 from app.service import current_service
+from app.writes import Learner
 
 blueprint = Blueprint("progress", __name__, url_prefix="/api/progress")
 
@@ -87,7 +87,14 @@ def mark(lesson_id: str) -> Response:
     """Mark a lesson as completed."""
     lesson_id = checks.lesson_id(lesson_id)
     checks.idempotency_key()
-    return _write("mark", "complete", lesson_id=lesson_id, completed_at=checks.mark_body())
+    return answer(writes.mark(_learner(), lesson_id, checks.mark_body()))
+
+
+@blueprint.post("/lessons")
+def mark_lessons() -> Response:
+    """Mark up to 500 lessons as completed. The answer tells the outcome for each of them."""
+    checks.idempotency_key()
+    return answer(writes.mark_lessons(_learner(), *checks.many_marks_body()))
 
 
 @blueprint.delete("/lessons/<lesson_id>")
@@ -96,7 +103,34 @@ def unmark(lesson_id: str) -> Response:
     lesson_id = checks.lesson_id(lesson_id)
     checks.idempotency_key()
     checks.body()  # only to refuse a body that is too large
-    return _write("unmark", lesson_id=lesson_id)
+    return answer(writes.unmark(_learner(), lesson_id))
+
+
+@blueprint.delete("/modules/<module_id>")
+def start_module_over(module_id: str) -> Response:
+    """Remove the marks of all lessons of a module that the learner may take."""
+    module_id = checks.module_id(module_id)
+    checks.idempotency_key()
+    checks.body()  # only to refuse a body that is too large
+    return answer(writes.start_module_over(_learner(), module_id))
+
+
+@blueprint.delete("/courses/<course_id>")
+def start_course_over(course_id: str) -> Response:
+    """Remove the marks of all lessons of a course that the learner may take."""
+    course_id = checks.course_id(course_id)
+    checks.idempotency_key()
+    checks.body()  # only to refuse a body that is too large
+    return answer(writes.start_course_over(_learner(), course_id))
+
+
+@blueprint.delete("/lessons")
+def start_all_over() -> Response:
+    """Remove the marks of all lessons that the learner may take."""
+    checks.idempotency_key()
+    checks.body()  # only to refuse a body that is too large
+    checks.confirmation()
+    return answer(writes.start_all_over(_learner()))
 
 
 def _read(name: str, enrolled_only: bool = True, **parameters: str) -> Any:
@@ -109,32 +143,5 @@ def _read(name: str, enrolled_only: bool = True, **parameters: str) -> Any:
     return row["answer"]
 
 
-def _write(*names: str, lesson_id: str, **parameters: str | None) -> Response:
-    parameters |= {"user_id": current_call().user_id, "lesson_id": lesson_id, "lesson_ids": f"{{{lesson_id}}}"}
-    # One statement after the other, because a statement that waited for the lock still sees the data from before the
-    # wait, and because a statement does not see its own writes.
-    calls = [(name, parameters) for name in ("lock", *names, "lesson")]
-    lock, write, *complete, lesson = current_service().pool.transaction(*calls)
-    enrolled = one(write)["enrolled"]
-    # Another call, or the site, may have added the learner after lock.sql ran. Then nothing was locked, and the counts
-    # may be wrong. A second write of the same lesson changes nothing. The first one may have completed a module, and the
-    # second then finds it completed. So the answer has the completions of both.
-    if (enrolled and lock is None) or (not enrolled and add_learner()):
-        lock, write, *again, lesson = current_service().pool.transaction(*calls)
-        complete += again
-    outcome = one(write)
-    if not outcome["enrolled"]:
-        raise Problem("not_enrolled")
-    if lock is None:
-        # Row level security hides the learner's row. Another write of this learner may have run at the same time.
-        current_call().error = "lock.sql found no row of the learner"
-        raise Problem("unavailable", headers={"Retry-After": RETRY_AFTER})
-    if not outcome["known"]:
-        raise Problem("lesson_not_found")
-    if not outcome["available"]:
-        raise Problem("lesson_not_available")
-    if outcome.get("prerequisites"):
-        raise Problem("lesson_locked", prerequisites=outcome["prerequisites"])
-    document = one(lesson)["answer"]
-    made = [made for row in complete for made in json.loads(one(row)["completions"])]
-    return answer(json.dumps({**json.loads(document), "completions": made}) if made else document)
+def _learner() -> Learner:
+    return Learner(current_call().user_id, current_service().pool.transaction, add_learner)

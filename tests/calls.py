@@ -1,5 +1,8 @@
 """The learner's calls, read from app/openapi.yaml. So every test of all calls also tests a call that is added later."""
 
+from typing import Any
+from urllib.parse import urlencode
+
 from tests.contract import DOCUMENT
 from tests.world import uuid4
 
@@ -9,12 +12,12 @@ IDS = {"courseId": [uuid4(3)], "moduleId": [uuid4(1)], "lessonId": [uuid4(2)]}
 
 
 def calls(**ids: list[str]) -> list[tuple[str, str]]:
-    """Return the method and the path below PREFIX of each call, once for each id.
+    """Return the method and the path below PREFIX of each call, once for each id, with the query that it must have.
 
     The ids are `courseId=[…]`, `moduleId=[…]` and `lessonId=[…]`.
     """
     return [
-        (method.upper(), path)
+        (method.upper(), path + query(item[method]))
         for template, item in DOCUMENT["paths"].items()
         if template.startswith(PREFIX)
         for path in _filled_in(template.removeprefix(PREFIX), IDS | ids)
@@ -29,6 +32,13 @@ def _filled_in(template: str, ids: dict[str, list[str]]) -> list[str]:
         if f"{{{name}}}" in template:
             paths = [path.replace(f"{{{name}}}", value) for path in paths for value in values]
     return paths
+
+
+def query(operation: dict[str, Any]) -> str:
+    """Return the query with the parameters that an operation requires, with the values of their examples."""
+    parameters = operation.get("parameters", ())
+    required = [(one["name"], one["example"]) for one in parameters if one.get("in") == "query" and one["required"]]
+    return f"?{urlencode(required)}" if required else ""
 
 
 def reads(**ids: list[str]) -> list[str]:

@@ -19,6 +19,7 @@ from app.sessions import bearer
 from app.sessions.refusals import MAX_TOKEN_BYTES, NO_SESSION, REASONS
 from app.stripe import webhook
 from app.user_ids import MAX_CHARACTERS, learner_id
+from tests.calls import query
 from tests.conftest import ROOT, free_port
 from tests.contract import DOCUMENT
 from tests.pages import PAGES, anchors, block, blocks, table
@@ -94,7 +95,7 @@ def test_every_make_target_is_documented_and_every_documented_one_is_there():
 
 def test_every_call_and_every_code_is_documented():
     everything = {
-        f"{method.upper()} {path}"
+        f"{method.upper()} {path}{query(item[method])}"
         for path, item in DOCUMENT["paths"].items()
         for method in item
         if method in ("get", "post", "delete")
@@ -145,13 +146,14 @@ def test_errors_are_told_in_the_order_in_which_they_come():
 LIMIT = settings.from_environ({"DATABASE_URL": "postgresql:///x", "AUTH_JWT_SECRET": "x" * 32}).rate_limit_writes
 assert LIMIT
 BODY = f"{checks.MAX_BODY_BYTES // 1024} KiB"
-WRITES = f"{LIMIT.amount} marks and unmarks"
+MANY_MARKS_BODY = f"{checks.MAX_MANY_MARKS_BODY_BYTES // 1024} KiB"
+WRITES = f"{LIMIT.amount} writes"
 
 
 @pytest.mark.parametrize(
     ("name", "told"),
     [
-        ("docs/front-end.md", f"| the body is over {BODY} |"),
+        ("docs/front-end.md", f"| the body is over {BODY} (of many marks: {MANY_MARKS_BODY}) |"),
         ("docs/front-end.md", f"more than {WRITES} in {LIMIT.get_expiry()} seconds"),
         ("docs/front-end.md", f"may send {WRITES} in any {LIMIT.get_expiry()} seconds"),
         ("docs/front-end.md", f"It is {MAX_TOKEN_BYTES} bytes long at most"),
@@ -161,7 +163,9 @@ WRITES = f"{LIMIT.amount} marks and unmarks"
             f"It is {MAX_TOKEN_BYTES} bytes long at most."
             f" The clocks of the provider and of the service may differ by {bearer.LEEWAY_SECONDS} seconds.",
         ),
-        ("docs/contract.md", f"| the body is over {BODY} |"),
+        ("docs/contract.md", f"| the body is over {BODY}, of many marks over {MANY_MARKS_BODY} |"),
+        ("docs/contract.md", f"a list of 1 to {checks.MAX_MANY_MARKS} lessons"),
+        ("app/openapi.yaml", f"The body is over {MANY_MARKS_BODY}."),
         ("docs/contract.md", f"may send {WRITES} in any {LIMIT.get_expiry()} seconds"),
         ("docs/contract.md", f"Clocks may differ by {bearer.LEEWAY_SECONDS} seconds."),
         ("docs/contract.md", f"A token over {MAX_TOKEN_BYTES} bytes is refused."),
@@ -187,7 +191,7 @@ def test_every_call_names_its_statements_for_dbas():
         for method in {"get", "post", "delete"} & set(item):
             # These calls do not use the database.
             if path not in ("/openapi.yaml", "/progress-ui/{file}", "/healthz", "/metrics"):
-                assert f"| `{method.upper()} {path}` |" in PAGES["sql/README.md"]
+                assert f"| `{method.upper()} {path}{query(item[method])}` |" in PAGES["sql/README.md"]
 
 
 def test_every_link_leads_somewhere():
@@ -282,8 +286,11 @@ def test_the_examples_of_the_front_end_page_are_those_of_the_document():
     mark = DOCUMENT["paths"]["/api/progress/lessons/{lessonId}"]["post"]
     answer = mark["responses"]["200"]["content"]["application/json"]["example"]
     body = mark["requestBody"]["content"]["application/json"]["examples"]["earlier"]["value"]
+    [many] = DOCUMENT["paths"]["/api/progress/lessons"]["post"]["requestBody"]["content"]["application/json"][
+        "examples"
+    ].values()
     page = {"docs/front-end.md": PAGES["docs/front-end.md"]}
-    assert [json.loads(example) for example in blocks("json", page)] == [answer, body]
+    assert [json.loads(example) for example in blocks("json", page)] == [answer, body, many["value"]]
 
 
 def test_the_code_of_the_example_site_is_on_the_page_as_it_is_in_its_file():

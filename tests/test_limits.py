@@ -60,7 +60,7 @@ def test_marks_and_unmarks_of_a_learner_are_counted_together(make_api, world):
     assert [mark(api, 1).status_code, unmark(api, 1).status_code, mark(api, 2).status_code] == [200] * 3
     for answer in (mark(api, 1), unmark(api, 1)):
         assert_problem(answer, "rate_limited")
-        assert answer.get_json()["detail"].startswith("The limit is 3 per hour for marks and unmarks together. ")
+        assert answer.get_json()["detail"].startswith("The limit is 3 per hour for all writes together. ")
         assert 3590 < retry_after(answer) <= 3600
     # The refused writes have changed nothing.
     assert get(api, "summary")["completedCount"] == 1

@@ -62,7 +62,7 @@ def test_an_operation_is_named_by_a_verb_and_a_noun():
     ]
     assert len(operations) == len(OPERATIONS)
     for name in OPERATIONS:
-        assert re.fullmatch(r"(get|list|mark|unmark|receive)([A-Z][a-z]+)+", name), name
+        assert re.fullmatch(r"(get|list|mark|unmark|start|receive)([A-Z][a-z]+)+", name), name
 
 
 def test_the_document_is_served_without_a_session_to_be_cached(api):
@@ -169,7 +169,7 @@ def test_every_enum_and_every_const_says_its_type():
     found = [(place, part) for place, part in parts(contract.DOCUMENT) if "enum" in part or "const" in part]
     assert len(found) > len(CODES)
     for place, part in found:
-        expected = {"string": str, "integer": int}[part["type"]]
+        expected = {"string": str, "integer": int, "boolean": bool}[part["type"]]
         assert all(type(value) is expected for value in part.get("enum", [part.get("const")])), "/".join(place)
 
 
@@ -191,6 +191,9 @@ def curriculum(db, database_url):
 
 
 FIRST = "/api/progress/lessons/97bf898a-36fc-47fc-b870-01fc0c7fe554"
+LESSONS = "/api/progress/lessons"
+MODULE = "/api/progress/modules/5622d5b1-8422-4013-9b44-da82085a6c99"
+COURSE = "/api/progress/courses/8b8f4f0c-5a5e-4b0f-9d6a-6f1f0c7e2d31"
 LOCKED = "/api/progress/lessons/193a0e19-462d-4d26-a117-124f07d5a3d7"
 NOT_FREE = "/api/progress/lessons/39549583-1889-490a-bf98-ffb2e0aefe44"
 UNKNOWN = "/api/progress/lessons/00000000-0000-4000-8000-00000000dead"
@@ -206,6 +209,10 @@ def example(operation: str) -> Any:
 
 def test_every_example_of_an_answer_is_the_answer(api, curriculum):
     assert api.delete(FIRST, headers=bearer()).json == example("unmarkLesson")
+    starts = (("startModuleOver", MODULE), ("startCourseOver", COURSE), ("startAllOver", f"{LESSONS}?all=true"))
+    for name, path in starts:
+        api.post(FIRST, headers=bearer(), json=EARLIER)
+        assert api.delete(path, headers=bearer()).json == example(name)
     assert api.post(FIRST, headers=bearer(), json=EARLIER).json == example("markLesson")
     body = OPERATIONS["markLesson"][2]["requestBody"]["content"]["application/json"]["examples"]
     assert [entry["value"] for entry in body.values()] == [{}, EARLIER]
@@ -214,6 +221,8 @@ def test_every_example_of_an_answer_is_the_answer(api, curriculum):
             continue
         ids = {one["name"]: one["example"] for one in contract.DOCUMENT["paths"][path].get("parameters", [])}
         assert api.get(path.format(**ids), headers=bearer()).json == example(name)
+    [many] = OPERATIONS["markLessons"][2]["requestBody"]["content"]["application/json"]["examples"].values()
+    assert api.post(LESSONS, headers=bearer(), json=many["value"]).json == example("markLessons")
 
 
 def problem(response: str, code: str) -> Any:
@@ -223,7 +232,11 @@ def problem(response: str, code: str) -> Any:
 
 def test_every_example_of_a_problem_is_the_problem(api, make_api, curriculum, db, monkeypatch):
     stranger = bearer("00000000-0000-4000-8000-000000000000")
+    bad_key = bearer() | {"Idempotency-Key": ""}
     bad_body = {"completedAt": "2999-01-01T00:00:00Z", "note": "done"}
+    id = FIRST.rpartition("/")[2]
+    twice = [{"lessonId": id}, {"lessonId": id.upper(), "completedAt": "2999-01-01T00:00:00Z"}]
+    bad_list = {"lessons": twice, "note": "done"}
     calls = [
         ("Unauthenticated", "unauthenticated", api.get("/api/progress/summary")),
         ("InvalidModuleId", "invalid_module_id", api.get("/api/progress/modules/1", headers=bearer())),
@@ -235,6 +248,15 @@ def test_every_example_of_a_problem_is_the_problem(api, make_api, curriculum, db
         ("BadUnmark", "invalid_lesson_id", api.delete("/api/progress/lessons/1", headers=bearer())),
         ("BadUnmark", "invalid_idempotency_key", api.delete(FIRST, headers=bearer() | {"Idempotency-Key": ""})),
         ("BadUnmark", "lesson_not_available", api.delete(NOT_FREE, headers=bearer())),
+        ("BadModuleStartOver", "invalid_module_id", api.delete("/api/progress/modules/1", headers=bearer())),
+        ("BadModuleStartOver", "invalid_idempotency_key", api.delete(MODULE, headers=bad_key)),
+        ("BadCourseStartOver", "invalid_course_id", api.delete("/api/progress/courses/1", headers=bearer())),
+        ("BadCourseStartOver", "invalid_idempotency_key", api.delete(COURSE, headers=bad_key)),
+        ("BadStartOver", "invalid_idempotency_key", api.delete(LESSONS, headers=bad_key)),
+        ("BadStartOver", "confirmation_required", api.delete(LESSONS, headers=bearer())),
+        ("BadManyMarks", "invalid_idempotency_key", api.post(LESSONS, headers=bearer() | {"Idempotency-Key": ""})),
+        ("BadManyMarks", "invalid_body", api.post(LESSONS, headers=bearer(), json=bad_list)),
+        ("ManyMarksTooLarge", "body_too_large", api.post(LESSONS, headers=bearer(), data=b" " * 65537)),
         ("NotEnrolled", "not_enrolled", api.get("/api/progress/next", headers=stranger)),
         ("LessonNotFound", "lesson_not_found", api.post(UNKNOWN, headers=bearer())),
         (

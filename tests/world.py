@@ -38,6 +38,7 @@ STATUS = {
     "body_too_large": 413,
     "unsupported_media_type": 415,
     "invalid_body": 400,
+    "confirmation_required": 400,
     "not_enrolled": 403,
     "lesson_not_found": 404,
     "module_not_found": 404,

@@ -14,6 +14,7 @@ VALUES = {
     "tables": '["users", "progress", "lessons", "subscriptions"]',
     "course_id": "00000000-0000-4000-8000-00000000000c",
     "completed_at": "now",
+    "completed_ats": "{null}",
     "expires_at": "2030-01-01T00:00:00Z",
     "email": "learner@example.org",
     "name": "A learner",
@@ -168,6 +169,9 @@ def explain(connection: psycopg.Connection[Any], name: str, learner: Learner, mo
             # The rows of the runs that were rolled back are still in the table, and every later run would read them.
             connection.execute("vacuum courses, modules, lessons, lesson_prerequisites")
             connection.execute("reindex table lessons")
+        if name.startswith("start_over"):
+            # The deletes that were rolled back have touched many pages of progress. Every later run would visit them.
+            connection.execute("vacuum progress")
     return min(plans[1:], key=lambda plan: plan.milliseconds)
 
 

@@ -33,6 +33,7 @@ STATEMENTS = "tests/test_statements.py"
 COURSES = "tests/test_courses.py"
 READS = [WORLDS, STATEMENTS, "tests/test_calls.py", "tests/test_counts.py", COURSES, MODEL, *ONE_PLAN]
 WRITES = [WORLDS, STATEMENTS, "tests/test_counts.py", "tests/test_writes.py", COURSES, MODEL, *ONE_PLAN]
+START_OVER = [STATEMENTS, "tests/test_start_over.py", MODEL, *ONE_PLAN]
 VIEWS = [*WRITES[:-2], "tests/test_access.py", "tests/test_rights.py", *ONE_PLAN]
 LOCK = ["tests/test_concurrency.py"]
 LIMITS = ["tests/test_limits.py", "-k", "not eight_clients"]
@@ -54,7 +55,9 @@ COOKIES = [STATEMENTS, "tests/test_cookies.py", "-k", "database"]
 TESTS = {
     **dict.fromkeys(("summary", "module", "lessons", "modules", "outline", "next", "courses", "course"), READS),
     "access": [STATEMENTS, "tests/test_access.py", COURSES, *ONE_PLAN],
-    **dict.fromkeys(("mark", "unmark", "lesson"), WRITES),
+    **dict.fromkeys(("start_over_module", "start_over_course", "start_over_all"), START_OVER),
+    **dict.fromkeys(("module_counts", "course_counts"), START_OVER),
+    **dict.fromkeys(("mark", "unmark", "lesson", "mark_lessons", "marked_lessons"), WRITES),
     **dict.fromkeys(("complete", "completions"), COMPLETIONS),
     "lock": LOCK,
     **dict.fromkeys(("limits/hit", "limits/window"), LIMITS),

@@ -73,6 +73,8 @@ def after(learner: Learner, operation: Operation) -> Learner | None:
     if call.method == "GET":
         return learner if learner.read(call.path) == answer else None
     changed = dataclasses.replace(learner, completed=dict(learner.completed))
+    if call.method == "DELETE" and not call.path.startswith("lessons/"):
+        return changed if changed.start_over(call.path) == answer else None
     lesson = call.path.removeprefix("lessons/")
     if call.method == "DELETE":
         return changed if changed.unmark(lesson) == answer else None

@@ -263,6 +263,26 @@ class Learner:
         self.completed.pop(lesson, None)
         return self.written(lesson)
 
+    def start_over(self, path: str) -> dict[str, Any]:
+        """Unmark what `modules/{moduleId}`, `courses/{courseId}` or `lessons?all=true` names. Return the answer."""
+        if not self.is_enrolled():
+            return {"code": "not_enrolled"}
+        kind, _, id = path.partition("/")
+        module = id if kind == "modules" else None
+        course = id if kind == "courses" else None
+        lessons = self.accessible(module, course)
+        if id and not lessons:
+            return {"code": f"{kind.removesuffix('s')}_not_found"}
+        if module:
+            course = self.catalog.modules[module].course_id
+        removed = sum(self.completed.pop(lesson, None) is not None for lesson in lessons)
+        return {
+            "removedCount": removed,
+            **({"module": {"moduleId": module, **self.counts(lessons)}} if module else {}),
+            **({"course": {"courseId": course, **self.counts(self.accessible(course=course))}} if course else {}),
+            "overall": self.summary(),
+        }
+
     def refused(self, lesson: str) -> dict[str, Any] | None:
         if not self.is_enrolled():
             return {"code": "not_enrolled"}

@@ -48,6 +48,12 @@ def write(method, lesson, completed, total, at="2026-01-01T00:00:00.000Z"):
     }
 
 
+def start_over(removed, completed, total):
+    """Return starting everything over and its answer: `removed` marks, then the counts."""
+    counts = {"percent": 100 * completed // total, "completedCount": completed, "totalCount": total}
+    return Call("", "DELETE", "lessons?all=true"), {"removedCount": removed, "overall": counts}
+
+
 def refused(lesson, *prerequisites):
     return Call("", "POST", f"lessons/{lesson}"), {"code": "lesson_locked", "prerequisites": list(prerequisites)}
 
@@ -84,8 +90,18 @@ LINEARIZABLE = {
         (0, 9, write("DELETE", A, 0, 2)),
         (0, 9, write("POST", A, 1, 3, at="2026-01-02T00:00:00.000Z")),
     ],
+    "two starts over at once, of which one removes what is there": [
+        (0, 1, write("POST", A, 1, 3)),
+        (2, 9, start_over(1, 0, 2)),
+        (2, 9, start_over(0, 0, 2)),
+    ],
 }
 NOT_LINEARIZABLE = {
+    "two starts over that both remove one completion": [
+        (0, 1, write("POST", A, 1, 3)),
+        (2, 9, start_over(1, 0, 2)),
+        (2, 9, start_over(1, 0, 2)),
+    ],
     "a stale count": [(0, 1, write("POST", A, 1, 3)), (2, 3, write("POST", C, 1, 3))],
     "two at once that do not count each other": [(0, 9, write("POST", A, 1, 3)), (0, 9, write("POST", C, 1, 2))],
     "two at once that both count the other": [(0, 9, write("POST", A, 2, 3)), (0, 9, write("POST", C, 2, 3))],
@@ -130,6 +146,7 @@ LEARNERS = [uuid4(0xA0 + number) for number in range(3)]
 MODULES = {uuid4(1): [uuid4(0x10 + n) for n in range(4)], uuid4(2): [uuid4(0x20 + n) for n in range(4)]}
 EVERY_LESSON = [lesson for lessons in MODULES.values() for lesson in lessons]
 COURSE = uuid4(3)
+STARTS_OVER = ["lessons?all=true", f"courses/{COURSE}", *(f"modules/{module}" for module in MODULES)]
 PATHS = reads(moduleId=list(MODULES), courseId=[COURSE])
 INSTANTS = [datetime(2026, 1, day, tzinfo=UTC) for day in (1, 2, 3)]
 
@@ -164,6 +181,8 @@ def draw(draw: random.Random, learners: list[str]) -> list[Call]:
     for _ in range(CALLS):
         method = draw.choice(["POST", "POST", "DELETE", "GET", "GET"])
         path = draw.choice(PATHS) if method == "GET" else f"lessons/{draw.choice(lessons)}"
+        if method == "DELETE" and draw.random() < 0.3:
+            path = draw.choice(STARTS_OVER)
         at = draw.choice([None, draw.choice(INSTANTS).isoformat()]) if method == "POST" else None
         calls.append(Call(draw.choice(learners), method, path, at))
     return calls

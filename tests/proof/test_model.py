@@ -56,6 +56,14 @@ instants = st.builds(
 )
 hours = st.sampled_from([-1, 1]).map(lambda hours: timedelta(hours=hours))
 statuses = st.sampled_from(["active", "trialing", "past_due", "canceled"])
+# NO_LESSON is the id of no module and of no course either.
+started_over = st.sampled_from(
+    [
+        "lessons?all=true",
+        *(f"modules/{module}" for module in [*MODULES, NO_LESSON]),
+        *(f"courses/{course}" for course in [*COURSES, NO_LESSON]),
+    ]
+)
 pairs = st.tuples(lesson_ids, lesson_ids).filter(lambda pair: pair[0] != pair[1])
 chain = {(needs, needed) for needed, needs in itertools.pairwise(LESSONS[:4])}
 diamond = {(LESSONS[1], LESSONS[0]), (LESSONS[2], LESSONS[0]), (LESSONS[3], LESSONS[1]), (LESSONS[3], LESSONS[2])}
@@ -166,6 +174,12 @@ class World(RuleBasedStateMachine):
         self.acting = user_id
         answer = seen(self.api.delete(f"/api/progress/lessons/{lesson}", headers=HEADERS[user_id]))
         assert answer == self.learners[user_id].unmark(lesson)
+
+    @rule(user_id=learners, path=started_over)
+    def start_over(self, user_id, path):
+        self.acting = user_id
+        answer = seen(self.api.delete(f"/api/progress/{path}", headers=HEADERS[user_id]))
+        assert answer == self.learners[user_id].start_over(path)
 
     # Plain SQL
 
