@@ -76,30 +76,105 @@ locked as materialized (
         and prerequisite_id not in (select lesson_id from completed)
 ),
 
--- Each round unlocks the lessons that need only what is marked. The rounds end with the one that unlocks nothing more.
-opened (lesson_ids) as (
+-- From here on, the statement finds the lessons that can be marked, round by round, beginning with those that are not
+-- locked. A lesson that waits for itself is never found: plain SQL may have written prerequisites that form a cycle.
+--
+-- A list may need as many rounds as it has lessons. So a round must not read all lessons, nor depend on how PostgreSQL
+-- plans a join. Therefore a lesson is a number here, and a set of lessons is a bit string. A round looks up in arrays,
+-- by number, what the next lessons are.
+numbered as materialized (
     select
+        lesson_id,
+        row_number() over ()::integer as number,
+        lesson_id not in (select lesson_id from locked) as is_open
+    from accessible
+),
+
+numbers as materialized (
+    select
+        jsonb_object_agg(lesson_id, number) as by_lesson,
+        repeat('0', count(*)::integer + 1)::bit varying as nothing
+    from numbered
+),
+
+-- Each prerequisite that is not in the list, or not accessible, has the number 0, which no round opens.
+edges as materialized (
+    select
+        (numbers.by_lesson -> locked.lesson_id::text)::integer as number,
+        coalesce((numbers.by_lesson -> locked.prerequisite_id::text)::integer, 0) as needed
+    from locked
+    cross join numbers
+),
+
+graph as materialized (
+    select
+        numbers.nothing,
         array(
-            select lesson_id from accessible
-            where lesson_id not in (select lesson_id from locked)
-        )
-    union
+            select bit_or(needs)
+            from (
+                select
+                    number,
+                    numbers.nothing as needs
+                from numbered
+                union all
+                select
+                    number,
+                    set_bit(numbers.nothing, needed, 1) as needs
+                from edges
+            ) as parts
+            group by number
+            order by number
+        ) as needs,
+        -- An array of arrays would have to be rectangular, so each array is text.
+        array(
+            select array_agg(dependent)::text
+            from (
+                select
+                    number,
+                    null as dependent
+                from numbered
+                union all
+                select
+                    needed as number,
+                    number as dependent
+                from edges
+                where needed > 0
+            ) as parts
+            group by number
+            order by number
+        ) as dependents
+    from numbers
+),
+
+rounds (opened, fresh) as (
     select
-        opened.lesson_ids || array(
-            select lesson_id from accessible
-            where
-                lesson_id != all(opened.lesson_ids)
-                and lesson_id not in (
-                    select lesson_id from locked
-                    where prerequisite_id != all(opened.lesson_ids)
-                )
-        )
-    from opened
+        bit_or(set_bit(numbers.nothing, numbered.number, 1)) as opened,
+        array_agg(numbered.number) as fresh
+    from numbered
+    cross join numbers
+    where numbered.is_open
+    union all
+    select
+        rounds.opened | next.opened as opened,
+        next.fresh
+    from rounds
+    cross join graph
+    cross join
+        lateral (
+            select
+                bit_or(set_bit(graph.nothing, dependent, 1)) as opened,
+                array_agg(distinct dependent) as fresh
+            from unnest(rounds.fresh) as number
+            cross join lateral unnest(graph.dependents[number]::integer[]) as dependent
+            where rounds.opened & graph.needs[dependent] = graph.needs[dependent]
+        ) as next
+    where next.fresh is not null
 ),
 
 markable as materialized (
-    select unnest(lesson_ids) as lesson_id
-    from opened
+    select lesson_id
+    from numbered
+    where get_bit((select bit_or(opened) from rounds), number) = 1
 ),
 
 marked as (
@@ -111,7 +186,7 @@ marked as (
         date_trunc('milliseconds', least(completed_at, statement_timestamp())) as completed_at,
         statement_timestamp() as updated_at
     from listed
-    where lesson_id in (select lesson_id from markable)
+    where lesson_id = any(array(select lesson_id from markable))
     on conflict (user_id, lesson_id) do update set updated_at = excluded.updated_at
     returning lesson_id, completed_at
 ),
@@ -120,7 +195,7 @@ marked as (
 due as (
     select
         locked.lesson_id,
-        json_agg(
+        array_agg(
             prerequisite.id
             order by
                 course.position nulls first, course.id,
@@ -135,35 +210,77 @@ due as (
     group by locked.lesson_id
 ),
 
+-- All that is known of each lesson of the list. A join might become a nested loop. A union and a group cannot.
+outcomes as (
+    select
+        lesson_id,
+        min(place) as place,
+        bool_or(is_known) as is_known,
+        min(completed_at) as completed_at,
+        min(prerequisites) as prerequisites
+    from (
+        select
+            lesson_id,
+            place,
+            false as is_known,
+            null::timestamptz as completed_at,
+            null::uuid[] as prerequisites
+        from listed
+        union all
+        select
+            id as lesson_id,
+            null as place,
+            true as is_known,
+            null as completed_at,
+            null as prerequisites
+        from lessons
+        where id = any(:'lesson_ids'::uuid[])
+        union all
+        select
+            lesson_id,
+            null as place,
+            true as is_known,
+            completed_at,
+            null as prerequisites
+        from marked
+        union all
+        select
+            lesson_id,
+            null as place,
+            true as is_known,
+            null as completed_at,
+            prerequisites
+        from due
+    ) as parts
+    group by lesson_id
+),
+
 results as (
     select
         json_agg(
             case
-                when marked.lesson_id is not null
+                when completed_at is not null
                     then json_build_object(
-                        'lessonId', listed.lesson_id,
+                        'lessonId', lesson_id,
                         'completed', true,
-                        'completedAt', to_char(marked.completed_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')
+                        'completedAt', to_char(completed_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')
                     )
-                when due.lesson_id is not null
+                when prerequisites is not null
                     then json_build_object(
-                        'lessonId', listed.lesson_id,
+                        'lessonId', lesson_id,
                         'completed', false,
                         'code', 'lesson_locked',
-                        'prerequisites', due.prerequisites
+                        'prerequisites', prerequisites
                     )
                 else json_build_object(
-                    'lessonId', listed.lesson_id,
+                    'lessonId', lesson_id,
                     'completed', false,
-                    'code', case when lessons.id is null then 'lesson_not_found' else 'lesson_not_available' end
+                    'code', case when is_known then 'lesson_not_available' else 'lesson_not_found' end
                 )
             end
-            order by listed.place
+            order by place
         ) as results
-    from listed
-    left join lessons on listed.lesson_id = lessons.id
-    left join marked on listed.lesson_id = marked.lesson_id
-    left join due on listed.lesson_id = due.lesson_id
+    from outcomes
 )
 
 select

@@ -232,7 +232,9 @@ def test_two_files_of_one_name_in_two_folders_are_told_apart():
     assert begins == {"lock": b"/* lock.sql", "stripe/lock": b"/* stripe/lock.sql"}
 
 
-@pytest.mark.parametrize("name", ["lesson", "admin/access", *(n for n in NAMES if "enrolled" in dict(header(n)[1]))])
+@pytest.mark.parametrize(
+    "name", ["lesson", "marked_lessons", "admin/access", *(n for n in NAMES if "enrolled" in dict(header(n)[1]))]
+)
 def test_access_is_over_at_the_very_moment_that_its_row_names_whatever_others_have(world, name):
     add_user(world, STRANGER)
     with world.transaction(force_rollback=True):  # in one transaction now() does not move on
@@ -246,6 +248,8 @@ def test_access_is_over_at_the_very_moment_that_its_row_names_whatever_others_ha
         nothing = {"percent": 0, "completedCount": 0, "totalCount": 0}
         parts = {"module": {"moduleId": uuid4(1)}, "course": {"courseId": uuid4(3)}, "overall": {}}
         assert {part: row["answer"][part] for part in parts} == {part: parts[part] | nothing for part in parts}
+    elif name == "marked_lessons":
+        assert row == {"modules": [], "courses": [], "overall": {"percent": 0, "completedCount": 0, "totalCount": 0}}
     elif name == "admin/access":
         assert row["access"] is None
     else:

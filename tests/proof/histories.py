@@ -20,6 +20,7 @@ class Call(NamedTuple):
     method: str
     path: str  # below /api/progress/
     completed_at: str | None = None
+    lessons: tuple[str, ...] = ()  # of many marks, all with the same completed_at
 
 
 class Operation(NamedTuple):
@@ -44,8 +45,11 @@ def client(url: str, headers: dict[str, dict[str, str]], calls: list[Call], star
     for call in calls:
         sent = dict(headers[call.user_id])
         body = None
-        if call.completed_at:
-            body = json.dumps({"completedAt": call.completed_at})
+        if call.completed_at or call.lessons:
+            document: dict[str, Any] = {"completedAt": call.completed_at}
+            if call.lessons:
+                document = {"lessons": [{"lessonId": lesson} | document for lesson in call.lessons]}
+            body = json.dumps(document)
             sent["Content-Type"] = "application/json"
         known = had.get((call.user_id, call.path)) if call.method == "GET" else None
         if known:
@@ -79,6 +83,11 @@ def after(learner: Learner, operation: Operation) -> Learner | None:
     if call.method == "DELETE":
         return changed if changed.unmark(lesson) == answer else None
     # If the caller gave no time, the service chose one. The model takes it over, and later answers must agree with it.
+    if call.lessons:
+        shown = {result["lessonId"]: result.get("completedAt") for result in answer.get("results", [])}
+        ats = {one: call.completed_at or shown.get(one) or "1970-01-01T00:00:00Z" for one in call.lessons}
+        many = changed.mark_lessons({one: datetime.fromisoformat(at) for one, at in ats.items()})
+        return changed if many == answer else None
     at = call.completed_at or answer.get("completedAt") or "1970-01-01T00:00:00Z"
     return changed if changed.mark(lesson, datetime.fromisoformat(at)) == answer else None
 

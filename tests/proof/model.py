@@ -255,6 +255,40 @@ class Learner:
         self.completed.setdefault(lesson, at)
         return self.written(lesson)
 
+    def mark_lessons(self, lessons: dict[str, datetime]) -> dict[str, Any]:
+        """Mark lessons one by one, again and again until no more of them can be marked. Return the answer."""
+        if not self.is_enrolled():
+            return {"code": "not_enrolled"}
+        refused: dict[str, dict[str, Any]] = {}
+        left = list(lessons)
+        while True:
+            answers = {lesson: self.mark(lesson, lessons[lesson]) for lesson in left}
+            refused = {lesson: answer for lesson, answer in answers.items() if "code" in answer}
+            if len(refused) == len(left):
+                break
+            left = list(refused)
+        marked = [lesson for lesson in lessons if lesson not in refused]
+        modules = {self.catalog.lessons[lesson].module_id for lesson in marked}
+        courses = {course for lesson in marked if (course := self.catalog.course_of(lesson))}
+        return {
+            "results": [
+                {"lessonId": lesson, "completed": lesson not in refused}
+                | refused.get(lesson, {"completedAt": self.shown(lesson)})
+                for lesson in lessons
+            ],
+            "modules": [
+                {"moduleId": module, **self.counts(self.accessible(module))}
+                for module in self.module_ids()
+                if module in modules
+            ],
+            "courses": [
+                {"courseId": course, **self.counts(self.accessible(course=course))}
+                for course in self.course_ids()
+                if course in courses
+            ],
+            "overall": self.summary(),
+        }
+
     def unmark(self, lesson: str) -> dict[str, Any]:
         """Take the mark of a lesson back. Return the answer."""
         refused = self.refused(lesson)

@@ -133,6 +133,9 @@ def calls(api) -> dict[str, Call]:
                 path = adapter.build(rule.endpoint, {argument: value} if argument else {})
             for method in (rule.methods or set()) - {"HEAD"}:  # HEAD is a GET without the body
                 options: dict[str, Any] = {"json": AT} if rule.endpoint == "progress.mark" else {}
+                if rule.endpoint == "progress.mark_lessons":
+                    lessons = [{"lessonId": lesson_id, **AT} for lesson_id in ids["lesson_id"]]
+                    options = {"json": {"lessons": lessons}}
                 if rule.endpoint == "stripe.webhook":
                     payload = json.dumps(event("updated", subscription()))
                     options = {"data": payload, "headers": signed(payload)}

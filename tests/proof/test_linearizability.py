@@ -68,8 +68,32 @@ def history(*operations):
     return [Operation(call, started, ended, answer) for started, ended, (call, answer) in operations]
 
 
+def many(lessons, completed, total, **refused):
+    """Return many marks and their answer, in which `refused` says why a lesson of LESSONS was refused."""
+    counts = {"percent": 100 * completed // total, "completedCount": completed, "totalCount": total}
+    names = dict(zip(LESSONS, "ABC", strict=True))
+    results = [
+        {"lessonId": lesson, "completed": False, "code": "lesson_locked", "prerequisites": refused[names[lesson]]}
+        if names[lesson] in refused
+        else {"lessonId": lesson, "completed": True, "completedAt": "2026-01-01T00:00:00.000Z"}
+        for lesson in lessons
+    ]
+    modules = [{"moduleId": MODULE, **counts}]
+    answer = {"results": results, "modules": modules, "courses": [], "overall": counts}
+    return Call("", "POST", "lessons", "2026-01-01T00:00:00Z", tuple(lessons)), answer
+
+
 LINEARIZABLE = {
     "nothing": [],
+    "many marks beside an unmark of what they need": [
+        (0, 9, many([B, A], 2, 3)),
+        (0, 9, write("DELETE", A, 1, 3)),
+        (8, 9, many([B, C], 2, 3)),
+    ],
+    "many marks before the mark of what one of them needs": [
+        (0, 9, write("POST", A, 2, 3)),
+        (1, 2, many([B, C], 1, 2, B=[A])),
+    ],
     "one after the other": [(0, 1, write("POST", A, 1, 3)), (2, 3, write("POST", C, 2, 3)), (4, 5, read(2, 3))],
     "at once, in one order": [(0, 9, write("POST", A, 1, 3)), (0, 9, write("POST", C, 2, 3))],
     "at once, in the other": [(0, 9, write("POST", A, 2, 3)), (0, 9, write("POST", C, 1, 2))],
@@ -101,6 +125,12 @@ NOT_LINEARIZABLE = {
         (0, 1, write("POST", A, 1, 3)),
         (2, 9, start_over(1, 0, 2)),
         (2, 9, start_over(1, 0, 2)),
+    ],
+    "half of many marks": [(0, 9, many([B, A, C], 3, 3)), (1, 2, read(1, 3))],
+    "many marks on a prerequisite that was gone": [
+        (0, 1, write("POST", A, 1, 3)),
+        (2, 3, write("DELETE", A, 0, 2)),
+        (4, 5, many([B, C], 2, 3)),
     ],
     "a stale count": [(0, 1, write("POST", A, 1, 3)), (2, 3, write("POST", C, 1, 3))],
     "two at once that do not count each other": [(0, 9, write("POST", A, 1, 3)), (0, 9, write("POST", C, 1, 2))],
@@ -179,7 +209,12 @@ def draw(draw: random.Random, learners: list[str]) -> list[Call]:
     calls = []
     lessons = draw.sample(EVERY_LESSON, 3) + EVERY_LESSON[:2]
     for _ in range(CALLS):
-        method = draw.choice(["POST", "POST", "DELETE", "GET", "GET"])
+        method = draw.choice(["POST", "POST", "MANY", "DELETE", "GET", "GET"])
+        if method == "MANY":
+            at = draw.choice([None, draw.choice(INSTANTS).isoformat()])
+            many = tuple(draw.sample(EVERY_LESSON, draw.randint(1, len(EVERY_LESSON))))
+            calls.append(Call(draw.choice(learners), "POST", "lessons", at, many))
+            continue
         path = draw.choice(PATHS) if method == "GET" else f"lessons/{draw.choice(lessons)}"
         if method == "DELETE" and draw.random() < 0.3:
             path = draw.choice(STARTS_OVER)

@@ -54,6 +54,12 @@ instants = st.builds(
     st.integers(0, 2),
     st.sampled_from([0, 1, 999]),
 )
+lists_of_marks = st.lists(
+    st.tuples(lesson_ids | st.just(NO_LESSON), st.none() | instants),
+    min_size=1,
+    max_size=len(LESSONS) + 1,
+    unique_by=lambda entry: entry[0],
+)
 hours = st.sampled_from([-1, 1]).map(lambda hours: timedelta(hours=hours))
 statuses = st.sampled_from(["active", "trialing", "past_due", "canceled"])
 # NO_LESSON is the id of no module and of no course either.
@@ -165,6 +171,23 @@ class World(RuleBasedStateMachine):
             # The database runs on this machine, so it has the same clock. The service cuts the time to milliseconds.
             assert before - timedelta(milliseconds=1) < at <= datetime.now(UTC)
         assert answer == learner.mark(lesson, at or PAST)
+
+    @rule(user_id=learners, entries=lists_of_marks, upper=st.booleans())
+    def mark_lessons(self, user_id, entries, upper):
+        self.acting = user_id
+        before = datetime.now(UTC)
+        listed = [
+            {"lessonId": lesson.upper() if upper else lesson, "completedAt": at and at.isoformat()}
+            for lesson, at in entries
+        ]
+        answer = seen(self.api.post("/api/progress/lessons", headers=HEADERS[user_id], json={"lessons": listed}))
+        learner = self.learners[user_id]
+        ats = {lesson: at.replace(microsecond=at.microsecond // 1000 * 1000) for lesson, at in entries if at}
+        for result in answer.get("results", []):
+            if result["completed"] and result["lessonId"] not in {*ats, *learner.completed}:
+                ats[result["lessonId"]] = at = datetime.fromisoformat(result["completedAt"])
+                assert before - timedelta(milliseconds=1) < at <= datetime.now(UTC)
+        assert answer == learner.mark_lessons({lesson: ats.get(lesson, PAST) for lesson, _ in entries})
 
     @rule(user_id=learners, data=st.data())
     def unmark(self, user_id, data):

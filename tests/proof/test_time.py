@@ -51,7 +51,7 @@ def instant(db: psycopg.Connection, query: str = "select clock_timestamp()") -> 
 # The statements that tell whether the learner is enrolled.
 STATEMENTS = (
     *("summary", "module", "lessons", "modules", "outline", "courses", "course", "next", "access"),
-    *("completions", "mark", "unmark"),
+    *("completions", "mark", "mark_lessons", "unmark"),
 )
 
 
@@ -63,16 +63,23 @@ def found(connection: psycopg.Connection) -> dict[str, str | bool | None]:
         row = statements.run(connection, name, **given).fetchone()
         assert row
         access[name] = row["enrolled" if name in STATEMENTS else "access"]
-    # lesson.sql runs after a write that found access, so it does not return the access. Its count shows it: two lessons
+    # These run after a write that found access, so they do not return the access. Their count shows it: two lessons
     # with full access, one with free access, none without access.
+    levels = {2: "full", 1: "free", 0: None}
     row = statements.run(connection, "lesson", user_id=LEARNER, lesson_id=uuid4(2)).fetchone()
     assert row
-    access["lesson"] = {2: "full", 1: "free", 0: None}[row["answer"]["overall"]["totalCount"]]
+    access["lesson"] = levels[row["answer"]["overall"]["totalCount"]]
+    row = statements.run(connection, "marked_lessons", user_id=LEARNER, lesson_ids=f"{{{uuid4(2)}}}").fetchone()
+    assert row
+    access["marked_lessons"] = levels[row["overall"]["totalCount"]]
     return access
 
 
 def expected(access: str | None) -> dict[str, str | bool | None]:
-    return {**dict.fromkeys(STATEMENTS, access is not None), "admin/access": access, "lesson": access}
+    return {
+        **dict.fromkeys(STATEMENTS, access is not None),
+        **dict.fromkeys(("admin/access", "lesson", "marked_lessons"), access),
+    }
 
 
 @pytest.fixture
