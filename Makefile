@@ -5,13 +5,13 @@ LOCK = --upgrade --universal --python-version 3.11 --generate-hashes --no-header
 
 # A variable on the command line of make reaches a task through the environment, unchanged: neither make nor a shell
 # interprets its value. A variable that was in the environment before, such as a login shell's USER, does not reach it.
-$(foreach name,USER COURSE ROLE FILE DRY_RUN PARTIAL CONFIRM EMAIL NAME UNTIL HOURS SIZE URL SECONDS,\
+$(foreach name,USER COURSE MODULE LESSON AT ROLE FILE DRY_RUN PARTIAL CONFIRM EMAIL NAME UNTIL HOURS SIZE URL SECONDS,\
 	$(if $(filter command,$(origin $(name))),\
 		$(eval override export $(name) := $$(value $(name))),\
 		$(eval unexport $(name))))
 
 .PHONY: help install install-dev install-system run test test-deep test-system mutate audit scale-data explain bench lint format migrate rollback migration-status migrate-unlock grants load-catalog \
-	learner-id add-user grant-free revoke-free grant-course revoke-course access complete stripe-sync stripe-event token lock
+	learner-id add-user grant-free revoke-free grant-course revoke-course access mark unmark start-over complete stripe-sync stripe-event token lock
 
 
 help:  ## print this list
@@ -102,6 +102,15 @@ revoke-course: install  ## end the course COURSE=<id> that USER=<id> was given b
 
 access: install  ## show which access USER=<id> has, and why
 	@$(RUN) app.cli access
+
+mark: install  ## mark LESSON=<id> as completed by USER=<id>, on their behalf [AT=2026-11-23T08:42:30Z]
+	@$(RUN) app.cli mark
+
+unmark: install  ## remove the mark of LESSON=<id> by USER=<id>, on their behalf
+	@$(RUN) app.cli unmark
+
+start-over: install  ## remove the marks of USER=<id> in [COURSE=<id> or MODULE=<id>], or all of them, on their behalf
+	@$(RUN) app.cli start-over
 
 complete: install  ## write the completions of modules and courses that no mark has written
 	@$(RUN) app.cli complete

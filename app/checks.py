@@ -3,7 +3,7 @@
 import json
 import re
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, cast
 
 from flask import request
 from marshmallow import Schema, ValidationError, fields
@@ -129,6 +129,14 @@ def _json_object(data: bytes | None) -> dict[str, Any]:
 def _completed_at(loaded: dict[str, Any]) -> str | None:
     completed_at: datetime | None = loaded.get("completed_at")
     return completed_at.isoformat() if completed_at else None
+
+
+def completed_at(text: str) -> str:
+    """Return a `completedAt` as text in UTC for PostgreSQL. Raise ValueError, which says why, if it is not one."""
+    try:
+        return str(_completed_at(_MARK.load({"completedAt": text})))
+    except ValidationError as error:
+        raise ValueError(cast("dict[str, list[str]]", error.messages)["completedAt"][0]) from None
 
 
 def date_time(text: str) -> datetime:

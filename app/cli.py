@@ -14,10 +14,10 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import dict_row
 
-from app import checks, settings
+from app import checks, logs, settings, writes
 from app.database.connection import read_write
 from app.stripe.mirror import AccessTerms, give_waiting_courses
-from app.tasks import TaskError, catalog, completions, grants, learners, migrations
+from app.tasks import TaskError, catalog, completions, grants, learners, migrations, support
 from app.user_ids import MAX_CHARACTERS, learner_id
 
 T = TypeVar("T")
@@ -121,22 +121,25 @@ class UserId(click.ParamType[str]):
         return learner
 
 
-class CourseId(click.ParamType[str]):
-    """The id of a course."""
+class CatalogId(click.ParamType[str]):
+    """The id of a course, of a module or of a lesson."""
 
-    name = "course"
+    def __init__(self, name: str) -> None:
+        self.name = name
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """Return the id in lower case, or fail in one line."""
+        variable = self.name.upper()
         if not value:
-            raise click.ClickException("COURSE is not given; say which course: COURSE=<id>")
+            raise click.ClickException(f"{variable} is not given; say which {self.name}: {variable}=<id>")
         if not checks.UUID4.fullmatch(value):
-            raise click.ClickException(f"COURSE={value} is not a UUID version 4")
+            raise click.ClickException(f"{variable}={value} is not a UUID version 4")
         return value.lower()
 
 
 USER = click.argument("user_id", metavar="USER", type=UserId(), envvar="USER", default="")
-COURSE = click.argument("course_id", metavar="COURSE", type=CourseId(), envvar="COURSE", default="")
+COURSE = click.argument("course_id", metavar="COURSE", type=CatalogId("course"), envvar="COURSE", default="")
+LESSON = click.argument("lesson_id", metavar="LESSON", type=CatalogId("lesson"), envvar="LESSON", default="")
 UNTIL = click.option("--until", envvar="UNTIL", help="an RFC 3339 date-time, or a date: the end of that day in UTC")
 # How many seconds to wait for another run of the migrations.
 WAIT = click.option(
@@ -287,6 +290,52 @@ def access(user_id: str) -> None:
     """Say what access a learner has, and why."""
     with _connect(writes=False) as connection:
         _print(learners.access(connection, user_id, _prices()))
+
+
+def _write(user_id: str, function: Callable[..., str], **arguments: str | None) -> None:
+    """Write on a learner's behalf. Print the answer of the call."""
+    logs.configure("info", logs.JsonFormatter(), sys.stderr)
+    with _connect() as connection:
+        click.echo(support.write(connection, user_id, function, **arguments))
+
+
+@cli.command()
+@USER
+@LESSON
+@click.option("--at", envvar="AT", help="when the learner completed the lesson, an RFC 3339 date-time; default: now")
+def mark(user_id: str, lesson_id: str, at: str | None) -> None:
+    """Mark a lesson as completed, on a learner's behalf."""
+    try:
+        completed_at = checks.completed_at(at) if at else None
+    except ValueError as error:
+        raise click.ClickException(f"AT={at}: {error}") from None
+    _write(user_id, writes.mark, lesson_id=lesson_id, completed_at=completed_at)
+
+
+@cli.command()
+@USER
+@LESSON
+def unmark(user_id: str, lesson_id: str) -> None:
+    """Remove the mark of a lesson, on a learner's behalf."""
+    _write(user_id, writes.unmark, lesson_id=lesson_id)
+
+
+# click takes an empty variable for one that is not set. Here that would start everything over: COURSE="$id" with an
+# empty id. As a default, the empty text reaches CatalogId, which refuses it.
+@cli.command()
+@USER
+@click.option("--course", "course_id", type=CatalogId("course"), default=lambda: os.environ.get("COURSE"))
+@click.option("--module", "module_id", type=CatalogId("module"), default=lambda: os.environ.get("MODULE"))
+def start_over(user_id: str, course_id: str | None, module_id: str | None) -> None:
+    """Remove the marks of a course, of a module or of everything, on a learner's behalf."""
+    if course_id and module_id:
+        raise click.ClickException("COURSE and MODULE are both given; give one of them, or neither for everything")
+    if course_id:
+        _write(user_id, writes.start_course_over, course_id=course_id)
+    elif module_id:
+        _write(user_id, writes.start_module_over, module_id=module_id)
+    else:
+        _write(user_id, writes.start_all_over)
 
 
 @cli.command()

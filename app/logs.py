@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime
 from time import monotonic, perf_counter
-from typing import Any
+from typing import Any, TextIO
 
 import psycopg
 from flask import Flask, Response, request
@@ -83,9 +83,9 @@ class ReadableFormatter(_Formatter):
         return " ".join(str(word) for word in words) + (f"\n{fields['traceback']}" if "traceback" in fields else "")
 
 
-def configure(level: str, formatter: logging.Formatter) -> None:
-    """Write every message of `level` and above to standard output."""
-    handler = logging.StreamHandler(sys.stdout)
+def configure(level: str, formatter: logging.Formatter, stream: TextIO | None = None) -> None:
+    """Write every message of `level` and above to a stream, by default to standard output."""
+    handler = logging.StreamHandler(stream or sys.stdout)
     handler.setFormatter(formatter)
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     if level != "debug":
