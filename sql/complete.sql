@@ -140,7 +140,7 @@ select
                 id_name, id,
                 'completedAt', to_char(completed_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')
             )
-            order by id_name desc, completed_at asc, id asc
+            order by id_name desc, date_trunc('milliseconds', completed_at) asc, id asc
         ),
         '[]'
     ) as completions

@@ -23,7 +23,8 @@ select
                             'moduleId', module_id,
                             'completedAt', to_char(completed_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')
                         )
-                        order by completed_at, module_id
+                        -- By the time as the answer shows it: rows that other programs wrote may have microseconds.
+                        order by date_trunc('milliseconds', completed_at), module_id
                     ),
                     '[]'
                 )
@@ -38,7 +39,7 @@ select
                             'courseId', course_id,
                             'completedAt', to_char(completed_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')
                         )
-                        order by completed_at, course_id
+                        order by date_trunc('milliseconds', completed_at), course_id
                     ),
                     '[]'
                 )

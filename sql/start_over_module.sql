@@ -65,7 +65,7 @@ select
                         'courseId', accessible.course_id,
                         'completedAt', to_char(removed.completed_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')
                     )
-                    order by removed.completed_at, removed.lesson_id
+                    order by date_trunc('milliseconds', removed.completed_at), removed.lesson_id
                 ),
                 '[]'
             )

@@ -14,6 +14,7 @@ from tests.world import (
     add_module,
     add_user,
     assert_problem,
+    bearer,
     complete,
     get,
     give_course,
@@ -53,8 +54,8 @@ def marked(api, lesson, at=None, user_id=LEARNER):
     return ok(mark(api, lesson, user_id, json={"completedAt": at})).get("completions")
 
 
-def started_over(db, table="module_completions"):
-    db.execute(f"update {table} set started_over_at = now()")
+def start_over(api, path):
+    ok(api.delete(f"/api/progress/{path}", headers=bearer()))
 
 
 def stored(db):
@@ -124,20 +125,88 @@ def test_a_lesson_that_is_unmarked_and_marked_again_makes_no_second_completion(a
     assert get(api, "completions")["modules"] == [module(3, JANUARY)]
 
 
-def test_after_a_start_over_the_module_is_completed_once_more(api, world):
+EVERY_LESSON = (0x11, 0x12, 0x21, 0x22, 0x31)
+
+
+@pytest.mark.parametrize(
+    ("path", "closed"),
+    [
+        (f"modules/{uuid4(1)}", {1}),
+        (f"courses/{uuid4(0xC1)}", {1, 2, 0xC1}),
+        ("lessons?all=true", {1, 2, 3, 0xC1}),
+    ],
+)
+def test_what_was_started_over_is_completed_once_more_and_nothing_else(api, world, path, closed):
+    for lesson in EVERY_LESSON:
+        marked(api, lesson, JANUARY)
+    start_over(api, path)
+    assert {id for id, _, is_open in stored(world) if not is_open} == {uuid4(number) for number in closed}
+    made = [one for lesson in EVERY_LESSON for one in marked(api, lesson, MAY) or ()]
+    again = [module(number, MAY) for number in (1, 2, 3) if number in closed]
+    courses = [course(0xC1, MAY)] if 0xC1 in closed else []
+    assert sorted(made, key=str) == sorted([*again, *courses], key=str)
+    assert get(api, "completions") == {
+        "modules": [*(module(number, JANUARY) for number in (1, 2, 3)), *again],
+        "courses": [course(0xC1, JANUARY), *courses],
+    }
+
+
+def test_a_start_over_closes_only_that_of_which_it_removes_a_lesson(api, world):
+    for lesson in EVERY_LESSON:
+        marked(api, lesson, JANUARY)
+    for lesson in (0x21, 0x22, 0x31):
+        unmark(api, lesson)
+    start_over(api, f"modules/{uuid4(2)}")
+    assert all(is_open for _, _, is_open in stored(world))
+    start_over(api, "lessons?all=true")
+    closed = {id for id, _, is_open in stored(world) if not is_open}
+    assert closed == {uuid4(1), uuid4(0xC1)}
+
+
+def test_a_start_over_closes_no_completion_of_another_learner_and_none_twice(api, world):
+    add_user(world, STRANGER)
+    for user_id in (LEARNER, STRANGER):
+        marked(api, 0x31, JANUARY, user_id)
+    start_over(api, f"modules/{uuid4(3)}")
+    query = "select user_id::text, started_over_at from module_completions order by started_over_at nulls last"
+    first = world.execute(query).fetchall()
+    assert [(user_id, at is None) for user_id, at in first] == [(LEARNER, False), (STRANGER, True)]
+    marked(api, 0x31, MAY)
+    start_over(api, "lessons?all=true")
+    assert world.execute(query).fetchone() == first[0]
+
+
+def test_a_refused_start_over_closes_nothing(api, world):
     marked(api, 0x31, JANUARY)
-    started_over(world)
-    unmark(api, 0x31)
-    assert marked(api, 0x31, MAY) == [module(3, MAY)]
-    assert get(api, "completions")["modules"] == [module(3, JANUARY), module(3, MAY)]
-    assert [row[2] for row in stored(world)] == [False, True]
+    world.execute("delete from subscriptions")
+    answer = api.delete(f"/api/progress/modules/{uuid4(3)}", headers=bearer())
+    assert_problem(answer, "not_enrolled")
+    assert [is_open for _, _, is_open in stored(world)] == [True]
+
+
+def test_many_marks_name_each_module_and_course_that_they_complete(api, world):
+    listed = [{"lessonId": uuid4(lesson), "completedAt": MAY} for lesson in (0x22, 0x31, 0x12, 0x11)]
+    complete(world, 0x21, at=JANUARY)
+    answer = ok(api.post("/api/progress/lessons", headers=bearer(), json={"lessons": listed}))
+    assert answer["completions"] == [module(1, MAY), module(2, MAY), module(3, MAY), course(0xC1, MAY)]
+    answer = ok(api.post("/api/progress/lessons", headers=bearer(), json={"lessons": listed}))
+    assert "completions" not in answer
+
+
+def test_a_refused_lesson_of_many_completes_nothing(api, world):
+    complete(world, 0x11, 0x12)
+    world.execute("update lessons set published = false where id = %s", [uuid4(0x12)])
+    listed = [{"lessonId": uuid4(lesson)} for lesson in (0x12, 0x21)]
+    answer = ok(api.post("/api/progress/lessons", headers=bearer(), json={"lessons": listed}))
+    assert answer["results"][0]["code"] == "lesson_not_available"
+    assert "completions" not in answer
 
 
 def test_no_two_completions_have_the_same_time(api, world):
     for lesson in (0x11, 0x12, 0x21, 0x22):
         marked(api, lesson, JANUARY)
     for table in ("module_completions", "course_completions"):
-        started_over(world, table)
+        world.execute(f"update {table} set started_over_at = now()")
     before = stored(world)
     assert [marked(api, lesson) for lesson in (0x11, 0x22)] == [None, None]
     assert stored(world) == before
