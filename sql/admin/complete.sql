@@ -1,5 +1,5 @@
--- Writes the completions of modules and courses that some learners lack: every published lesson is completed, also where
--- the progress came by plain SQL. It runs under the lock of admin/complete_learners.sql.
+-- Writes the completions of modules and courses that some learners lack: every published lesson is completed. The
+-- progress may have come by plain SQL. It runs under the lock of admin/complete_learners.sql.
 --
 -- The unique indexes of the two tables hold the rest of the rule: no second completion while one is open, and none with
 -- the same time.
