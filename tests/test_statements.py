@@ -69,6 +69,7 @@ VALUES = {
     "prices": "{price_1,prod_1}",
     "grace": "3600",
     "tables": '["users", "progress"]',
+    "events": '[{"type": "lesson.completed", "data": {}}]',
     "catalog": '{"courses": [], "modules": [], "lessons": [], "prerequisites": [], "left_out": []}',
 }
 

@@ -43,6 +43,7 @@ VALUES = {
     "prices": "{}",
     "grace": "3600",
     "session_token": "a token",
+    "events": '[{"type": "lesson.completed", "data": {}}, {"type": "module.completed", "data": {}}]',
     "catalog": '{"courses": [], "modules": [], "lessons": [], "prerequisites": [], "left_out": []}',
 }
 
