@@ -11,7 +11,8 @@ from tests.conftest import ROOT
 ORDER = [
     *("demo", "cli", "tasks", "start", "app", "sessions", "limits"),
     *("progress", "new_learners", "stripe", "events", "health", "metrics", "openapi", "progress_ui"),
-    *("checks", "service", "database", "keys", "answers", "problems", "logs", "call", "settings", "cpus", "user_ids"),
+    *("checks", "service", "database", "keys", "outgoing", "answers", "problems", "logs", "call"),
+    *("settings", "cpus", "user_ids"),
 ]
 
 
