@@ -289,17 +289,33 @@ def test_an_answer_that_drips_but_is_whole_in_time_is_delivered(db, environ, dat
     assert table(db, "last_status") == [(200,)]
 
 
-def test_a_receiver_that_hangs_for_some_learners_stops_no_others(db, environ, database_url, receiver):
-    """Half of the learners hang for as long as the contract allows. The others do not wait for them."""
-    receiver.answer = lambda delivery, handler: (
-        receiver.hang(delivery, handler) if delivery.user_id in LEARNERS[:4] else 204
-    )
+def test_a_receiver_that_hangs_for_some_learners_stops_no_others(db, environ, database_url, receiver, monkeypatch):
+    """It hangs for more learners than are sent to at once, and for much longer than the others may wait."""
+    monkeypatch.setattr(deliverer_module, "SLOW_SECONDS", 0.2)
+    hanging = [uuid4(0x2000 + number) for number in range(2 * deliverer_module.SENDERS)]
+    receiver.answer = lambda delivery, handler: receiver.hang(delivery, handler) if delivery.user_id in hanging else 204
+    for user_id in hanging:
+        add_user(db, user_id)
+        add(database_url, user_id, 1, 2)
     for user_id in LEARNERS:
         add(database_url, user_id, *range(10))
-    started = time.monotonic()
     with delivering(environ, receiver.url):
-        wait_for(lambda: states(db) == {"delivered": 40, "waiting": 40}, seconds=deliverer_module.SEND_SECONDS)
-        assert time.monotonic() - started < deliverer_module.SEND_SECONDS
+        wait_for(lambda: states(db)["delivered"] == 80, seconds=deliverer_module.SEND_SECONDS / 2)
+        assert all(receiver.numbers(user_id) == [1] for user_id in hanging)
+        receiver.over.set()
+
+
+def test_no_more_than_a_number_of_events_are_sent_at_once(db, environ, database_url, receiver, monkeypatch):
+    monkeypatch.setattr(deliverer_module, "SLOW_SECONDS", 0.1)
+    monkeypatch.setattr(deliverer_module, "MAX_SENDERS", 5)
+    receiver.answer = receiver.hang
+    for user_id in LEARNERS:
+        add(database_url, user_id, 1)
+    with delivering(environ, receiver.url):
+        wait_for(lambda: len(receiver.deliveries) == 5)
+        # A second in which it could have claimed more.
+        wait_for(lambda: db.execute("select min(claimed_at) < now() - interval '1 second' from events").fetchone()[0])
+        assert len(receiver.deliveries) == 5
         receiver.over.set()
 
 

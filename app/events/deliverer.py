@@ -26,8 +26,11 @@ from app.settings import DeliverySettings
 
 _log = logging.getLogger("progress.events")
 
-# How many events are sent at once. A receiver that hangs for some learners occupies a thread for SEND_SECONDS.
+# How many events are sent at once. An attempt that has run for SLOW_SECONDS counts no more: otherwise a receiver that
+# hangs for some learners would hold up the others. But there are never more than MAX_SENDERS.
 SENDERS = 16
+MAX_SENDERS = 64
+SLOW_SECONDS = 2.0
 # How long a receiver may take, from the name lookup to the end of the headers. It must be well below LEASE_SECONDS.
 SEND_SECONDS = 15.0
 LEASE_SECONDS = 60.0  # in claim.sql
@@ -57,6 +60,7 @@ class Attempt:
     webhook_id: str
     type: str
     body: str
+    started: float  # seconds of the monotonic clock
     outcome: Outcome | None = None
     status: int | None = None
     error: str | None = None
@@ -152,10 +156,11 @@ class Deliverer:
         return cursor.fetchall() if cursor.description else []
 
     def _claim(self) -> None:
-        free = SENDERS - len(self._attempts)
+        asked = monotonic()
+        quick = sum(asked - attempt.started < SLOW_SECONDS for attempt in self._attempts.values())
+        free = min(SENDERS - quick, MAX_SENDERS - len(self._attempts))
         if free <= 0:
             return
-        asked = monotonic()
         rows = self._run("events/claim", limit=str(free))
         if monotonic() - asked > LEASE_SECONDS - SEND_SECONDS:
             return  # the answer came so late that the leases could run out while these are sent
@@ -174,13 +179,13 @@ class Deliverer:
                 webhook_id=row["webhook_id"],
                 type=row["type"],
                 body=row["body"],
+                started=asked,
             )
             self._attempts[attempt.id] = attempt
             threading.Thread(target=self._attempt, args=(attempt,), name="progress-send", daemon=True).start()
 
     def _attempt(self, attempt: Attempt) -> None:
         """Send an event, note what became of it, and wake the main loop."""
-        started = monotonic()
         try:
             attempt.status, attempt.error = self._send(attempt)
         except RequestError as error:
@@ -203,7 +208,7 @@ class Deliverer:
             "outcome": outcome,
             "status": attempt.status,
             "error": attempt.error,
-            "duration_ms": round((monotonic() - started) * 1000, 2),
+            "duration_ms": round((monotonic() - attempt.started) * 1000, 2),
         }
         level = logging.INFO if outcome == "delivered" else logging.WARNING
         _log.log(
