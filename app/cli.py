@@ -16,6 +16,7 @@ from psycopg.rows import dict_row
 
 from app import checks, logs, settings, writes
 from app.database.connection import read_write
+from app.database.readiness import NotReadyError
 from app.stripe.mirror import AccessTerms, give_waiting_courses
 from app.tasks import TaskError, catalog, completions, grants, learners, migrations, support
 from app.user_ids import MAX_CHARACTERS, learner_id
@@ -352,6 +353,37 @@ def stripe_sync(api_base: str | None) -> None:
     user_id_key = _setting("STRIPE_USER_ID_METADATA", str, settings.DEFAULT_USER_ID_METADATA)
     with _connect() as connection:
         _print(subscriptions.stripe_sync(connection, api_key, user_id_key, _namespace(), terms, api_base))
+
+
+@cli.command()
+def deliver() -> None:
+    """Send the events to WEBHOOK_URL, until SIGTERM or SIGINT."""
+    # Imported here, because no other task needs what sends.
+    from app.tasks import events
+
+    try:
+        events.deliver(settings.delivery_from_environ())
+    except (settings.SettingsError, NotReadyError) as error:
+        raise click.ClickException(str(error)) from None
+
+
+@cli.command("events")
+def list_events() -> None:
+    """List the events that wait or were given up."""
+    from app.tasks import events
+
+    with _connect(writes=False) as connection:
+        _print(events.listing(connection))
+
+
+@cli.command()
+@click.argument("event", metavar="EVENT", envvar="EVENT", default="")
+def redeliver(event: str) -> None:
+    """Send an event again, or all that were given up."""
+    from app.tasks import events
+
+    with _connect() as connection:
+        click.echo(events.redeliver(connection, event))
 
 
 @cli.command("learner-id")

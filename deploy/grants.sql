@@ -56,7 +56,7 @@ revoke all on :"schema".courses, :"schema".modules, :"schema".lessons, :"schema"
 :"schema".module_completions, :"schema".course_completions,
 :"schema".rate_limits, :"schema".stripe_checkouts, :"schema".stripe_customers, :"schema".stripe_subscriptions,
 :"schema".stripe_payments, :"schema".stripe_reversals, :"schema".paid_courses,
-:"schema".learner_tag_keys,
+:"schema".learner_tag_keys, :"schema".events,
 :"schema".learner_access, :"schema".accessible_lessons, :"schema".published_prerequisites,
 :"schema"._yoyo_migration from :"role";
 
@@ -119,6 +119,15 @@ grant insert (user_id, stripe_subscription_id, status, current_period_end, mirro
 on :"schema".subscriptions to :"role";
 grant update (stripe_subscription_id, status, current_period_end, mirrored_period_end)
 on :"schema".subscriptions to :"role";
+
+-- For the events of writes, and for `make deliver`, which sends them, records what became of each attempt, and removes
+-- what was delivered long ago.
+grant select, delete on :"schema".events to :"role";
+grant insert (user_id, webhook_id, type, data, next_attempt_at, created_at) on :"schema".events to :"role";
+grant update (
+    next_attempt_at, claimed_at, attempts, last_attempt_at, last_status, last_error, delivered_at, given_up_at
+)
+on :"schema".events to :"role";
 
 -- For the check at the start, and for /readyz.
 grant select on :"schema"._yoyo_migration to :"role";

@@ -187,6 +187,9 @@ def test_every_index_is_needed_by_a_constraint_a_foreign_key_or_a_statement(midd
         "stripe_checkouts_customer_id_idx",
         "stripe_checkouts_stripe_subscription_id_idx",
         "stripe_payments_claimed_user_id_idx",
+        "events_due_idx",
+        "events_delivered_idx",
+        "events_given_up_idx",
     }
 
 

@@ -70,10 +70,14 @@ VALUES = {
     "session_created": "1795478400",
     "user_ids": f"{{{LEARNER}}}",
     "after": uuid4(0),
-    "limit": "200",
     "prices": "{price_1,prod_1}",
     "grace": "3600",
     "tables": '["users", "progress"]',
+    "limit": "16",
+    "webhook_id": "msg_1",
+    "attempts": '[{"userId": "00000000-0000-4000-8000-000000000001", "id": 1, "claimedAt": "2026-01-01T00:00:00Z"}]',
+    "chosen": '[{"user_id": "00000000-0000-4000-8000-000000000001", "id": 1}]',
+    "events": '[{"type": "lesson.completed", "data": {}}]',
     "catalog": '{"courses": [], "modules": [], "lessons": [], "prerequisites": [], "left_out": []}',
 }
 
