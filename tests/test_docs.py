@@ -333,8 +333,8 @@ def test_every_setting_that_is_read_is_documented():
         for name in re.findall(r"environ(?:\.get\(|\[)\"([A-Z_]+)\"", source.read_text())
         if not name.startswith("PIP_")
     }
-    # PATH_INFO is from the request, and FILE, COURSE and MODULE from make. sudo sets SUDO_UID. gunicorn.conf.py sets the last one for the
-    # library of Prometheus.
+    # PATH_INFO is from the request. FILE, COURSE and MODULE are from make. sudo sets SUDO_UID.
+    # gunicorn.conf.py sets the last one for the library of Prometheus.
     assert names - {"PATH_INFO", "FILE", "COURSE", "MODULE", "SUDO_UID", "PROMETHEUS_MULTIPROC_DIR"} <= {
         name for row in SETTINGS for name in re.findall(r"`(\w+)`", row[0])
     }

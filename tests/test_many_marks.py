@@ -416,7 +416,7 @@ def with_faults(api, *faults):
 @one_plan
 @pytest.mark.parametrize("faults", [*((one,) for one in FAULTS), *itertools.combinations(FAULTS, 2)], ids="-".join)
 def test_of_two_faults_the_first_of_the_table_is_answered(api, world, faults):
-    members = {"errors": {}} if faults[0] == "invalid_body" else {}
+    members: dict[str, Any] = {"errors": {}} if faults[0] == "invalid_body" else {}
     assert_problem(with_faults(api, *faults), faults[0], **members)
     assert completions(world) == []
 

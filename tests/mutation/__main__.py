@@ -34,6 +34,7 @@ COURSES = "tests/test_courses.py"
 READS = [WORLDS, STATEMENTS, "tests/test_calls.py", "tests/test_counts.py", COURSES, MODEL, *ONE_PLAN]
 WRITES = [WORLDS, STATEMENTS, "tests/test_counts.py", "tests/test_writes.py", COURSES, MODEL, *ONE_PLAN]
 START_OVER = [STATEMENTS, "tests/test_start_over.py", MODEL, *ONE_PLAN]
+MANY_MARKS = [STATEMENTS, "tests/test_many_marks.py", MODEL, *ONE_PLAN]
 VIEWS = [*WRITES[:-2], "tests/test_access.py", "tests/test_rights.py", *ONE_PLAN]
 LOCK = ["tests/test_concurrency.py"]
 LIMITS = ["tests/test_limits.py", "-k", "not eight_clients"]
@@ -57,8 +58,9 @@ TESTS = {
     "access": [STATEMENTS, "tests/test_access.py", COURSES, *ONE_PLAN],
     **dict.fromkeys(("start_over_module", "start_over_course", "start_over_all"), START_OVER),
     **dict.fromkeys(("module_counts", "course_counts"), START_OVER),
-    **dict.fromkeys(("mark", "unmark", "lesson", "mark_lessons", "marked_lessons"), WRITES),
     **dict.fromkeys(("complete", "completions"), COMPLETIONS),
+    **dict.fromkeys(("mark", "unmark", "lesson"), WRITES),
+    **dict.fromkeys(("mark_lessons", "marked_lessons"), MANY_MARKS),
     "lock": LOCK,
     **dict.fromkeys(("limits/hit", "limits/window"), LIMITS),
     "session": COOKIES,
@@ -111,7 +113,8 @@ def sql_cases() -> list[Case]:
 # The pure modules, and the tests that matter for each.
 PYTHON = {
     "app/checks.py": [
-        *("tests/test_writes.py", "tests/test_errors.py", "tests/test_calls.py", "tests/test_stripe.py"),
+        *("tests/test_writes.py", "tests/test_many_marks.py", "tests/test_errors.py", "tests/test_calls.py"),
+        "tests/test_stripe.py",
         *("tests/proof/test_time.py", "-k", "not force_generic_plan and not all_orders and not fails_is_one"),
     ],
     "app/answers.py": [

@@ -113,7 +113,7 @@ def path_id(draw: random.Random) -> str:
 
 def call(draw: random.Random) -> tuple[str, str]:
     """Draw a method and a target. Most of them are in the OpenAPI document."""
-    writes = ["/api/progress/lessons/{lessonId}"] * 12 + ["/api/stripe/webhook"] * 5
+    writes = ["/api/progress/lessons/{lessonId}"] * 12 + ["/api/progress/lessons"] * 6 + ["/api/stripe/webhook"] * 5
     template = draw.choice([*CALLS, *writes, "/progress-ui/", "/progress-ui/{name}", "/nothing", "/", "*"])
     method = draw.choice([*CALLS.get(template, ["GET", "POST"])])
     if draw.random() < 0.1:
@@ -133,7 +133,17 @@ def target(draw: random.Random, path: str) -> str:
     elif odd < 0.05:
         path = draw.choice(["http://example.org" + path, "//example.org" + path, "\\" + path, path + "\\", "/" * 3000])
     if draw.random() < 0.2:
-        query = [path_id(draw), "a=b&a=c", "x" * 4000, "?" * 20, "userId=" + uuid4(7), "%00=%ff", "[]", "\u00e9=1"]
+        query = [
+            "all=true",
+            path_id(draw),
+            "a=b&a=c",
+            "x" * 4000,
+            "?" * 20,
+            "userId=" + uuid4(7),
+            "%00=%ff",
+            "[]",
+            "\u00e9=1",
+        ]
         path += "?" + draw.choice(query)
     return path.replace(" ", "%20") if draw.random() < 0.05 else quote(path, safe="%/?#[]@!$&'()*+,;=:\\{}<>")
 
@@ -240,6 +250,20 @@ def body(draw: random.Random) -> bytes:
     )
 
 
+def many_marks(draw: random.Random) -> bytes:
+    """Draw the body of many marks. Some have an odd value somewhere."""
+    # No list has lesson 5, so lesson 4 stays locked.
+    lessons = draw.sample([uuid4(number) for number in (2, 3, 4, 0x99)], draw.randint(1, 4))
+    listed: list[Any] = [{"lessonId": draw.choice([lesson, lesson.upper()])} for lesson in lessons]
+    if draw.random() < 0.5:
+        odd = [value(draw), listed[0], {"lessonId": value(draw)}, {"lessonId": uuid4(2), text(draw, 5): value(draw)}]
+        listed.insert(
+            draw.randint(0, len(listed)), draw.choice([*odd, {"lessonId": uuid4(3), "completedAt": text(draw)}])
+        )
+    document = {"lessons": draw.choice([listed, listed, listed, value(draw), listed * draw.choice([200, 1000])])}
+    return draw.choice([json.dumps(document).encode()] * 5 + [body(draw)])
+
+
 def event(draw: random.Random) -> bytes:
     """Draw an event of Stripe. Some have an odd value somewhere."""
     changed = json.loads(json.dumps(EVENT))
@@ -306,6 +330,8 @@ def request(draw: random.Random) -> bytes:
     """Draw a request that is HTTP, or almost HTTP."""
     data = body(draw)
     method, path = call(draw)
+    if path.partition("?")[0] == "/api/progress/lessons":
+        data = many_marks(draw)
     headers = [("Host", "localhost"), *session(draw)]
     if draw.random() < 0.8:
         headers.append(("Content-Type", "application/json"))

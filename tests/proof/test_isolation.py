@@ -134,8 +134,10 @@ def calls(api) -> dict[str, Call]:
             for method in (rule.methods or set()) - {"HEAD"}:  # HEAD is a GET without the body
                 options: dict[str, Any] = {"json": AT} if rule.endpoint == "progress.mark" else {}
                 if rule.endpoint == "progress.mark_lessons":
-                    lessons = [{"lessonId": lesson_id, **AT} for lesson_id in ids["lesson_id"]]
+                    lessons = [{"lessonId": uuid4(number), **AT} for number in (2, 3, 4, 0x99)]
                     options = {"json": {"lessons": lessons}}
+                if rule.endpoint == "progress.start_all_over":
+                    options = {"query_string": {"all": "true"}}
                 if rule.endpoint == "stripe.webhook":
                     payload = json.dumps(event("updated", subscription()))
                     options = {"data": payload, "headers": signed(payload)}
@@ -222,6 +224,7 @@ def observe(api, caplog, call: Call, trick: dict[str, Any]) -> tuple[int, list[t
     options = call.options | trick
     headers = bearer() | call.options.get("headers", {}) | trick.get("headers", {})
     options["headers"] = {name: value for name, value in headers.items() if value is not None}
+    options["query_string"] = call.options.get("query_string", {}) | trick.get("query_string", {})
     if "data" in trick or "json" in trick:
         options = {name: value for name, value in options.items() if name in trick or name not in ("data", "json")}
     caplog.clear()

@@ -51,8 +51,9 @@ def instant(db: psycopg.Connection, query: str = "select clock_timestamp()") -> 
 # The statements that tell whether the learner is enrolled.
 STATEMENTS = (
     *("summary", "module", "lessons", "modules", "outline", "courses", "course", "next", "access"),
-    *("completions", "mark", "mark_lessons", "unmark"),
+    *("completions", "mark", "mark_lessons", "unmark", "start_over_module", "start_over_course", "start_over_all"),
 )
+COUNTS = ("lesson", "module_counts", "course_counts")
 
 
 def found(connection: psycopg.Connection) -> dict[str, str | bool | None]:
@@ -66,9 +67,11 @@ def found(connection: psycopg.Connection) -> dict[str, str | bool | None]:
     # These run after a write that found access, so they do not return the access. Their count shows it: two lessons
     # with full access, one with free access, none without access.
     levels = {2: "full", 1: "free", 0: None}
-    row = statements.run(connection, "lesson", user_id=LEARNER, lesson_id=uuid4(2)).fetchone()
-    assert row
-    access["lesson"] = levels[row["answer"]["overall"]["totalCount"]]
+    for name in COUNTS:
+        given = {key: parameters[key] for key in statements.STATEMENTS[name].parameters}
+        row = statements.run(connection, name, **given).fetchone()
+        assert row
+        access[name] = levels[row["answer"]["overall"]["totalCount"]]
     row = statements.run(connection, "marked_lessons", user_id=LEARNER, lesson_ids=f"{{{uuid4(2)}}}").fetchone()
     assert row
     access["marked_lessons"] = levels[row["overall"]["totalCount"]]
@@ -78,7 +81,7 @@ def found(connection: psycopg.Connection) -> dict[str, str | bool | None]:
 def expected(access: str | None) -> dict[str, str | bool | None]:
     return {
         **dict.fromkeys(STATEMENTS, access is not None),
-        **dict.fromkeys(("admin/access", "lesson", "marked_lessons"), access),
+        **dict.fromkeys(("admin/access", *COUNTS, "marked_lessons"), access),
     }
 
 
