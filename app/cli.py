@@ -295,9 +295,13 @@ def access(user_id: str) -> None:
 
 def _write(user_id: str, function: Callable[..., str], **arguments: str | None) -> None:
     """Write on a learner's behalf. Print the answer of the call."""
+    try:
+        sends_events = settings.sends_events()
+    except settings.SettingsError as error:
+        raise click.ClickException(str(error)) from None
     logs.configure("info", logs.JsonFormatter(), sys.stderr)
     with _connect() as connection:
-        click.echo(support.write(connection, user_id, function, **arguments))
+        click.echo(support.write(connection, user_id, function, sends_events, **arguments))
 
 
 @cli.command()

@@ -144,4 +144,7 @@ def _read(name: str, enrolled_only: bool = True, **parameters: str) -> Any:
 
 
 def _learner() -> Learner:
-    return Learner(current_call().user_id, current_service().pool.transaction, add_learner)
+    service = current_service()
+    return Learner(
+        current_call().user_id, service.pool.transaction, add_learner, service.settings.webhook_url is not None
+    )

@@ -212,6 +212,11 @@ def delivery_from_environ(environ: Mapping[str, str] = os.environ) -> DeliverySe
     )
 
 
+def sends_events(environ: Mapping[str, str] = os.environ) -> bool:
+    """Return whether writes add events. Raise SettingsError if a setting of the events is wrong."""
+    return _webhook(_Reader(environ))[0] is not None
+
+
 def _webhook(read: _Reader) -> tuple[str | None, tuple[str, ...]]:
     """Return where events are sent, and the secrets that sign them."""
     allow_http = read("WEBHOOK_ALLOW_HTTP", _on_or_off, "off")

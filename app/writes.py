@@ -7,17 +7,24 @@ from typing import Any, NamedTuple
 from psycopg.rows import DictRow
 
 from app.database.statements import one
+from app.events import content, outbox
+from app.events.outbox import Event
 from app.problems import RETRY_AFTER, Problem
+
+Call = tuple[str, dict[str, str | None]]
+Rows = dict[str, DictRow | None]
 
 
 class Learner(NamedTuple):
     """Whose progress a write changes, and how its statements run."""
 
     user_id: str
-    # Runs statements, each with its parameters, in one READ COMMITTED transaction. Returns the first row of each.
+    # Runs statements, each with its parameters, in one READ COMMITTED transaction. Returns the first row of each. A
+    # function `then` makes further statements of these rows, for the same transaction, or None to roll it back.
     transaction: Callable[..., list[DictRow | None]]
     # Adds a learner who is not enrolled, if somebody wants that. Returns whether to write once more.
     add: Callable[[], bool]
+    sends_events: bool  # WEBHOOK_URL is set
 
 
 def mark(learner: Learner, lesson_id: str, completed_at: str | None) -> str:
@@ -26,20 +33,20 @@ def mark(learner: Learner, lesson_id: str, completed_at: str | None) -> str:
     Raises Problem, as every function here does, with the codes of contract §4 that depend on what is stored.
     """
     parameters = {"lesson_id": lesson_id, "lesson_ids": _array([lesson_id]), "completed_at": completed_at}
-    rows = _write(learner, "mark", "complete", "lesson", **parameters)
+    rows = _write(learner, _lesson_events, "mark", "complete", "lesson", **parameters)
     return _with_completions(_lesson(rows["mark"], rows["lesson"]), rows["complete"])
 
 
 def unmark(learner: Learner, lesson_id: str) -> str:
     """Remove the mark of a lesson. Return the answer of the call, as JSON."""
-    rows = _write(learner, "unmark", "lesson", lesson_id=lesson_id)
+    rows = _write(learner, _lesson_events, "unmark", "lesson", lesson_id=lesson_id)
     return _lesson(rows["unmark"], rows["lesson"])
 
 
 def mark_lessons(learner: Learner, lesson_ids: Iterable[str], completed_ats: Iterable[str | None]) -> str:
     """Mark many lessons as completed, each at its time. Return the answer of the call, as JSON."""
     parameters = {"lesson_ids": _array(lesson_ids), "completed_ats": _array(completed_ats)}
-    rows = _write(learner, "mark_lessons", "complete", "marked_lessons", **parameters)
+    rows = _write(learner, _many_events, "mark_lessons", "complete", "marked_lessons", **parameters)
     parts = {"results": one(rows["mark_lessons"])["results"], **one(rows["marked_lessons"])}
     # PostgreSQL has made the JSON of each part.
     answer = "{" + ", ".join(f'"{name}" : {part}' for name, part in parts.items()) + "}"
@@ -48,24 +55,24 @@ def mark_lessons(learner: Learner, lesson_ids: Iterable[str], completed_ats: Ite
 
 def start_module_over(learner: Learner, module_id: str) -> str:
     """Remove the marks of all lessons of a module that the learner may take. Return the answer of the call, as JSON."""
-    rows = _write(learner, "start_over_module", "module_counts", module_id=module_id)
-    if not one(rows["start_over_module"])["known"]:
+    removed, counts = _start_over(learner, "start_over_module", "module_counts", module_id=module_id)
+    if not removed["known"]:
         raise Problem("module_not_found")
-    return _started_over(rows["start_over_module"], json.loads(one(rows["module_counts"])["answer"]))
+    return json.dumps({"removedCount": removed["removed_count"], **counts})
 
 
 def start_course_over(learner: Learner, course_id: str) -> str:
     """Remove the marks of all lessons of a course that the learner may take. Return the answer of the call, as JSON."""
-    rows = _write(learner, "start_over_course", "course_counts", course_id=course_id)
-    if not one(rows["start_over_course"])["known"]:
+    removed, counts = _start_over(learner, "start_over_course", "course_counts", course_id=course_id)
+    if not removed["known"]:
         raise Problem("course_not_found")
-    return _started_over(rows["start_over_course"], json.loads(one(rows["course_counts"])["answer"]))
+    return json.dumps({"removedCount": removed["removed_count"], **counts})
 
 
 def start_all_over(learner: Learner) -> str:
     """Remove the marks of all lessons that the learner may take. Return the answer of the call, as JSON."""
-    rows = _write(learner, "start_over_all", "summary")
-    return _started_over(rows["start_over_all"], {"overall": json.loads(one(rows["summary"])["answer"])})
+    removed, overall = _start_over(learner, "start_over_all", "summary")
+    return json.dumps({"removedCount": removed["removed_count"], "overall": overall})
 
 
 def _lesson(outcome: DictRow | None, lesson: DictRow | None) -> str:
@@ -86,28 +93,92 @@ def _with_completions(answer: str, complete: DictRow | None) -> str:
     return json.dumps({**json.loads(answer), "completions": completions}) if completions else answer
 
 
-def _started_over(outcome: DictRow | None, counts: dict[str, Any]) -> str:
-    return json.dumps({"removedCount": one(outcome)["removed_count"], **counts})
+def _start_over(learner: Learner, write: str, count: str, **ids: str | None) -> tuple[DictRow, dict[str, Any]]:
+    # The events name the counts of every module and course of which a lesson was unmarked.
+    more = ("modules", "courses") if learner.sends_events else ()
+    rows = _write(learner, _start_over_events, write, count, *more, **ids)
+    return one(rows[write]), json.loads(one(rows[count])["answer"])
 
 
-def _write(learner: Learner, write: str, *names: str, **parameters: str | None) -> dict[str, DictRow | None]:
+def _lesson_events(user_id: str, write: DictRow, rows: Rows) -> list[Event]:
+    """Return the events of a mark or an unmark."""
+    completions = json.loads(one(rows["complete"])["completions"]) if "complete" in rows else []
+    if "mark" in rows:
+        is_marked = write["available"] and not write["prerequisites"]
+        changed = is_marked and not write["was_completed"]
+    else:
+        changed = write["removed_at"] is not None
+    if not changed and not completions:
+        return []
+    answer = json.loads(one(rows["lesson"])["answer"])
+    lesson = {
+        "lessonId": answer["lessonId"],
+        "moduleId": answer["module"]["moduleId"],
+        "courseId": answer["course"]["courseId"] if "course" in answer else None,
+        "completedAt": answer["completedAt"] or write["removed_at"],
+        "isNew": changed,
+    }
+    counts = {"modules": [answer["module"]], "courses": [answer["course"]] if "course" in answer else []}
+    return content.of_write(
+        user_id,
+        "lesson.completed" if "mark" in rows else "lesson.uncompleted",
+        [lesson],
+        completions,
+        {**counts, "overall": answer["overall"]},
+    )
+
+
+def _many_events(user_id: str, write: DictRow, rows: Rows) -> list[Event]:
+    """Return the events of many marks."""
+    counts = {name: json.loads(text) for name, text in one(rows["marked_lessons"]).items()}
+    completions = json.loads(one(rows["complete"])["completions"])
+    return content.of_write(user_id, "lesson.completed", json.loads(write["marked"]), completions, counts)
+
+
+def _start_over_events(user_id: str, write: DictRow, rows: Rows) -> list[Event]:
+    """Return the events of starting over."""
+    counts = {**json.loads(one(rows["courses"])["answer"]), **json.loads(one(rows["modules"])["answer"])}
+    return content.of_write(user_id, "lesson.uncompleted", json.loads(write["removed"]), [], counts)
+
+
+def _write(
+    learner: Learner,
+    events: Callable[[str, DictRow, Rows], list[Event]],
+    write: str,
+    *names: str,
+    **parameters: str | None,
+) -> Rows:
     """Run lock.sql, a statement that writes, and others after it, in one transaction. Return the row of each, by name.
 
-    Raises Problem not_enrolled or unavailable.
+    `events` makes the events of the write: of the user id, the row of the statement that writes, and all rows. Raises
+    Problem not_enrolled or unavailable.
     """
     # One statement after the other, because a statement that waited for the lock still sees the data from before the
     # wait, and because a statement does not see its own writes.
     statements = ("lock", write, *names)
     calls = [(name, {"user_id": learner.user_id, **parameters}) for name in statements]
-    rows = dict(zip(statements, learner.transaction(*calls), strict=True))
+
+    def then(found: list[DictRow | None]) -> list[Call] | None:
+        rows = dict(zip(statements, found, strict=True))
+        row = one(rows[write])
+        if not row["enrolled"]:
+            return []
+        # Without the lock, the events could get another order than the writes.
+        return None if rows["lock"] is None else outbox.adding(learner.user_id, events(learner.user_id, row, rows))
+
+    def run() -> Rows:
+        further = {"then": then} if learner.sends_events else {}
+        return dict(zip(statements, learner.transaction(*calls, **further), strict=True))
+
+    rows = run()
     enrolled = one(rows[write])["enrolled"]
     # Another call, or the site, may have added the learner after lock.sql ran. Then nothing was locked, and the counts
     # may be wrong. A second write of the same lessons changes no completion.
     if (enrolled and rows["lock"] is None) or (not enrolled and learner.add()):
         first = rows.get("complete")
-        rows = dict(zip(statements, learner.transaction(*calls), strict=True))
-        # What the first write has completed, the second finds completed.
-        if first and first["completions"] != "[]":
+        rows = run()
+        # What the first write has completed, the second finds completed. With events, the first was rolled back.
+        if first and first["completions"] != "[]" and not learner.sends_events:
             rows["complete"] = first
     if not one(rows[write])["enrolled"]:
         raise Problem("not_enrolled")

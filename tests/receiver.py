@@ -130,11 +130,11 @@ def writing(url: str, user_id: str) -> Iterator[psycopg.Connection[Any]]:
 
 def add_to(connection: psycopg.Connection[Any], user_id: str, *numbers: int) -> None:
     """Add events of a learner in a transaction that has locked the learner."""
-    outbox.add(
-        connection,
-        user_id,
-        [{"type": "lesson.completed", "data": {"userId": user_id, "number": number}} for number in numbers],
-    )
+    events: list[outbox.Event] = [
+        {"type": "lesson.completed", "data": {"userId": user_id, "number": number}} for number in numbers
+    ]
+    for name, parameters in outbox.adding(user_id, events):
+        statements.run(connection, name, **parameters)
 
 
 def add(url: str, user_id: str, *numbers: int) -> None:

@@ -57,7 +57,8 @@ def events(environ: dict[str, str], user_id: str) -> str:
         learners = f"{{{user_id}}}"
         try:
             statements.run(service, "lock", user_id=user_id)
-            outbox.add(service, user_id, [{"type": "lesson.completed", "data": {}}] * 2)
+            for name, parameters in outbox.adding(user_id, [{"type": "lesson.completed", "data": {}}] * 2):
+                statements.run(service, name, **parameters)
             for _ in range(2):
                 for claimed_by, number, claimed_at, *_ in statements.run(service, "events/claim", limit="1").fetchall():
                     attempt = {"userId": str(claimed_by), "id": number, "claimedAt": claimed_at.isoformat()}
