@@ -16,8 +16,8 @@ def of_write(
 ) -> list[Event]:
     """Return the events of a write: one for each lesson that it changed, then one for each completion that it made.
 
-    `lessons` are the lessons of the write: `lessonId`, `moduleId`, `courseId` or None, `completedAt`, and `isNew`, false
-    for a lesson that the write did not change. `completions` are those of the answer. `counts` are the counts after the
+    `lessons` are the lessons of the write: `lessonId`, `moduleId`, `courseId` or None, `completedAt`. `isNew` is false
+    for one that the write did not change. `completions` are those of the answer. `counts` are the counts after the
     write: `modules` and `courses` are lists with `moduleId` or `courseId`, and `overall` is of all lessons.
     """
     modules = {each["moduleId"]: _part(each, "moduleId") for each in counts["modules"]}
