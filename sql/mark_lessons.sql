@@ -1,7 +1,7 @@
 -- Marks many lessons as completed by a learner: each lesson of a list that the learner may take, and that is completed
 -- already or has each of its prerequisites completed already or marked by this same statement. The order of the list
 -- does not matter. A lesson that is completed already keeps its completed_at. It runs under lock.sql, so it reads the
--- latest rows of progress.
+-- latest rows of progress. The buffers below are those of a list of one lesson.
 --
 -- Parameters:
 --   user_id        uuid           the learner

@@ -182,7 +182,7 @@ WRITES = f"{LIMIT.amount} writes"
         ("app/openapi.yaml", f"{webhook.MAX_EVENT_BYTES // 1024} KiB at most."),
         ("app/openapi.yaml", f"The event is over {webhook.MAX_EVENT_BYTES // 1024} KiB."),
         ("CHANGELOG.md", f"{WRITES} in any {LIMIT.get_expiry()} seconds"),
-        ("deploy/nginx.conf", f"Send a body of {BODY} at most."),
+        ("deploy/nginx.conf", f"Send a body of {BODY} at most, or of {MANY_MARKS_BODY} with many marks."),
     ],
 )
 def test_a_number_that_is_told_is_the_codes(name, told):

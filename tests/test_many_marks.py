@@ -4,12 +4,15 @@ import http.client
 import itertools
 import json
 import random
+import threading
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
+import psycopg
 import pytest
 
+from app.database.statements import STATEMENTS, Statement
 from tests.conftest import both_plans, one_plan
 from tests.world import (
     FREE_LEARNER,
@@ -466,3 +469,56 @@ def test_a_new_learner_is_added_and_then_marks_what_is_free(make_api, world):
     user_id = uuid4(0xAE3)
     assert results(api, 5, 2, user_id=user_id) == [marked(5), refused(2, "lesson_not_available")]
     assert completed(world, user_id) == [5]
+
+
+# What others do at the same time
+
+
+def test_a_lesson_that_is_deleted_while_it_is_marked_is_not_found_and_the_others_are_marked(
+    make_api, world, database_url
+):
+    api = make_api()
+    answers = []
+    with psycopg.connect(database_url) as other:
+        other.execute("delete from lessons where id = %s", [uuid4(8)])
+        thread = threading.Thread(target=lambda: answers.append(mark_lessons(api, 8, 2)))
+        thread.start()
+        while not world.execute("select from pg_locks where not granted").rowcount:
+            assert thread.is_alive()
+    thread.join()
+    assert ok(answers[0])["results"] == [refused(8, "lesson_not_found"), marked(2)]
+
+
+def test_two_lists_at_once_answer_as_if_one_came_after_the_other(make_api, world, database_url):
+    api = make_api()
+    answers = []
+    with psycopg.connect(database_url) as other:
+        other.execute("select from users where id = %s for update", [LEARNER])
+        threads = [
+            threading.Thread(target=lambda lessons=lessons: answers.append(ok(mark_lessons(api, *lessons))))
+            for lessons in ((3, 8), (2, 5))
+        ]
+        for thread in threads:
+            thread.start()
+        while world.execute("select from pg_locks where not granted").rowcount < len(threads):
+            assert all(thread.is_alive() for thread in threads)
+    for thread in threads:
+        thread.join()
+    first, second = sorted(answers, key=lambda answer: answer["overall"]["completedCount"])
+    assert completed(world) in ([2, 3, 5, 8], [2, 5, 8])
+    if completed(world) == [2, 3, 5, 8]:
+        # Lessons 2 and 5 came first, so lesson 3 was not locked.
+        assert [result["lessonId"] for result in first["results"]] == [uuid4(2), uuid4(5)]
+        assert (first["overall"]["completedCount"], second["overall"]["completedCount"]) == (2, 4)
+    else:
+        assert first["results"] == [refused(3, "lesson_locked", 2), marked(8)]
+        assert (first["overall"]["completedCount"], second["overall"]["completedCount"]) == (1, 3)
+    assert second["overall"] == get(api, "summary")
+
+
+def test_where_the_counts_fail_nothing_is_marked(make_api, world, monkeypatch):
+    failing = Statement("marked_lessons", b"select 1 / 0", ())
+    monkeypatch.setitem(STATEMENTS, "marked_lessons", failing)
+    api = make_api()
+    assert_problem(mark_lessons(api, 2, 3), "internal_error")
+    assert completions(world) == []

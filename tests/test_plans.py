@@ -3,6 +3,7 @@
 Each file says in its header how many buffers it may touch, for a learner with 30 completions and for one with 500.
 """
 
+import random
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +15,8 @@ import pytest
 
 from app.database.statements import SQL, STATEMENTS, load
 from tests.bench import plans, scale
+from tests.conftest import migrate
+from tests.world import LEARNER, add_module, add_user, uuid4
 
 CATALOG = {"modules", "lessons", "lesson_prerequisites"}
 
@@ -153,6 +156,40 @@ def test_a_course_and_starting_over_cost_the_same_however_many_other_courses_the
             for table in ("lesson_prerequisites", "lessons", "progress"):
                 assert after.get(table, 0) == before.get(table, 0) < 350, f"{table}\n{shown}"
             assert plan.buffers < 3 * keys[case[0]], shown
+
+
+@pytest.mark.parametrize("mode", plans.MODES)
+@pytest.mark.parametrize("needs", [1, 3])
+def test_a_list_of_500_lessons_that_need_each_other_is_marked_in_time_that_grows_with_the_list(
+    new_database, needs, mode
+):
+    """A chain of 500 lessons has 500 rounds. No round reads all lessons again, and no join compares all with all."""
+    draw = random.Random(22)
+    url = new_database()
+    migrate(url)
+    with psycopg.connect(url, autocommit=True, prepare_threshold=None) as connection:
+        add_user(connection)
+        add_module(connection, 1)
+        ids = [uuid4(number) for number in range(1000, 1500)]
+        draw.shuffle(ids)
+        connection.execute(
+            "insert into lessons (id, module_id, title, position, published)"
+            " select id, %s, '', 1, true from unnest(%s::uuid[]) as id",
+            [uuid4(1), ids],
+        )
+        earlier = [[ids[place - 1]] if needs == 1 else draw.choices(ids[:place], k=needs) for place in range(1, 500)]
+        pairs = {(lesson, needed) for lesson, all_needed in zip(ids[1:], earlier, strict=True) for needed in all_needed}
+        connection.cursor().executemany("insert into lesson_prerequisites values (%s, %s)", list(pairs))
+        connection.execute("vacuum (analyze)")
+        draw.shuffle(ids)
+        learner = plans.Learner("a learner", LEARNER, ids[0], uuid4(1), uuid4(2))
+        values = {"lesson_ids": f"{{{','.join(ids)}}}", "completed_ats": f"{{{','.join(['null'] * 500)}}}"}
+        plan = plans.explain(connection, "mark_lessons", learner, mode, **values)
+    shown = "\n".join(line[:200] for line in plans.lines(plan.document))
+    rows = sum(node["Actual Rows"] * node["Actual Loops"] for node in plan.nodes())
+    # All with all would be 250,000.
+    assert rows + plan.removed < 60_000, shown
+    assert plan.buffers < 10_000, shown
 
 
 def test_every_index_is_needed_by_a_constraint_a_foreign_key_or_a_statement(middle):
