@@ -5,6 +5,7 @@ import itertools
 import json
 import random
 import threading
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import urlsplit
@@ -192,6 +193,33 @@ def test_what_is_still_due_is_told_in_catalog_order_without_what_the_call_has_ma
     assert completed(world) == [2, 0xB]
 
 
+def test_what_is_still_due_is_in_catalog_order_where_positions_are_equal_too(api, db):
+    add_user(db)
+    modules = [  # in catalog order: the module, its course, its position, its lessons
+        (0x13, None, 2, [0x2A, 0x23]),
+        (0x11, None, 3, [0x29]),
+        (0x12, None, 3, [0x28]),
+        (0x10, 0x32, 1, [0x27]),
+        (0x15, 0x33, 1, [0x22, 0x26]),
+        (0x14, 0x31, 0, [0x24, 0x21]),
+    ]
+    for module, _, position, lessons in modules[::-1]:
+        add_module(db, module, position=position)
+        for lesson in lessons[::-1]:
+            # Those of module 0x15 have one position, so their ids decide.
+            add_lesson(db, module, lesson, position=1 if module == 0x15 else lessons.index(lesson))
+    for course, position in ((0x33, 1), (0x32, 1), (0x31, 2)):
+        add_course(db, course, *(module for module, its, *_ in modules if its == course), position=position)
+    due = [lesson for *_, lessons in modules for lesson in lessons]
+    add_module(db, 1, 2)
+    require(db, 2, *sorted(due, key=lambda lesson: lesson * 7 % 11))
+    assert results(api, 2) == [refused(2, "lesson_locked", *due)]
+    answer = ok(mark_lessons(api, *due))
+    ids = [uuid4(module) for module, *_ in modules]
+    assert [module["moduleId"] for module in answer["modules"]] == ids
+    assert [course["courseId"] for course in answer["courses"]] == [uuid4(0x32), uuid4(0x33), uuid4(0x31)]
+
+
 def test_a_lesson_stays_locked_behind_one_that_is_locked(api, world):
     assert results(api, 4, 3, 8) == [refused(4, "lesson_locked", 3), refused(3, "lesson_locked", 2), marked(8)]
 
@@ -200,6 +228,14 @@ def test_a_lesson_that_needs_two_waits_for_both(api, world):
     require(world, 8, 5, 4)
     assert results(api, 8, 5) == [refused(8, "lesson_locked", 4), marked(5)]
     assert results(api, 4, 8, 3, 2) == [marked(4), marked(8), marked(3), marked(2)]
+
+
+def test_a_lesson_that_waits_for_one_outside_the_list_keeps_no_other_from_being_marked(api, world):
+    require(world, 8, 5, 2)
+    require(world, 2, 5)
+    add_module(world, 0xA, 0xB, 0xC)
+    require(world, 0xB, 0xC)
+    assert results(api, 3, 0xB, 5, 8, 2) == [marked(3), refused(0xB, "lesson_locked", 0xC), *map(marked, (5, 8, 2))]
 
 
 def test_an_unpublished_prerequisite_locks_nothing(api, world):
@@ -244,7 +280,16 @@ def test_somebody_elses_completions_unlock_nothing(api, world):
     assert results(api, 3) == [refused(3, "lesson_locked", 2)]
 
 
-@pytest.mark.parametrize("shape", ["chain", "three each", "none"])
+# What the lesson at each place of an order needs: places before it. With "pairs", 2 to the power of 249 ways lead from
+# the first lesson to the last ones, and the statement must not follow each.
+SHAPES: dict[str, Callable[[int, random.Random], list[int]]] = {
+    "chain": lambda place, _: [place - 1],
+    "three each": lambda place, draw: draw.choices(range(place), k=3),
+    "pairs": lambda place, _: [place // 2 * 2 - 2, place // 2 * 2 - 1] if place > 1 else [],
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
 def test_500_lessons_in_random_order_are_marked_in_one_call(api, db, shape):
     draw = random.Random(22)
     lessons = list(range(0x100, 0x100 + 500))
@@ -252,12 +297,10 @@ def test_500_lessons_in_random_order_are_marked_in_one_call(api, db, shape):
     add_user(db)
     add_module(db, 1, *lessons[:250])
     add_module(db, 2, *lessons[250:])
-    amount = {"chain": 1, "three each": 3, "none": 0}[shape]
     pairs = {
-        (uuid4(lesson), uuid4(lessons[place - 1] if shape == "chain" else draw.choice(lessons[:place])))
-        for place, lesson in enumerate(lessons)
-        if place
-        for _ in range(amount)
+        (uuid4(lessons[place]), uuid4(lessons[needed]))
+        for place in range(1, 500)
+        for needed in SHAPES[shape](place, draw)
     }
     db.cursor().executemany("insert into lesson_prerequisites values (%s, %s)", list(pairs))
     draw.shuffle(lessons)

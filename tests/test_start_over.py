@@ -122,6 +122,17 @@ def test_a_lesson_that_the_learner_may_not_take_now_stays_completed(api, world, 
     assert set(completed(world)) == rest | {uuid4(lesson) for lesson in left} | {uuid4(0x41)}
 
 
+@pytest.mark.parametrize("path", [module_path(1), course_path(3), ALL])
+def test_only_what_this_learner_may_take_is_unmarked_whatever_others_may(api, world, path):
+    """The learner has free access, and 0x11 alone is free. Another learner has full access."""
+    world.execute("delete from subscriptions")
+    world.execute("insert into enrollments (user_id) values (%s)", [LEARNER])
+    world.execute("update lessons set is_free = true where id = %s", [uuid4(0x11)])
+    add_user(world, uuid4(0xB0B))
+    assert ok(start_over(api, path))["removedCount"] == 1
+    assert completed(world) == [uuid4(lesson) for lesson in (0x12, 0x21, 0x22, 0x41)]
+
+
 def test_a_completed_lesson_elsewhere_stays_completed_and_what_is_open_becomes_locked(api, world):
     """0x22 of module 2 is completed, and 0x23 is not. Both need 0x11, which is unmarked."""
     require(world, 0x22, 0x11)

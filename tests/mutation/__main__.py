@@ -35,8 +35,8 @@ READS = [WORLDS, STATEMENTS, "tests/test_calls.py", "tests/test_counts.py", COUR
 WRITES = [WORLDS, STATEMENTS, "tests/test_counts.py", "tests/test_writes.py", COURSES, MODEL, *ONE_PLAN]
 START_OVER = [STATEMENTS, "tests/test_start_over.py", MODEL, *ONE_PLAN]
 MANY_MARKS = [
-    *("tests/test_many_marks.py", STATEMENTS, MODEL),
-    *("-k", "not force_generic_plan and not psql_gets and not body and not faults and not 500_lessons"),
+    *("tests/test_many_marks.py", "tests/proof/test_many_marks.py", STATEMENTS, MODEL),
+    *("-k", "not force_generic_plan and not psql_gets and not body and not faults"),
 ]
 VIEWS = [*WRITES[:-2], "tests/test_access.py", "tests/test_rights.py", *ONE_PLAN]
 LOCK = ["tests/test_concurrency.py"]
