@@ -10,8 +10,8 @@ from tests.conftest import ROOT
 # The folders and modules of app/, from the top down. `app` is create_app, which puts the parts together.
 ORDER = [
     *("demo", "cli", "tasks", "start", "app", "sessions", "limits"),
-    *("progress", "new_learners", "stripe", "events", "health", "metrics", "openapi", "progress_ui"),
-    *("checks", "service", "database", "keys", "outgoing", "answers", "problems", "logs", "call"),
+    *("progress", "new_learners", "stripe", "health", "metrics", "openapi", "progress_ui"),
+    *("checks", "events", "service", "database", "keys", "outgoing", "answers", "problems", "logs", "call"),
     *("settings", "cpus", "user_ids"),
 ]
 
