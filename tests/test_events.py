@@ -24,13 +24,13 @@ from app.database import readiness
 from app.database.readiness import NotReadyError
 from app.events import deliverer as deliverer_module
 from app.events.deliverer import RETRY_SECONDS, Deliverer
-from app.settings import delivery_from_environ
+from app.settings import delivery_from_environ, from_environ
 from tests.conftest import ROOT, Postgresql, as_service, emptying, free_port, grant, migrate
 from tests.receiver import WEBHOOK_SECRET, Receiver, add, add_to, documents, table, wait_for, writing
 from tests.test_cli import run
 from tests.test_jwks import certificate
 from tests.test_outage import Relay
-from tests.world import FREE_LEARNER, LEARNER, add_user, uuid4
+from tests.world import FREE_LEARNER, LEARNER, SECRET, add_user, uuid4
 
 LEARNERS = [uuid4(0x1000 + number) for number in range(8)]
 
@@ -591,6 +591,18 @@ def test_it_does_not_start_on_a_database_that_is_not_fit(migrated_database, stat
     code, out, err = run(as_service(url), "deliver", WEBHOOK_URL="https://h", WEBHOOK_SECRET=WEBHOOK_SECRET)
     assert (code, out) == (1, "")
     assert err == f"Error: {raised.value}\n"
+
+
+def test_the_service_does_not_start_without_the_right_to_add_events_if_it_has_a_webhook(migrated_database):
+    url = migrated_database()
+    environ = {"DATABASE_URL": as_service(url), "AUTH_JWT_SECRET": SECRET}
+    webhook = {"WEBHOOK_URL": "https://www.example.org", "WEBHOOK_SECRET": WEBHOOK_SECRET}
+    readiness.check(from_environ(environ | webhook))
+    with closing(psycopg.connect(url, autocommit=True)) as connection:
+        connection.execute("revoke insert (webhook_id) on events from progress_service")
+    with pytest.raises(NotReadyError, match=r"permission denied for table events; was deploy/grants\.sql run"):
+        readiness.check(from_environ(environ | webhook))
+    readiness.check(from_environ(environ))
 
 
 def test_it_does_not_start_without_a_url(database_url):
