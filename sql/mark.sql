@@ -10,7 +10,8 @@
 --   known          boolean  there is such a lesson
 --   available      boolean  it is published, and the learner may take it
 --   prerequisites  text[]   what must be completed first, in catalog order; empty: it was marked
--- Buffers: 20 light, 20 heavy
+--   was_completed  boolean  the learner had completed it before
+-- Buffers: 25 light, 25 heavy
 
 with due as (
     select
@@ -50,23 +51,28 @@ marked as (
     from accessible
     where not exists (select from due)
     on conflict (user_id, lesson_id) do update set updated_at = excluded.updated_at
-),
-
-learner as (
-    select count(*) > 0 as enrolled
-    from learner_access
-    where user_id = :'user_id'::uuid
 )
 
 select
-    learner.enrolled,
+    -- Who may take the lesson is enrolled. So the view is read a second time only for a refused mark.
+    accessible.lesson_id is not null or (
+        select count(*) > 0
+        from learner_access
+        where user_id = :'user_id'::uuid
+    ) as enrolled,
     lessons.id is not null as known,
     accessible.lesson_id is not null as available,
     array(
         select id::text
         from due
         order by course_position nulls first, course_id, module_position, module_id, position, id
-    ) as prerequisites
-from learner
-left join lessons on lessons.id = :'lesson_id'::uuid
+    ) as prerequisites,
+    -- The statement reads the table as it was before the insert.
+    (
+        select count(*) > 0
+        from progress
+        where user_id = :'user_id'::uuid and lesson_id = :'lesson_id'::uuid
+    ) as was_completed
+from (select :'lesson_id'::uuid as id) as asked
+left join lessons on asked.id = lessons.id
 left join accessible on lessons.id = accessible.lesson_id;
