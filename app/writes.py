@@ -95,8 +95,9 @@ def _completions(rows: Rows) -> list[dict[str, Any]]:
 
 
 def _with_completions(answer: str, rows: Rows) -> str:
-    completions = _completions(rows)
-    return json.dumps({**json.loads(answer), "completions": completions}) if completions else answer
+    """Return an answer, a JSON object, with the completions that the write has made, if it has made any."""
+    text = one(rows["complete"])["completions"] if "complete" in rows else "[]"
+    return answer if text == "[]" else f'{answer.removesuffix("}")}, "completions" : {text}}}'
 
 
 def _start_over(learner: Learner, write: str, count: str, **ids: str | None) -> tuple[DictRow, dict[str, Any]]:

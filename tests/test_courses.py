@@ -105,7 +105,9 @@ def test_the_page_of_a_course_is_one_call(api, world):
 
 def test_a_write_answers_with_its_module_its_course_and_everything(api, world):
     answer = ok(mark(api, 0xA12))
-    assert list(answer) == ["lessonId", "completed", "completedAt", "module", "course", "overall"]
+    assert list(answer) == ["lessonId", "completed", "completedAt", "module", "course", "overall", "completions"]
+    # The course has a published lesson that is still locked, so it is not completed.
+    assert answer["completions"] == [{"moduleId": uuid4(0xA1), "completedAt": answer["completedAt"]}]
     assert answer["module"] == {"moduleId": uuid4(0xA1), **counts(2, 2, 100)}
     assert answer["course"] == {"courseId": uuid4(0xC1), **counts(2, 2, 100)}
     assert answer["overall"] == counts(4, 5, 80)

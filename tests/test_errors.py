@@ -3,6 +3,7 @@
 import io
 import itertools
 import threading
+import time
 from contextlib import closing
 from typing import Any
 
@@ -154,6 +155,8 @@ def test_a_read_without_a_session_and_then_without_access(api, world, path):
     answer = api.get(f"/api/progress/{path}", headers=bearer(STRANGER))
     if path == "access":
         assert ok(answer) == {"full": False, "free": False, "courses": [], "until": None}
+    elif path == "completions":
+        assert ok(answer) == {"modules": [], "courses": []}
     else:
         assert_problem(answer, "not_enrolled")
 
@@ -487,6 +490,15 @@ def assert_unavailable(answer, key=None):
     assert answer.headers.get("Idempotency-Key") == key
 
 
+def assert_marks_again(api):
+    """Mark until it succeeds: on a busy machine, a short timeout may have begun an outage that is just ending."""
+    deadline = time.monotonic() + 10
+    while (answer := mark(api, 2)).status_code == 503:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert ok(answer)["completed"] is True
+
+
 def test_a_statement_that_waits_too_long_is_unavailable(make_api, world, database_url):
     api = make_api(DATABASE_TIMEOUT="0.2")
     key = {"Idempotency-Key": "the-key"}
@@ -497,7 +509,7 @@ def test_a_statement_that_waits_too_long_is_unavailable(make_api, world, databas
         for write in (mark, unmark):
             assert_unavailable(write(api, 2, headers=key), "the-key")
     assert completions(world) == []
-    assert ok(mark(api, 2))["completed"] is True
+    assert_marks_again(api)
 
 
 def test_no_connection_in_time_is_unavailable(make_api, world, database_url):
@@ -508,7 +520,7 @@ def test_no_connection_in_time_is_unavailable(make_api, world, database_url):
             assert_unavailable(api.get(f"/api/progress/{path}", headers=bearer()))
         for write in (mark, unmark):
             assert_unavailable(write(api, 2))
-    assert ok(mark(api, 2))["completed"] is True
+    assert_marks_again(api)
 
 
 def test_what_needs_no_database_is_answered_without_it(make_api, world):
