@@ -513,7 +513,7 @@ def test_a_statement_that_waits_too_long_is_unavailable(make_api, world, databas
 
 
 def test_no_connection_in_time_is_unavailable(make_api, world, database_url):
-    api = make_api(DATABASE_TIMEOUT="0.2", WEB_THREADS="1")
+    api = make_api(DATABASE_TIMEOUT="0.4", WEB_THREADS="1")
     pool = service_of(api.application).pool
     with pool.connection():
         for path in READS:
