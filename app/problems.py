@@ -30,7 +30,7 @@ CODES = {
     "invalid_course_id": (400, "The course id in the path must be a UUID version 4, as 8-4-4-4-12 hexadecimal digits."),
     "invalid_idempotency_key": (400, "Send an Idempotency-Key of 1 to 255 visible ASCII characters, or none."),
     "body_too_large": (413, "Send a body of 16 KiB at most."),
-    "unsupported_media_type": (415, "Send the body as Content-Type: application/json, or send none."),
+    "unsupported_media_type": (415, "Send the body as Content-Type: application/json."),
     "invalid_body": (400, 'Send no body, {}, or { "completedAt": "2026-11-23T08:42:30.123Z" }.'),
     "confirmation_required": (
         400,

@@ -421,6 +421,14 @@ def test_a_body_may_have_64_kib_and_not_a_byte_more(gunicorn, world, chunked):
 
 
 @one_plan
+def test_of_a_body_of_another_type_the_detail_does_not_advise_to_send_none(api, world):
+    """Without a body, this call is an error too."""
+    answer = api.post(PATH, headers=bearer(), data=b"{}", content_type="text/plain")
+    assert_problem(answer, "unsupported_media_type")
+    assert answer.get_json()["detail"] == "Send the body as Content-Type: application/json."
+
+
+@one_plan
 def test_the_largest_list_with_its_times_fits_into_a_body(api, world):
     listed = [{"lessonId": uuid4(lesson), "completedAt": "2026-02-03T04:05:06.789+00:00"} for lesson in range(500)]
     assert len(json.dumps({"lessons": listed})) < 65536

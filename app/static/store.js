@@ -523,7 +523,11 @@ class Service {
     const { errors } = answer;
     const wrong = changes.filter((_, at) => marks[at].completedAt && (errors?.lessons?.[at] ?? errors)?.completedAt);
     for (const [, change] of wrong) change.hasWrongTime = true;
-    return wrong.length ? this.#write(changes) : answer;
+    if (wrong.length) return this.#write(changes);
+    // While a new version is rolled out, a host of the old version may answer, which does not have this call. So the
+    // changes wait for a host of the new version.
+    const isOld = changes.length > 1 && answer.code === "method_not_allowed";
+    return isOld ? { ...answer, code: "unreachable" } : answer;
   }
 
   // Whether the session is still the one that a write was sent in. If not, this forgets the learner, and asks again.

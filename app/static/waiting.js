@@ -10,7 +10,8 @@ export class Waiting {
   // By lesson. A lesson has one change at most: the last wish of the learner.
   #changes = new Map();
   #key;
-  #isKeeping = false;
+  // null until the page says it.
+  #isKeeping = null;
   #isRestored = false;
 
   constructor(base) {
@@ -31,13 +32,15 @@ export class Waiting {
   }
 
   /**
-   * Add a change of a learner, or replace the lesson's earlier change. A change has `completed`; `at`, the time of the
-   * click; `tag`, whose change it is; `sent`, whether it is on its way; `held`, whether it had to wait for the service;
-   * `kept`, whether localStorage has it; and `settled`, a promise that `settle()` resolves.
+   * Add a change of a learner as the last one, in place of the lesson's earlier change. A change has `completed`; `at`,
+   * the time of the click; `tag`, whose change it is; `sent`, whether it is on its way; `held`, whether it had to wait for
+   * the service; `kept`, whether localStorage has it; and `settled`, a promise that `settle()` resolves.
    */
   add(lessonId, completed, tag, { at = new Date().toISOString(), held = false, kept = false } = {}) {
     const change = { completed, at, tag, sent: false, held: held || Boolean(this.get(lessonId)?.held), kept };
     change.settled = new Promise((resolve) => (change.settle = resolve));
+    // An unmark in the place of the earlier mark would overtake the marks of lessons that this mark has unlocked.
+    this.#changes.delete(lessonId);
     this.#changes.set(lessonId, change);
     this.#keep();
     return change;

@@ -8,7 +8,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from playwright.sync_api import BrowserContext, Page, expect
+from playwright.sync_api import BrowserContext, Page, Route, expect
 from psycopg.rows import dict_row
 
 from app.tasks import catalog
@@ -257,6 +257,27 @@ def test_marks_and_unmarks_keep_their_order(visit, world, db):  # noqa: F811
     assert marked(db) == {uuid4(number) for number in (LASAGNA, CIPHER, HELLO, LONG)}
 
 
+def test_a_change_that_is_taken_back_goes_behind_the_changes_made_meanwhile(visit, world, db):  # noqa: F811
+    """Infiltration needs Lasagna. It was ticked while Lasagna was completed, so it is stored before Lasagna is not."""
+    shown = visit()
+    for module in ("Basics", "Booleans"):
+        shown.open(module)
+    held = Held(shown.page, f"/lessons/{uuid4(LASAGNA)}$")
+    made = Calls(shown.page)
+    shown.box("Lasagna").click()
+    held.wait()
+    clicked(shown, "Infiltration", "Lasagna")
+    held.let_pass()
+    held.let_go()
+    expect(shown.course.get_by_role("status")).to_contain_text("is not completed any more")
+    assert made[:3] == [
+        f"{MARK} 200",
+        f"POST lessons/{uuid4(INFILTRATION)} 200",
+        f"DELETE lessons/{uuid4(LASAGNA)} 200",
+    ]
+    assert marked(db) == {uuid4(INFILTRATION)}
+
+
 def test_one_tick_that_waits_is_a_mark_with_the_time_of_the_tick(visit, world, db):  # noqa: F811
     shown = visit()
     shown.page.clock.install()
@@ -392,6 +413,44 @@ def test_a_service_that_cannot_be_reached_is_asked_again_and_less_and_less_often
     shown.becomes_visible()
     expect(shown.lesson.locator("[part=state]")).to_contain_text("Completed on")
     assert marked(db) == {uuid4(LASAGNA)}
+
+
+def old_version(route: Route) -> None:
+    """Answer as a host does that still runs the version without many marks."""
+    route.fulfill(
+        status=405,
+        headers={"Access-Control-Allow-Origin": route.request.headers["origin"], "Allow": "GET, HEAD"}
+        | {"Access-Control-Allow-Credentials": "true", "Content-Type": "application/problem+json"},
+        body='{"code": "method_not_allowed"}',
+    )
+
+
+@pytest.mark.parametrize("made_offline", [True, False], ids=["offline", "quickly"])
+def test_ticks_wait_while_a_host_of_the_old_version_answers(visit, world, db, made_offline):  # noqa: F811
+    """While a new version is rolled out, both versions run, and a proxy asks any of them."""
+    shown = visit()
+    for module in ("Basics", "Practice"):
+        shown.open(module)
+    shown.page.clock.install()
+    shown.page.route(re.compile("/lessons$"), old_version, times=1)
+    made = Calls(shown.page)
+    if made_offline:
+        offline(shown)
+        clicked(shown, "Lasagna", "Hello World")
+        is_waiting(shown, 2)
+        offline(shown, False)
+    else:
+        held = Held(shown.page, "/lessons/")
+        clicked(shown, "Lasagna")
+        held.wait()
+        clicked(shown, "Hello World", "Donau")
+        held.let_go()
+    is_waiting(shown, 2)
+    made.wait(1 if made_offline else 2)
+    assert made[-1] == "POST lessons 405"
+    shown.page.clock.fast_forward(5000)
+    expect(shown.notice).to_have_text("2 lessons are completed.")
+    assert len(times(db)) == (2 if made_offline else 3)
 
 
 def test_a_tick_whose_answer_was_lost_can_be_taken_back(visit, world, db):  # noqa: F811
@@ -665,6 +724,21 @@ def test_the_attribute_may_be_removed_and_with_it_what_is_kept(opened):
     assert storage(shown.page) == {}
     shown.page.evaluate("() => document.querySelector('course-progress').setAttribute('keep-offline', '')")
     assert len(storage(shown.page)) == 1
+
+
+def test_the_store_removes_what_an_earlier_page_kept(opened, db):
+    """A site that gives `keep-offline` up leaves nothing behind in the browsers of its learners."""
+    shown = opened()
+    tick_offline(shown)
+    close(shown)
+    again = opened("")
+    use_store(again)
+    again.page.evaluate("async () => { await store.refresh() }")
+    assert len(storage(again.page)) == 1  # a page that does not say anything about it leaves it alone
+    again.page.evaluate("() => { store.keepOffline = false }")
+    assert storage(again.page) == {}
+    again.page.evaluate("async () => { store.keepOffline = true; await store.refresh() }")
+    assert marked(db) == set()
 
 
 def test_a_reset_leaves_what_is_kept(opened, db):

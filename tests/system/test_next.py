@@ -349,6 +349,29 @@ def test_behind_the_rewrites_a_write_from_the_sites_own_page_passes_and_from_ano
     assert answers[1].json()["code"] == "cross_site_request"
 
 
+def test_behind_the_rewrites_an_empty_id_erases_nothing_and_everything_starts_over_by_name(site, page):
+    """Next.js redirects `lessons/` to `lessons`, and the browser repeats the DELETE there."""
+    enter(page, site, "frances@example.org", "Sign up")
+    summary(page, "0 of 2")
+    ids = [lesson_url(site, title).rpartition("/")[2] for title in ("Names", "Values")]
+    call = (
+        "async ([method, path, body]) => { const response = await fetch(`/api/progress/lessons${path}`, { method,"
+        " body: body && JSON.stringify(body), headers: body ? { 'Content-Type': 'application/json' } : {} });"
+        " return [response.status, await response.json()] }"
+    )
+    marks = {"lessons": [{"lessonId": lesson_id} for lesson_id in ids]}
+    status, document = page.evaluate(call, ["POST", "", marks])
+    assert (status, [result["completed"] for result in document["results"]]) == (200, [True, True])
+    status, document = page.evaluate(call, ["DELETE", "/", None])
+    assert (status, document["code"]) == (400, "confirmation_required")
+    page.reload()
+    summary(page, "2 of 2")
+    status, document = page.evaluate(call, ["DELETE", "?all=true", None])
+    assert (status, document["removedCount"]) == (200, 2)
+    page.reload()
+    summary(page, "0 of 2")
+
+
 def test_who_buys_may_take_the_paid_lessons(site, page):
     enter(page, site, "barbara@example.org", "Sign up")
     summary(page, "0 of 2")

@@ -10,6 +10,7 @@ export function members(problem: Problem): string[] {
   problem.errors;
   // @ts-expect-error: no such code
   if (problem.code === "lesson_lost") return [];
+  // @ts-expect-error: those of many marks are by entry
   if (problem.code === "invalid_body") return Object.values(problem.errors).flat();
   return problem.code === "lesson_locked" ? problem.prerequisites : [problem.detail];
 }
@@ -23,6 +24,10 @@ export async function calls(): Promise<components["schemas"]["LessonState"][]> {
   });
   if (error) {
     members(error);
+    if (error.code === "invalid_body") {
+      const messages: string[] = Object.values(error.errors).flat();
+      throw new Error(messages.join(" "));
+    }
     // @ts-expect-error: a mark never answers with this code
     return error.code === "module_not_found" ? [] : [];
   }
