@@ -5,13 +5,13 @@ LOCK = --upgrade --universal --python-version 3.11 --generate-hashes --no-header
 
 # A variable on the command line of make reaches a task through the environment, unchanged: neither make nor a shell
 # interprets its value. A variable that was in the environment before, such as a login shell's USER, does not reach it.
-$(foreach name,USER COURSE MODULE LESSON AT ROLE FILE DRY_RUN PARTIAL CONFIRM EMAIL NAME UNTIL HOURS SIZE URL SECONDS,\
+$(foreach name,USER COURSE MODULE LESSON AT EVENT ROLE FILE DRY_RUN PARTIAL CONFIRM EMAIL NAME UNTIL HOURS SIZE URL SECONDS,\
 	$(if $(filter command,$(origin $(name))),\
 		$(eval override export $(name) := $$(value $(name))),\
 		$(eval unexport $(name))))
 
 .PHONY: help install install-dev install-system run test test-deep test-system mutate audit scale-data explain bench lint format migrate rollback migration-status migrate-unlock grants load-catalog \
-	learner-id add-user grant-free revoke-free grant-course revoke-course access mark unmark start-over stripe-sync stripe-event token lock
+	learner-id add-user grant-free revoke-free grant-course revoke-course access mark unmark start-over complete stripe-sync stripe-event deliver events redeliver token lock
 
 
 help:  ## print this list
@@ -112,11 +112,23 @@ unmark: install  ## remove the mark of LESSON=<id> by USER=<id>, on their behalf
 start-over: install  ## remove the marks of USER=<id> in [COURSE=<id> or MODULE=<id>], or all of them, on their behalf
 	@$(RUN) app.cli start-over
 
+complete: install  ## write the completions of modules and courses that no mark has written
+	@$(RUN) app.cli complete
+
 stripe-sync: install  ## read every subscription from Stripe with STRIPE_API_KEY, and correct what differs
 	@$(RUN) app.cli stripe-sync
 
 stripe-event: install  ## send the Stripe event in FILE=..., signed, to the service of `make run`
 	@$(RUN) app.demo.stripe_event
+
+deliver: install  ## send the events of DATABASE_URL to WEBHOOK_URL, until it is stopped
+	@exec $(RUN) app.cli deliver
+
+events: install  ## list the events that wait or were given up
+	@$(RUN) app.cli events
+
+redeliver: install  ## send all events that were given up again, or the one event EVENT=<webhook-id>
+	@$(RUN) app.cli redeliver
 
 token: install  ## sign a token for USER=<id> with AUTH_JWT_SECRET [HOURS=12]
 	@$(RUN) app.cli token

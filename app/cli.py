@@ -16,8 +16,9 @@ from psycopg.rows import dict_row
 
 from app import checks, logs, settings, writes
 from app.database.connection import read_write
+from app.database.readiness import NotReadyError
 from app.stripe.mirror import AccessTerms, give_waiting_courses
-from app.tasks import TaskError, catalog, grants, learners, migrations, support
+from app.tasks import TaskError, catalog, completions, grants, learners, migrations, support
 from app.user_ids import MAX_CHARACTERS, learner_id
 
 T = TypeVar("T")
@@ -278,6 +279,13 @@ def revoke_course(user_id: str, course_id: str) -> None:
 
 
 @cli.command()
+def complete() -> None:
+    """Write the missing completions of modules and courses."""
+    with _connect() as connection:
+        _print([completions.write_missing(connection)])
+
+
+@cli.command()
 @USER
 def access(user_id: str) -> None:
     """Say what access a learner has, and why."""
@@ -287,9 +295,13 @@ def access(user_id: str) -> None:
 
 def _write(user_id: str, function: Callable[..., str], **arguments: str | None) -> None:
     """Write on a learner's behalf. Print the answer of the call."""
+    try:
+        sends_events = settings.sends_events()
+    except settings.SettingsError as error:
+        raise click.ClickException(str(error)) from None
     logs.configure("info", logs.JsonFormatter(), sys.stderr)
     with _connect() as connection:
-        click.echo(support.write(connection, user_id, function, **arguments))
+        click.echo(support.write(connection, user_id, function, sends_events, **arguments))
 
 
 @cli.command()
@@ -345,6 +357,37 @@ def stripe_sync(api_base: str | None) -> None:
     user_id_key = _setting("STRIPE_USER_ID_METADATA", str, settings.DEFAULT_USER_ID_METADATA)
     with _connect() as connection:
         _print(subscriptions.stripe_sync(connection, api_key, user_id_key, _namespace(), terms, api_base))
+
+
+@cli.command()
+def deliver() -> None:
+    """Send the events to WEBHOOK_URL, until SIGTERM or SIGINT."""
+    # Imported here, because no other task needs what sends.
+    from app.tasks import events
+
+    try:
+        events.deliver(settings.delivery_from_environ())
+    except (settings.SettingsError, NotReadyError) as error:
+        raise click.ClickException(str(error)) from None
+
+
+@cli.command("events")
+def list_events() -> None:
+    """List the events that wait or were given up."""
+    from app.tasks import events
+
+    with _connect(writes=False) as connection:
+        _print(events.listing(connection))
+
+
+@cli.command()
+@click.argument("event", metavar="EVENT", envvar="EVENT", default="")
+def redeliver(event: str) -> None:
+    """Send an event again, or all that were given up."""
+    from app.tasks import events
+
+    with _connect() as connection:
+        click.echo(events.redeliver(connection, event))
 
 
 @cli.command("learner-id")

@@ -76,6 +76,12 @@ def access() -> Response:
     return answer(_read("access", enrolled_only=False))
 
 
+@blueprint.get("/completions")
+def completions() -> Response:
+    """Answer which modules and courses the learner has completed. Learners who are not enrolled get an answer too."""
+    return answer(_read("completions", enrolled_only=False))
+
+
 @blueprint.post("/lessons/<lesson_id>")
 def mark(lesson_id: str) -> Response:
     """Mark a lesson as completed."""
@@ -138,4 +144,7 @@ def _read(name: str, enrolled_only: bool = True, **parameters: str) -> Any:
 
 
 def _learner() -> Learner:
-    return Learner(current_call().user_id, current_service().pool.transaction, add_learner)
+    service = current_service()
+    return Learner(
+        current_call().user_id, service.pool.transaction, add_learner, service.settings.webhook_url is not None
+    )

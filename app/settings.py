@@ -1,5 +1,7 @@
 """The settings: the environment, read once into one frozen object. An error is one line that names the setting."""
 
+import base64
+import binascii
 import os
 import re
 import socket
@@ -7,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar
 from urllib.parse import urlsplit
 from uuid import UUID
 
@@ -33,6 +35,8 @@ DEFAULT_GRACE = "1 hour"
 DEFAULT_USER_ID_METADATA = "userId"
 NEW_LEARNERS = ("refuse", "add", "add-free")
 ALGORITHMS = ("HS256", "RS256", "ES256", "EdDSA")
+# Hosts that http may be sent to, because it does not leave this machine.
+LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
 
 
 # Parameters that Prisma and others put into a database URL, and what to write for this service.
@@ -89,6 +93,7 @@ class Settings:
     stripe_user_id_metadata: str
     stripe_prices: tuple[str, ...]
     subscription_grace: int  # seconds
+    webhook_url: str | None  # None: writes add no events
     metrics: bool
     log_level: str
     host: str
@@ -98,16 +103,54 @@ class Settings:
     forwarded_allow_ips: tuple[Network, ...]
 
 
-def from_environ(environ: Mapping[str, str] = os.environ) -> Settings:
-    """Read every setting. Raise SettingsError for the first one that is wrong. An empty value counts as unset."""
+@dataclass(frozen=True)
+class DeliverySettings:
+    """The settings of `make deliver` (contract §9). It has no way to verify a session, because it answers no calls."""
 
-    def read(name: str, parse: Callable[[str], T], default: str = "") -> T:
+    database_url: str
+    database_timeout: float  # seconds
+    prepare_threshold: int | None
+    webhook_url: str
+    webhook_secrets: tuple[str, ...]
+    webhook_metrics_port: int | None  # None: no metrics
+    log_level: str
+    host: str
+
+
+class DatabaseSettings(Protocol):
+    """The settings that a connection to the database is made with."""
+
+    @property
+    def database_url(self) -> str:
+        """A libpq URL."""
+
+    @property
+    def database_timeout(self) -> float:
+        """In seconds."""
+
+    @property
+    def prepare_threshold(self) -> int | None:
+        """After how many runs a statement is prepared; None: never."""
+
+
+class _Reader:
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self._environ = environ
+
+    def __call__(self, name: str, parse: Callable[[str], T], default: str = "") -> T:
         try:
-            return parse(value_of(name, environ) or default)
+            return parse(value_of(name, self._environ) or default)
         except ValueError as error:
             raise SettingsError(f"{name}: {error}") from None
 
+
+def from_environ(environ: Mapping[str, str] = os.environ) -> Settings:
+    """Read every setting. Raise SettingsError for the first one that is wrong. An empty value counts as unset."""
+    read = _Reader(environ)
     algorithms = read("AUTH_JWT_ALGORITHMS", _algorithms)
+    # The service does not send: only `make deliver` needs the secrets. But a wrong one stops this start too, so that no
+    # events pile up unsent.
+    webhook_url, _ = _webhook(read)
     settings = Settings(
         database_url=read("DATABASE_URL", database_url),
         database_timeout=read("DATABASE_TIMEOUT", _seconds, "5"),
@@ -133,6 +176,7 @@ def from_environ(environ: Mapping[str, str] = os.environ) -> Settings:
         stripe_user_id_metadata=read("STRIPE_USER_ID_METADATA", str, DEFAULT_USER_ID_METADATA),
         stripe_prices=read("STRIPE_PRICES", stripe_ids),
         subscription_grace=read("SUBSCRIPTION_GRACE", duration, DEFAULT_GRACE),
+        webhook_url=webhook_url,
         metrics=read("METRICS", _on_or_off, "off"),
         log_level=read("LOG_LEVEL", _log_level, "info"),
         host=read("HOST", _host, "127.0.0.1"),
@@ -148,6 +192,41 @@ def from_environ(environ: Mapping[str, str] = os.environ) -> Settings:
             " AUTH_JWKS_URL; set one of them, for without it no session can be verified"
         )
     return settings
+
+
+def delivery_from_environ(environ: Mapping[str, str] = os.environ) -> DeliverySettings:
+    """Read the settings of `make deliver`. Raise SettingsError for the first one that is wrong."""
+    read = _Reader(environ)
+    webhook_url, webhook_secrets = _webhook(read)
+    if webhook_url is None:
+        raise SettingsError("WEBHOOK_URL: is not set; it names the receiver, e.g. https://www.example.org/webhooks")
+    return DeliverySettings(
+        database_url=read("DATABASE_URL", database_url),
+        database_timeout=read("DATABASE_TIMEOUT", _seconds, "5"),
+        prepare_threshold=read("PREPARE_THRESHOLD", _prepare_threshold, "5"),
+        webhook_url=webhook_url,
+        webhook_secrets=webhook_secrets,
+        webhook_metrics_port=read("WEBHOOK_METRICS_PORT", _metrics_port),
+        log_level=read("LOG_LEVEL", _log_level, "info"),
+        host=read("HOST", _host, "127.0.0.1"),
+    )
+
+
+def sends_events(environ: Mapping[str, str] = os.environ) -> bool:
+    """Return whether writes add events. Raise SettingsError if a setting of the events is wrong."""
+    return _webhook(_Reader(environ))[0] is not None
+
+
+def _webhook(read: _Reader) -> tuple[str | None, tuple[str, ...]]:
+    """Return where events are sent, and the secrets that sign them."""
+    allow_http = read("WEBHOOK_ALLOW_HTTP", _on_or_off, "off")
+    url = read("WEBHOOK_URL", lambda text: _webhook_url(text, allow_http))
+    secrets = read("WEBHOOK_SECRET", _webhook_secrets)
+    if url and not secrets:
+        raise SettingsError(
+            'WEBHOOK_SECRET: is not set; it signs the events; make one with: echo "whsec_$(openssl rand -base64 32)"'
+        )
+    return url, secrets
 
 
 def value_of(name: str, environ: Mapping[str, str] = os.environ) -> str:
@@ -390,13 +469,55 @@ def _jwks_url(text: str) -> str | None:
         return None
     try:
         parts = urlsplit(text)
-        local = parts.hostname in ("localhost", "127.0.0.1", "::1")
+        local = parts.hostname in LOCAL_HOSTS
         valid = bool(parts.hostname) and parts.port != 0
     except ValueError:
         valid = False
     if not valid or not (parts.scheme == "https" or (parts.scheme == "http" and local)):
         raise ValueError("is not an https URL (http is allowed for this machine only)")
     return text
+
+
+def _webhook_url(text: str, allow_http: bool) -> str | None:
+    # No message repeats the URL: its path or query may be a secret of the receiver's.
+    if not text:
+        return None
+    try:
+        parts = urlsplit(text)
+        host = parts.hostname or ""
+        valid = bool(re.fullmatch(r"[0-9a-f:.]+|[a-z0-9_-]+(\.[a-z0-9_-]+)*\.?", host)) and parts.port != 0
+    except ValueError:
+        valid = False
+    if not valid or parts.scheme not in ("https", "http") or not re.fullmatch("[!-~]+", text):
+        raise ValueError("is not a URL such as https://www.example.org/webhooks")
+    if "@" in parts.netloc:
+        raise ValueError("has a user name or a password; leave it out, because receivers verify the signature")
+    if "#" in text:
+        raise ValueError("has a fragment (#), which is never sent; leave it out")
+    if parts.scheme == "http" and host not in LOCAL_HOSTS and not allow_http:
+        raise ValueError(
+            "is not an https URL (http is allowed for this machine only; with WEBHOOK_ALLOW_HTTP=on for every host)"
+        )
+    return text
+
+
+def _webhook_secrets(text: str) -> tuple[str, ...]:
+    secrets = _comma_separated_secrets(text)
+    for secret in secrets:
+        try:
+            # The libraries of Standard Webhooks would take other texts too, and sign with a key that nobody meant.
+            key = base64.b64decode(secret.removeprefix("whsec_"), validate=True)
+        except (binascii.Error, ValueError):
+            key = b""
+        if not secret.startswith("whsec_") or not 24 <= len(key) <= 64:
+            raise ValueError(
+                'is not whsec_ and the base64 of 24 to 64 bytes; make one with: echo "whsec_$(openssl rand -base64 32)"'
+            )
+    return secrets
+
+
+def _metrics_port(text: str) -> int | None:
+    return _whole_number(1, 65535)(text) if text else None
 
 
 def _origins(text: str) -> frozenset[str]:

@@ -1,23 +1,30 @@
 """The writes of a learner's progress (contract §3). The calls and the tasks of support run the same functions."""
 
 import json
-from collections.abc import Callable, Iterable, Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
 
 from psycopg.rows import DictRow
 
 from app.database.statements import one
+from app.events import content, outbox
+from app.events.outbox import Event
 from app.problems import RETRY_AFTER, Problem
+
+Call = tuple[str, dict[str, str | None]]
+Rows = dict[str, DictRow | None]
 
 
 class Learner(NamedTuple):
     """Whose progress a write changes, and how its statements run."""
 
     user_id: str
-    # Runs statements, each with its parameters, in one READ COMMITTED transaction. Returns the first row of each.
+    # Runs statements, each with its parameters, in one READ COMMITTED transaction. Returns the first row of each. A
+    # function `then` makes further statements of these rows, for the same transaction, or None to roll it back.
     transaction: Callable[..., list[DictRow | None]]
     # Adds a learner who is not enrolled, if somebody wants that. Returns whether to write once more.
     add: Callable[[], bool]
+    sends_events: bool  # WEBHOOK_URL is set
 
 
 def mark(learner: Learner, lesson_id: str, completed_at: str | None) -> str:
@@ -25,51 +32,52 @@ def mark(learner: Learner, lesson_id: str, completed_at: str | None) -> str:
 
     Raises Problem, as every function here does, with the codes of contract §4 that depend on what is stored.
     """
-    return _write_lesson(learner, "mark", lesson_id, completed_at=completed_at)
+    parameters = {"lesson_id": lesson_id, "lesson_ids": _array([lesson_id]), "completed_at": completed_at}
+    rows = _write(learner, _lesson_events, "mark", "complete", "lesson", **parameters)
+    return _with_completions(_lesson(rows["mark"], rows["lesson"]), rows["complete"])
 
 
 def unmark(learner: Learner, lesson_id: str) -> str:
     """Remove the mark of a lesson. Return the answer of the call, as JSON."""
-    return _write_lesson(learner, "unmark", lesson_id)
+    rows = _write(learner, _lesson_events, "unmark", "lesson", lesson_id=lesson_id)
+    return _lesson(rows["unmark"], rows["lesson"])
 
 
 def mark_lessons(learner: Learner, lesson_ids: Iterable[str], completed_ats: Iterable[str | None]) -> str:
     """Mark many lessons as completed, each at its time. Return the answer of the call, as JSON."""
-    listed = {"lesson_ids": _array(lesson_ids)}
-    marks = ("mark_lessons", {**listed, "completed_ats": _array(completed_ats)})
-    written, counts = _write(learner, marks, ("marked_lessons", listed))
-    parts = {"results": written["results"], **one(counts)}
+    parameters = {"lesson_ids": _array(lesson_ids), "completed_ats": _array(completed_ats)}
+    rows = _write(learner, _many_events, "mark_lessons", "complete", "marked_lessons", **parameters)
+    parts = {"results": one(rows["mark_lessons"])["results"], **one(rows["marked_lessons"])}
     # PostgreSQL has made the JSON of each part.
-    return "{" + ", ".join(f'"{name}" : {part}' for name, part in parts.items()) + "}"
+    answer = "{" + ", ".join(f'"{name}" : {part}' for name, part in parts.items()) + "}"
+    return _with_completions(answer, rows["complete"])
 
 
 def start_module_over(learner: Learner, module_id: str) -> str:
     """Remove the marks of all lessons of a module that the learner may take. Return the answer of the call, as JSON."""
-    module = {"module_id": module_id}
-    removed, counts = _write(learner, ("start_over_module", module), ("module_counts", module))
+    removed, counts = _start_over(learner, "start_over_module", "module_counts", module_id=module_id)
     if not removed["known"]:
         raise Problem("module_not_found")
-    return json.dumps({"removedCount": removed["removed_count"], **json.loads(one(counts)["answer"])})
+    return json.dumps({"removedCount": removed["removed_count"], **counts})
 
 
 def start_course_over(learner: Learner, course_id: str) -> str:
     """Remove the marks of all lessons of a course that the learner may take. Return the answer of the call, as JSON."""
-    course = {"course_id": course_id}
-    removed, counts = _write(learner, ("start_over_course", course), ("course_counts", course))
+    removed, counts = _start_over(learner, "start_over_course", "course_counts", course_id=course_id)
     if not removed["known"]:
         raise Problem("course_not_found")
-    return json.dumps({"removedCount": removed["removed_count"], **json.loads(one(counts)["answer"])})
+    return json.dumps({"removedCount": removed["removed_count"], **counts})
 
 
 def start_all_over(learner: Learner) -> str:
     """Remove the marks of all lessons that the learner may take. Return the answer of the call, as JSON."""
-    removed, overall = _write(learner, ("start_over_all", {}), ("summary", {}))
-    return json.dumps({"removedCount": removed["removed_count"], "overall": json.loads(one(overall)["answer"])})
+    removed, overall = _start_over(learner, "start_over_all", "summary")
+    return json.dumps({"removedCount": removed["removed_count"], "overall": overall})
 
 
-def _write_lesson(learner: Learner, name: str, lesson_id: str, **parameters: str | None) -> str:
-    write = (name, {"lesson_id": lesson_id, **parameters})
-    outcome, lesson = _write(learner, write, ("lesson", {"lesson_id": lesson_id}))
+def _lesson(outcome: DictRow | None, lesson: DictRow | None) -> str:
+    """Return the answer to a mark or an unmark. Raise Problem if it was refused."""
+    outcome = one(outcome)
     if not outcome["known"]:
         raise Problem("lesson_not_found")
     if not outcome["available"]:
@@ -80,27 +88,105 @@ def _write_lesson(learner: Learner, name: str, lesson_id: str, **parameters: str
     return answer
 
 
-def _write(learner: Learner, *calls: tuple[str, Mapping[str, str | None]]) -> tuple[DictRow, DictRow | None]:
-    """Run lock.sql, a statement that writes and one that counts, in one transaction. Return the rows of the last two.
+def _with_completions(answer: str, complete: DictRow | None) -> str:
+    completions = json.loads(one(complete)["completions"])
+    return json.dumps({**json.loads(answer), "completions": completions}) if completions else answer
 
-    Raises Problem not_enrolled or unavailable.
+
+def _start_over(learner: Learner, write: str, count: str, **ids: str | None) -> tuple[DictRow, dict[str, Any]]:
+    # The events name the counts of every module and course of which a lesson was unmarked.
+    more = ("modules", "courses") if learner.sends_events else ()
+    rows = _write(learner, _start_over_events, write, count, *more, **ids)
+    return one(rows[write]), json.loads(one(rows[count])["answer"])
+
+
+def _lesson_events(user_id: str, write: DictRow, rows: Rows) -> list[Event]:
+    """Return the events of a mark or an unmark."""
+    completions = json.loads(one(rows["complete"])["completions"]) if "complete" in rows else []
+    if "mark" in rows:
+        is_marked = write["available"] and not write["prerequisites"]
+        changed = is_marked and not write["was_completed"]
+    else:
+        changed = write["removed_at"] is not None
+    if not changed and not completions:
+        return []
+    answer = json.loads(one(rows["lesson"])["answer"])
+    lesson = {
+        "lessonId": answer["lessonId"],
+        "moduleId": answer["module"]["moduleId"],
+        "courseId": answer["course"]["courseId"] if "course" in answer else None,
+        "completedAt": answer["completedAt"] or write["removed_at"],
+        "isNew": changed,
+    }
+    counts = {"modules": [answer["module"]], "courses": [answer["course"]] if "course" in answer else []}
+    return content.of_write(
+        user_id,
+        "lesson.completed" if "mark" in rows else "lesson.uncompleted",
+        [lesson],
+        completions,
+        {**counts, "overall": answer["overall"]},
+    )
+
+
+def _many_events(user_id: str, write: DictRow, rows: Rows) -> list[Event]:
+    """Return the events of many marks."""
+    counts = {name: json.loads(text) for name, text in one(rows["marked_lessons"]).items()}
+    completions = json.loads(one(rows["complete"])["completions"])
+    return content.of_write(user_id, "lesson.completed", json.loads(write["marked"]), completions, counts)
+
+
+def _start_over_events(user_id: str, write: DictRow, rows: Rows) -> list[Event]:
+    """Return the events of starting over."""
+    counts = {**json.loads(one(rows["courses"])["answer"]), **json.loads(one(rows["modules"])["answer"])}
+    return content.of_write(user_id, "lesson.uncompleted", json.loads(write["removed"]), [], counts)
+
+
+def _write(
+    learner: Learner,
+    events: Callable[[str, DictRow, Rows], list[Event]],
+    write: str,
+    *names: str,
+    **parameters: str | None,
+) -> Rows:
+    """Run lock.sql, a statement that writes, and others after it, in one transaction. Return the row of each, by name.
+
+    `events` makes the events of the write: of the user id, the row of the statement that writes, and all rows. Raises
+    Problem not_enrolled or unavailable.
     """
-    user = {"user_id": learner.user_id}
-    # Three statements, because a statement that waited for the lock still sees the data from before the wait.
-    statements = (("lock", user), *((name, {**user, **parameters}) for name, parameters in calls))
-    lock, write, count = learner.transaction(*statements)
-    enrolled = one(write)["enrolled"]
+    # One statement after the other, because a statement that waited for the lock still sees the data from before the
+    # wait, and because a statement does not see its own writes.
+    statements = ("lock", write, *names)
+    calls = [(name, {"user_id": learner.user_id, **parameters}) for name in statements]
+
+    def then(found: list[DictRow | None]) -> list[Call] | None:
+        rows = dict(zip(statements, found, strict=True))
+        row = one(rows[write])
+        if not row["enrolled"]:
+            return []
+        # Without the lock, the events could get another order than the writes.
+        return None if rows["lock"] is None else outbox.adding(learner.user_id, events(learner.user_id, row, rows))
+
+    def run() -> Rows:
+        further = {"then": then} if learner.sends_events else {}
+        return dict(zip(statements, learner.transaction(*calls, **further), strict=True))
+
+    rows = run()
+    enrolled = one(rows[write])["enrolled"]
     # Another call, or the site, may have added the learner after lock.sql ran. Then nothing was locked, and the counts
     # may be wrong. A second write of the same lessons changes no completion.
-    if (enrolled and lock is None) or (not enrolled and learner.add()):
-        lock, write, count = learner.transaction(*statements)
-    if not one(write)["enrolled"]:
+    if (enrolled and rows["lock"] is None) or (not enrolled and learner.add()):
+        first = rows.get("complete")
+        rows = run()
+        # What the first write has completed, the second finds completed. With events, the first was rolled back.
+        if first and first["completions"] != "[]" and not learner.sends_events:
+            rows["complete"] = first
+    if not one(rows[write])["enrolled"]:
         raise Problem("not_enrolled")
-    if lock is None:
+    if rows["lock"] is None:
         # Row level security hides the learner's row. Another write of this learner may have run at the same time.
         retry_after = {"Retry-After": RETRY_AFTER}
         raise Problem("unavailable", headers=retry_after, error="lock.sql found no row of the learner")
-    return one(write), count
+    return rows
 
 
 def _array(values: Iterable[str | None]) -> str:

@@ -53,9 +53,10 @@ grant usage on schema :"schema" to :"role";
 -- Revoke everything first, so that rights which only an older version needed are taken back.
 revoke all on :"schema".courses, :"schema".modules, :"schema".lessons, :"schema".lesson_prerequisites,
 :"schema".subscriptions, :"schema".enrollments, :"schema".course_enrollments, :"schema".progress,
+:"schema".module_completions, :"schema".course_completions,
 :"schema".rate_limits, :"schema".stripe_checkouts, :"schema".stripe_customers, :"schema".stripe_subscriptions,
 :"schema".stripe_payments, :"schema".stripe_reversals, :"schema".paid_courses,
-:"schema".learner_tag_keys,
+:"schema".learner_tag_keys, :"schema".events,
 :"schema".learner_access, :"schema".accessible_lessons, :"schema".published_prerequisites,
 :"schema"._yoyo_migration from :"role";
 
@@ -92,6 +93,12 @@ where pg_class.oid = 'users'::regclass and not has_schema_privilege(:'role', pg_
 grant select, delete on :"schema".progress to :"role";
 grant insert (user_id, lesson_id, completed_at, updated_at), update (updated_at) on :"schema".progress to :"role";
 
+-- A completion is never deleted, and only starting over changes it.
+grant select, insert (user_id, module_id, completed_at), update (started_over_at)
+on :"schema".module_completions to :"role";
+grant select, insert (user_id, course_id, completed_at), update (started_over_at)
+on :"schema".course_completions to :"role";
+
 -- For NEW_LEARNERS=add-free: a row without an end.
 grant insert (user_id) on :"schema".enrollments to :"role";
 
@@ -112,6 +119,15 @@ grant insert (user_id, stripe_subscription_id, status, current_period_end, mirro
 on :"schema".subscriptions to :"role";
 grant update (stripe_subscription_id, status, current_period_end, mirrored_period_end)
 on :"schema".subscriptions to :"role";
+
+-- For the events of writes, and for `make deliver`, which sends them, records what became of each attempt, and removes
+-- what was delivered long ago.
+grant select, delete on :"schema".events to :"role";
+grant insert (user_id, webhook_id, type, data, next_attempt_at, created_at) on :"schema".events to :"role";
+grant update (
+    next_attempt_at, claimed_at, attempts, last_attempt_at, last_status, last_error, delivered_at, given_up_at
+)
+on :"schema".events to :"role";
 
 -- For the check at the start, and for /readyz.
 grant select on :"schema"._yoyo_migration to :"role";

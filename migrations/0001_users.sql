@@ -24,7 +24,9 @@ begin
             'stripe_subscriptions_unattached_idx', 'stripe_checkouts_unattached_idx', 'stripe_customers_unattached_idx',
             'courses', 'course_enrollments', 'modules_course_id_idx', 'course_enrollments_course_id_idx',
             'stripe_payments', 'stripe_reversals', 'paid_courses', 'stripe_payments_claimed_user_id_idx',
-            'stripe_payments_user_id_idx'
+            'stripe_payments_user_id_idx', 'module_completions', 'course_completions', 'module_completions_open_idx',
+            'course_completions_open_idx', 'module_completions_module_id_idx', 'course_completions_course_id_idx',
+            'events', 'events_due_idx', 'events_waiting_idx', 'events_delivered_idx', 'events_given_up_idx'
         )
         and (obj_description(coalesce(indrelid, pg_class.oid), 'pg_class') ~ 'created by progress-tracking') is not true;
     if taken is not null then

@@ -10,7 +10,8 @@
 --   known          boolean  there is such a lesson
 --   available      boolean  it is published, and the learner may take it
 --   prerequisites  text[]   what must be completed first, in catalog order; empty: it was marked
--- Buffers: 20 light, 20 heavy
+--   was_completed  boolean  the learner had completed it before
+-- Buffers: 25 light, 25 heavy
 
 with due as (
     select
@@ -66,7 +67,13 @@ select
         select id::text
         from due
         order by course_position nulls first, course_id, module_position, module_id, position, id
-    ) as prerequisites
+    ) as prerequisites,
+    -- The statement reads the table as it was before the insert.
+    (
+        select count(*) > 0
+        from progress
+        where user_id = :'user_id'::uuid and lesson_id = :'lesson_id'::uuid
+    ) as was_completed
 from learner
 left join lessons on lessons.id = :'lesson_id'::uuid
 left join accessible on lessons.id = accessible.lesson_id;

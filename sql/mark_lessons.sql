@@ -11,6 +11,8 @@
 --   enrolled  boolean  the learner has access of any kind
 --   results   json     one for each lesson, in the order of the list: lessonId, completed, and completedAt, or code and
 --                      for a locked lesson prerequisites: what is still to be completed first, in catalog order
+--   marked    json     one for each lesson that was marked, in the order of the list: lessonId, moduleId, courseId,
+--                      completedAt, and isNew: it was not completed before
 -- Buffers: 60 light, 60 heavy
 
 with recursive learner as (
@@ -29,7 +31,10 @@ listed as materialized (
 ),
 
 accessible as materialized (
-    select lesson_id
+    select
+        lesson_id,
+        module_id,
+        course_id
     from accessible_lessons
     where user_id = :'user_id'::uuid and lesson_id = any(:'lesson_ids'::uuid[])
 ),
@@ -280,6 +285,25 @@ results as (
 
 select
     learner.enrolled,
-    results.results
+    results.results,
+    (
+        select
+            coalesce(
+                json_agg(
+                    json_build_object(
+                        'lessonId', marked.lesson_id,
+                        'moduleId', accessible.module_id,
+                        'courseId', accessible.course_id,
+                        'completedAt', to_char(marked.completed_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'),
+                        'isNew', marked.lesson_id not in (select lesson_id from completed)
+                    )
+                    order by listed.place
+                ),
+                '[]'
+            )
+        from listed
+        inner join marked on listed.lesson_id = marked.lesson_id
+        inner join accessible on listed.lesson_id = accessible.lesson_id
+    ) as marked
 from learner
 cross join results;

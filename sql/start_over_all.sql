@@ -1,11 +1,15 @@
 -- Deletes a learner's completions of every lesson that the learner may take. Completions of lessons that the learner
 -- may not take now stay. It runs under lock.sql.
 --
+-- It also closes the learner's open completions of each module and course of which it deletes a lesson:
+-- started_over_at. These can then be completed once more.
+--
 -- Parameters:
 --   user_id  uuid  the learner
 -- Returns: one row
 --   enrolled       boolean  the learner has access of any kind
 --   removed_count  bigint   how many completions were deleted
+--   removed        json     these: lessonId, moduleId, courseId, completedAt, by completedAt and then id
 -- Buffers: 120 light, 1300 heavy
 
 with learner as (
@@ -15,7 +19,10 @@ with learner as (
 ),
 
 accessible as materialized (
-    select lesson_id
+    select
+        lesson_id,
+        module_id,
+        course_id
     from accessible_lessons
     where user_id = :'user_id'::uuid
 ),
@@ -27,10 +34,55 @@ removed as (
     where
         user_id = :'user_id'::uuid
         and (lesson_id in (select lesson_id from accessible)) is true
-    returning lesson_id
+    returning
+        lesson_id,
+        completed_at
+),
+
+started_over_modules as (
+    update module_completions
+    set started_over_at = statement_timestamp()
+    where
+        user_id = :'user_id'::uuid
+        and started_over_at is null
+        and module_id = any(array(
+            select accessible.module_id
+            from removed
+            inner join accessible on removed.lesson_id = accessible.lesson_id
+        ))
+),
+
+started_over_courses as (
+    update course_completions
+    set started_over_at = statement_timestamp()
+    where
+        user_id = :'user_id'::uuid
+        and started_over_at is null
+        and course_id = any(array(
+            select accessible.course_id
+            from removed
+            inner join accessible on removed.lesson_id = accessible.lesson_id
+        ))
 )
 
 select
     learner.enrolled,
-    (select count(*) from removed) as removed_count
+    (select count(*) from removed) as removed_count,
+    (
+        select
+            coalesce(
+                json_agg(
+                    json_build_object(
+                        'lessonId', removed.lesson_id,
+                        'moduleId', accessible.module_id,
+                        'courseId', accessible.course_id,
+                        'completedAt', to_char(removed.completed_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')
+                    )
+                    order by date_trunc('milliseconds', removed.completed_at), removed.lesson_id
+                ),
+                '[]'
+            )
+        from removed
+        inner join accessible on removed.lesson_id = accessible.lesson_id
+    ) as removed
 from learner;

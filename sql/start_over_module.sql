@@ -1,6 +1,9 @@
 -- Deletes a learner's completions of every lesson of a module that the learner may take. Completions of other lessons
 -- stay. It runs under lock.sql.
 --
+-- If it deletes any, it also closes the learner's open completion of the module: started_over_at. The module can then
+-- be completed once more.
+--
 -- Parameters:
 --   user_id    uuid  the learner
 --   module_id  uuid  the module
@@ -8,6 +11,7 @@
 --   enrolled       boolean  the learner has access of any kind
 --   known          boolean  there is such a module, and the learner may take at least one of its lessons
 --   removed_count  bigint   how many completions were deleted
+--   removed        json     these: lessonId, moduleId, courseId, completedAt, by completedAt and then id
 -- Buffers: 20 light, 30 heavy
 
 with learner as (
@@ -17,7 +21,10 @@ with learner as (
 ),
 
 accessible as materialized (
-    select lesson_id
+    select
+        lesson_id,
+        module_id,
+        course_id
     from accessible_lessons
     where user_id = :'user_id'::uuid and module_id = :'module_id'::uuid
 ),
@@ -29,11 +36,40 @@ removed as (
     where
         user_id = :'user_id'::uuid
         and lesson_id = any(array(select lesson_id from accessible))
-    returning lesson_id
+    returning
+        lesson_id,
+        completed_at
+),
+
+started_over_modules as (
+    update module_completions
+    set started_over_at = statement_timestamp()
+    where
+        user_id = :'user_id'::uuid
+        and started_over_at is null
+        and module_id = :'module_id'::uuid
+        and (select count(*) > 0 from removed)
 )
 
 select
     learner.enrolled,
     (select count(*) > 0 from accessible) as known,
-    (select count(*) from removed) as removed_count
+    (select count(*) from removed) as removed_count,
+    (
+        select
+            coalesce(
+                json_agg(
+                    json_build_object(
+                        'lessonId', removed.lesson_id,
+                        'moduleId', accessible.module_id,
+                        'courseId', accessible.course_id,
+                        'completedAt', to_char(removed.completed_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')
+                    )
+                    order by date_trunc('milliseconds', removed.completed_at), removed.lesson_id
+                ),
+                '[]'
+            )
+        from removed
+        inner join accessible on removed.lesson_id = accessible.lesson_id
+    ) as removed
 from learner;

@@ -258,12 +258,13 @@ def test_the_statements_of_each_call_are_fixed_in_number(make_api, environ, db, 
         ("GET", f"courses/{uuid4(3)}"): ["course"],
         ("GET", "next"): ["next"],
         ("GET", "access"): ["access"],
-        ("POST", f"lessons/{uuid4(0x100)}"): ["lock", "mark", "lesson"],
+        ("GET", "completions"): ["completions"],
+        ("POST", f"lessons/{uuid4(0x100)}"): ["lock", "mark", "complete", "lesson"],
         ("DELETE", f"lessons/{uuid4(0x100)}"): ["lock", "unmark", "lesson"],
         ("DELETE", f"modules/{uuid4(1)}"): ["lock", "start_over_module", "module_counts"],
         ("DELETE", f"courses/{uuid4(3)}"): ["lock", "start_over_course", "course_counts"],
         ("DELETE", "lessons?all=true"): ["lock", "start_over_all", "summary"],
-        ("POST", "lessons"): ["lock", "mark_lessons", "marked_lessons"],
+        ("POST", "lessons"): ["lock", "mark_lessons", "complete", "marked_lessons"],
     }
     assert set(expected) == set(calls(lessonId=[uuid4(0x100)]))
     for (method, path), files in expected.items():

@@ -28,11 +28,12 @@ def pod(kind: str) -> Any:
 
 
 def test_compose_has_the_release_step_between_the_database_and_the_service():
-    assert list(SERVICES) == ["postgres", "migrate", "service"]
+    assert list(SERVICES) == ["postgres", "migrate", "service", "deliver"]
     assert SERVICES["migrate"]["command"] == ["sh", "-c", RELEASE]
     assert SERVICES["migrate"]["depends_on"] == {"postgres": {"condition": "service_healthy"}}
     assert SERVICES["service"]["depends_on"] == {"migrate": {"condition": "service_completed_successfully"}}
-    for name in ("migrate", "service"):
+    assert SERVICES["deliver"]["depends_on"] == SERVICES["service"]["depends_on"]
+    for name in ("migrate", "service", "deliver"):
         assert SERVICES[name]["image"] == SERVICES["migrate"]["image"]
         assert (ROOT / SERVICES[name]["build"]["dockerfile"]).exists()
         assert (SERVICES[name]["read_only"], SERVICES[name]["tmpfs"]) == (True, ["/tmp"])
@@ -43,7 +44,8 @@ def test_compose_holds_no_secret_and_passes_every_setting_of_the_service_on():
     given = SERVICES["service"]["environment"]
     settings = {name for row in table("docs/operating.md", "Settings") for name in re.findall(r"`([A-Z_]+)`", row[0])}
     elsewhere = {
-        *("PG_BINDIR", "STRIPE_API_KEY"),  # these are settings of make targets, not of the service
+        # These are settings of make targets, not of the service.
+        *("PG_BINDIR", "STRIPE_API_KEY", "WEBHOOK_METRICS_PORT"),
         *("HOST", "PORT", "PREPARE_THRESHOLD"),  # compose.yaml decides these: it has the network and the database
     }
     assert set(given) - {"PGPASSWORD"} == settings - elsewhere

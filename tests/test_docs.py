@@ -45,7 +45,8 @@ def test_the_settings_table_is_what_the_code_reads_and_assumes():
         documented |= dict(
             zip(re.findall(r"`(\w+)`", names), re.findall(r"`([^`]+)`", defaults) or [""] * 2, strict=False)
         )
-    beside = {"PG_BINDIR", "STRIPE_API_KEY"}  # only make run, make test and make stripe-sync read these
+    # Only make run, make test, make stripe-sync and make deliver read these.
+    beside = {"PG_BINDIR", "STRIPE_API_KEY", "WEBHOOK_METRICS_PORT"}
     assert set(documented) == set(read) | beside
     for name, default in documented.items():
         value = getattr(assumed, name.lower(), None)
@@ -58,6 +59,8 @@ def test_the_settings_table_is_what_the_code_reads_and_assumes():
             value = settings.DEFAULT_GRACE
         elif name == "FORWARDED_ALLOW_IPS":
             value = assumed.forwarded_allow_ips[0].network_address  # the second one is the IPv6 form of the first
+        elif name == "WEBHOOK_ALLOW_HTTP":
+            value = False
         elif name == "WEB_CONCURRENCY":
             assert value == cpus.usable()
             value = None

@@ -11,20 +11,8 @@ from tests.conftest import ROOT
 ORDER = [
     *("demo", "cli", "tasks", "start", "app", "sessions", "limits"),
     *("progress", "new_learners", "stripe", "health", "metrics", "openapi", "progress_ui"),
-    *(
-        "checks",
-        "writes",
-        "service",
-        "database",
-        "keys",
-        "answers",
-        "problems",
-        "logs",
-        "call",
-        "settings",
-        "cpus",
-        "user_ids",
-    ),
+    *("checks", "writes", "events", "service", "database", "keys", "outgoing", "answers", "problems", "logs", "call"),
+    *("settings", "cpus", "user_ids"),
 ]
 
 

@@ -93,6 +93,10 @@ def test_the_whole_answer(api, world):
         "modules": [{"moduleId": uuid4(7), **half}, {"moduleId": uuid4(1), **done}],
         "courses": [{"courseId": uuid4(9), **done}],
         "overall": {"percent": 80, "completedCount": 4, "totalCount": 5},
+        "completions": [
+            {"moduleId": uuid4(1), "completedAt": "2026-02-03T04:05:06.789Z"},
+            {"courseId": uuid4(9), "completedAt": "2026-02-03T04:05:06.789Z"},
+        ],
     }
     at = datetime(2026, 2, 3, 4, 5, 6, 789000)
     assert completions(world) == [(LEARNER, uuid4(lesson), at) for lesson in (2, 3, 4, 8)]

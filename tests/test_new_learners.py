@@ -88,7 +88,7 @@ def test_with_refuse_nobody_is_added(make_api, world, setting):
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
-@pytest.mark.parametrize("path", [*READS, "/api/progress/access"])
+@pytest.mark.parametrize("path", [*READS, "/api/progress/access", "/api/progress/completions"])
 def test_with_add_free_the_first_read_adds_the_learner_with_free_access(make_api, world, path, method):
     api = make_api(**FREELY)
     assert api.open(path, method=method, headers=bearer()).status_code == 200

@@ -184,7 +184,7 @@ def test_a_list_of_500_lessons_that_need_each_other_is_marked_in_time_that_grows
         draw.shuffle(ids)
         learner = plans.Learner("a learner", LEARNER, ids[0], uuid4(1), uuid4(2))
         values = {"lesson_ids": f"{{{','.join(ids)}}}", "completed_ats": f"{{{','.join(['null'] * 500)}}}"}
-        plan = plans.explain(connection, "mark_lessons", learner, mode, others=values)
+        plan = plans.explain(connection, "mark_lessons", learner, mode, **values)
     shown = "\n".join(line[:200] for line in plans.lines(plan.document))
     rows = sum(node["Actual Rows"] * node["Actual Loops"] for node in plan.nodes())
     # All with all would be 250,000.
@@ -225,6 +225,9 @@ def test_every_index_is_needed_by_a_constraint_a_foreign_key_or_a_statement(midd
         "stripe_checkouts_customer_id_idx",
         "stripe_checkouts_stripe_subscription_id_idx",
         "stripe_payments_claimed_user_id_idx",
+        "events_due_idx",
+        "events_delivered_idx",
+        "events_given_up_idx",
     }
 
 

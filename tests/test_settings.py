@@ -16,12 +16,13 @@ from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, r
 from app import cpus
 from app.database import readiness
 from app.database.readiness import NotReadyError
-from app.settings import Key, SettingsError, from_environ
+from app.settings import Key, SettingsError, delivery_from_environ, from_environ
 from tests.world import LEARNER, SECRET
 
 ROOT = Path(__file__).parent.parent
 URL = "postgresql://user:pass-word@host/progress"
 BASE = {"DATABASE_URL": URL, "AUTH_JWT_SECRET": SECRET}
+WEBHOOK_SECRET = "whsec_" + "A" * 42 + "8="
 OTHER_SECRET = "another secret of the tests that is as long"
 
 
@@ -78,6 +79,7 @@ def test_what_is_not_set_has_the_contracts_default():
         "stripe_user_id_metadata": "userId",
         "stripe_prices": (),
         "subscription_grace": 3600,
+        "webhook_url": None,
         "metrics": False,
         "log_level": "info",
         "host": "127.0.0.1",
@@ -291,6 +293,41 @@ def test_the_settings_are_frozen():
         settings.port = 1  # type: ignore[misc]
 
 
+@pytest.mark.parametrize(
+    ("url", "more"),
+    [
+        ("https://www.example.org/webhooks?a=b", {}),
+        ("https://x:8443", {"WEBHOOK_SECRET": f"{WEBHOOK_SECRET}, whsec_{'AAAA' * 8}"}),
+        ("https://[2001:db8::1]/x", {"WEBHOOK_SECRET": "whsec_" + "AAAA" * 21 + "AA=="}),
+        *((f"http://{host}:9000/x", {}) for host in ("localhost", "127.0.0.1", "[::1]")),
+        ("http://site:3000/x", {"WEBHOOK_ALLOW_HTTP": "on"}),
+    ],
+)
+def test_events_go_to_an_https_url_or_to_this_machine_or_over_http_where_the_operator_says_so(url, more):
+    environ = BASE | {"WEBHOOK_URL": url, "WEBHOOK_SECRET": WEBHOOK_SECRET} | more
+    assert from_environ(environ).webhook_url == url
+    del environ["AUTH_JWT_SECRET"]
+    delivery = delivery_from_environ(environ)
+    assert (delivery.webhook_url, delivery.database_url, delivery.webhook_metrics_port) == (url, URL, None)
+    assert delivery.webhook_secrets == tuple(environ["WEBHOOK_SECRET"].split(", "))
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("WEBHOOK_URL", {"WEBHOOK_URL": ""}),
+        ("WEBHOOK_SECRET", {"WEBHOOK_SECRET": ""}),
+        ("DATABASE_URL", {"DATABASE_URL": ""}),
+        *(("WEBHOOK_METRICS_PORT", {"WEBHOOK_METRICS_PORT": text}) for text in ("0", "65536", "on")),
+    ],
+)
+def test_make_deliver_is_refused_with_one_line_that_names_the_setting(name, changes):
+    given = {"DATABASE_URL": URL, "WEBHOOK_URL": "https://www.example.org", "WEBHOOK_SECRET": WEBHOOK_SECRET}
+    assert delivery_from_environ(given | {"WEBHOOK_METRICS_PORT": "9000"}).webhook_metrics_port == 9000
+    with pytest.raises(SettingsError, match=rf"^{name}: [^\n]*$"):
+        delivery_from_environ(given | changes)
+
+
 SHORT = "a-short-secret"
 # The setting that the error names, and the settings that are added to BASE. None removes a setting.
 WRONG: list[tuple[str, Any]] = [
@@ -395,6 +432,25 @@ WRONG: list[tuple[str, Any]] = [
     ),
     *(("STRIPE_WEBHOOK_SECRET", {"STRIPE_WEBHOOK_SECRET": text}) for text in ("a,", ",", "a,,b")),
     *(("STRIPE_PRICES", {"STRIPE_PRICES": text}) for text in ("a,", "a b", 'a"', "a\\", "{a}", "'a'", "a" * 256)),
+    *(
+        ("WEBHOOK_URL", {"WEBHOOK_URL": text, "WEBHOOK_SECRET": WEBHOOK_SECRET})
+        for text in (
+            *("nonsense", "https://", "https://:443/x", "https://h:0/x", "https://h:99999/x", "https://[::1/x"),
+            *("https://h/a b", "https://h/\u00e9", "https://.h/x", "https://a..h/x", "ftp://h/x", "//h/x"),
+            *("http://h/x", "http://127.0.0.2/x", "http://localhost.example.org/x", "http://localhost@h/x"),
+            *("https://u:pass-word@h/x", "https://pass-word@h/x", "https://h/x#pass-word", "https://h/x#"),
+        )
+    ),
+    ("WEBHOOK_SECRET", {"WEBHOOK_URL": "https://h/x"}),
+    *(
+        ("WEBHOOK_SECRET", {"WEBHOOK_URL": "https://h/x", "WEBHOOK_SECRET": text})
+        for text in (
+            *("pass-word", "whsec_", "whsec_pass-word", "whsec_" + "AAAA" * 7, "whsec_" + "AAAA" * 22),
+            *(WEBHOOK_SECRET[6:], WEBHOOK_SECRET.rstrip("="), f"{WEBHOOK_SECRET},", f"{WEBHOOK_SECRET},pass-word"),
+            *(WEBHOOK_SECRET.replace("A", "-"), f"{WEBHOOK_SECRET} {WEBHOOK_SECRET}", WEBHOOK_SECRET.upper()),
+        )
+    ),
+    *(("WEBHOOK_ALLOW_HTTP", {"WEBHOOK_ALLOW_HTTP": text}) for text in ("yes", "1", "ON")),
     *(("METRICS", {"METRICS": text}) for text in ("yes", "1", "ON")),
     *(("LOG_LEVEL", {"LOG_LEVEL": text}) for text in ("verbose", "1")),
     *(("WEB_CONCURRENCY", {"WEB_CONCURRENCY": text}) for text in ("0", "-1", "many", "1.5", "1001")),
@@ -414,7 +470,8 @@ def test_a_setting_that_is_missing_or_wrong_is_one_line_that_begins_with_its_nam
     line = str(raised.value)
     assert line.startswith(f"{name}: ")
     assert len(line.splitlines()) == 1
-    for secret in ("pass-word", "pass@word", "word@h/", "x@h", SECRET, OTHER_SECRET, SHORT, PRIVATE_KEY[100:140]):
+    secrets = ("pass-word", "pass@word", "word@h/", "x@h", SECRET, OTHER_SECRET, SHORT, PRIVATE_KEY[100:140])
+    for secret in (*secrets, WEBHOOK_SECRET[6:]):
         assert secret not in line
     if name == "DATABASE_URL":
         assert "99999" not in line

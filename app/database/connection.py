@@ -11,7 +11,7 @@ from psycopg.abc import PQGen
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import DictRow, dict_row
 
-from app.settings import Settings
+from app.settings import DatabaseSettings
 
 T = TypeVar("T")
 
@@ -63,7 +63,7 @@ def read_write(database_url: str) -> dict[str, Any]:
     return {"target_session_attrs": "read-write"} | conninfo_to_dict(database_url)
 
 
-def connect_options(settings: Settings) -> dict[str, Any]:
+def connect_options(settings: DatabaseSettings) -> dict[str, Any]:
     """Return the keyword arguments for psycopg.connect that every connection of the service is made with.
 
     Autocommit: a read is one statement and one trip.

@@ -178,13 +178,19 @@ class Pool(ConnectionPool[Connection]):
         label = name if isinstance(name, str) else name.name
         return self.use(label, lambda connection: statements.run(connection, name, **parameters).fetchone(), again=True)
 
-    def transaction(self, *calls: tuple[str, dict[str, str | None]]) -> list[DictRow | None]:
+    def transaction(
+        self,
+        *calls: tuple[str, dict[str, str | None]],
+        then: Callable[[list[DictRow | None]], list[tuple[str, dict[str, str | None]]] | None] | None = None,
+    ) -> list[DictRow | None]:
         """Run statements, each with its parameters, in one transaction and in one trip.
 
-        Returns the first row of each statement, None where it has none.
+        Returns the first row of each statement, None where it has none. `then` makes further statements of these rows.
+        They run in the same transaction, in a second trip. If it returns None, the transaction is rolled back.
         """
 
         def work(connection: Connection) -> list[DictRow | None]:
+            names = [name for name, _ in calls]
             cursors: list[Cursor[Any]] = []
             try:
                 # connection.transaction() would wait for the server at its begin and at its end. That costs a fifth of
@@ -193,16 +199,25 @@ class Pool(ConnectionPool[Connection]):
                     connection.execute(b"begin isolation level read committed", prepare=False)
                     for name, parameters in calls:
                         cursors.append(statements.run(connection, name, **parameters))
-                    connection.execute(b"commit", prepare=False)
+                    if then is None:
+                        connection.execute(b"commit", prepare=False)
+                rows = [cursor.fetchone() for cursor in cursors]
+                if then is not None:
+                    further = then(rows)
+                    names += [name for name, _ in further or ()]
+                    with connection.pipeline():
+                        for name, parameters in further or ():
+                            cursors.append(statements.run(connection, name, **parameters))
+                        connection.execute(b"rollback" if further is None else b"commit", prepare=False)
+                return rows
             except BaseException:
                 if not connection.closed:
                     # Statements that are sent together fail together. The first one without a result has failed; the
                     # last ones may not have been sent.
                     done = sum(cursor.pgresult is not None for cursor in cursors)
-                    current_call().statement = [*(name for name, _ in calls), "commit"][done]
+                    current_call().statement = [*names, "commit"][done]
                     connection.rollback()
                 raise
-            return [cursor.fetchone() for cursor in cursors]
 
         return self.use("+".join(name for name, _ in calls), work, again=False)
 

@@ -1,6 +1,8 @@
 """Whether the database is fit to serve from: for the check before a start, /readyz, and errors that a standby gives."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ from psycopg.rows import DictRow
 from app.database import statements
 from app.database.connection import connect_options
 from app.database.statements import STATEMENTS, TABLES
-from app.settings import Settings
+from app.settings import DatabaseSettings, DeliverySettings, Settings
 
 MIGRATIONS = Path(__file__).parent.parent.parent / "migrations"
 
@@ -29,27 +31,40 @@ NOBODY = "00000000-0000-0000-0000-000000000000"
 
 def check(settings: Settings) -> None:
     """Raise NotReadyError unless the database answers, is fit, has every migration, and takes every statement."""
+    with _ready_connection(settings) as connection:
+        # This comes first, because its error names the setting. readiness.sql also reads the site's table, but its
+        # error names no setting.
+        if settings.auth_session_table:
+            _check_session_table(connection, settings.auth_session_table)
+        _check_server(connection, _tables(settings))
+        reason = unable_to_add(connection, settings)
+        if reason:
+            raise NotReadyError(reason)
+        _check_migrations(connection)
+        _check_statements(connection)
+        # PostgreSQL checks no right when it prepares a statement. So run statements that need the rights which the
+        # newest migrations added.
+        for name, values in (("summary", {"user_id": NOBODY}), ("learner_tag_key", {})):
+            statements.run(connection, name, **values)
+        if settings.webhook_url:
+            statements.run(connection, "events/add", user_id=NOBODY, events="[]")
+
+
+def check_delivery(settings: DeliverySettings) -> None:
+    """Raise NotReadyError unless `make deliver` can work with the database."""
+    with _ready_connection(settings) as connection:
+        _check_server(connection, ["users", "events"])
+        _check_migrations(connection)
+        statements.run(connection, "events/claim", limit="0")
+        statements.run(connection, "events/lock", user_ids="{}")
+
+
+@contextmanager
+def _ready_connection(settings: DatabaseSettings) -> Iterator[psycopg.Connection[Any]]:
+    """Connect. Turn an error of the database, here and later, into a NotReadyError."""
     try:
         with psycopg.Connection.connect(settings.database_url, **connect_options(settings)) as connection:
-            # This comes first, because its error names the setting. readiness.sql also reads the site's table, but its
-            # error names no setting.
-            if settings.auth_session_table:
-                _check_session_table(connection, settings.auth_session_table)
-            reason = unfit(connection, settings)
-            if reason:
-                raise NotReadyError(f"DATABASE_URL: {reason}")
-            reason = unable_to_add(connection, settings)
-            if reason:
-                raise NotReadyError(reason)
-            applied = applied_migrations(connection)
-            pending = [name for name in known_migrations() if name not in applied]
-            if pending:
-                raise NotReadyError(f"pending migrations: {', '.join(pending)}; apply them with: make migrate")
-            _check_statements(connection)
-            # PostgreSQL checks no right when it prepares a statement. So run two statements that need the rights which
-            # the newest migrations added.
-            for name, values in (("summary", {"user_id": NOBODY}), ("learner_tag_key", {})):
-                statements.run(connection, name, **values)
+            yield connection
     except InsufficientPrivilege as error:
         raise NotReadyError(
             f"DATABASE_URL: {error.diag.message_primary}; was deploy/grants.sql run after make migrate?"
@@ -58,6 +73,19 @@ def check(settings: Settings) -> None:
         raise NotReadyError(f"DATABASE_URL: no connection: {' '.join(str(error).split())}") from None
     except Error as error:  # the role lacks a right, for instance
         raise NotReadyError(f"DATABASE_URL: {error.diag.message_primary}") from None
+
+
+def _check_server(connection: psycopg.Connection[Any], tables: list[str]) -> None:
+    reason = _unfit(connection, tables)
+    if reason:
+        raise NotReadyError(f"DATABASE_URL: {reason}")
+
+
+def _check_migrations(connection: psycopg.Connection[Any]) -> None:
+    applied = applied_migrations(connection)
+    pending = [name for name in known_migrations() if name not in applied]
+    if pending:
+        raise NotReadyError(f"pending migrations: {', '.join(pending)}; apply them with: make migrate")
 
 
 def _check_session_table(connection: psycopg.Connection[Any], session_table: str) -> None:
@@ -82,13 +110,17 @@ def _check_statements(connection: psycopg.Connection[Any]) -> None:
 
 def unfit(connection: psycopg.Connection[Any], settings: Settings) -> str | None:
     """Say in one line why the service cannot work with the server of this connection. Return None if it can."""
-    row = _readiness(connection, settings)
+    return _unfit(connection, _tables(settings))
+
+
+def _unfit(connection: psycopg.Connection[Any], tables: list[str]) -> str | None:
+    row = _readiness(connection, tables)
     if row["in_recovery"]:
         return "this server is a standby, which takes no writes; name the primary"
     if row["filtered"]:
-        role, tables = row["role"], ", ".join(row["filtered"])
+        role, filtered = row["role"], ", ".join(row["filtered"])
         return (
-            f"row level security hides rows from the role {role} in: {tables}; "
+            f"row level security hides rows from the role {role} in: {filtered}; "
             f"run as a superuser: alter role {role} bypassrls; or make {role} the owner of what is listed"
         )
     return None
@@ -118,11 +150,14 @@ def unable_to_add(connection: psycopg.Connection[Any], settings: Settings) -> st
 
 def is_standby(connection: psycopg.Connection[Any], settings: Settings) -> bool:
     """Return whether the server of this connection is a standby."""
-    return _readiness(connection, settings)["in_recovery"] is True
+    return _readiness(connection, _tables(settings))["in_recovery"] is True
 
 
-def _readiness(connection: psycopg.Connection[Any], settings: Settings) -> DictRow:
-    tables = [*TABLES, *filter(None, [settings.auth_session_table])]
+def _tables(settings: Settings) -> list[str]:
+    return [*TABLES, *filter(None, [settings.auth_session_table])]
+
+
+def _readiness(connection: psycopg.Connection[Any], tables: list[str]) -> DictRow:
     return statements.one(statements.run(connection, "readiness", tables=json.dumps(tables)).fetchone())
 
 

@@ -81,11 +81,12 @@ class KeySet:
 
     def _fetch(self) -> float | None:
         # This import costs 30 ms and 7 MB. Here, a service without a key set does not pay for it.
-        from app.keys.download import DownloadError, download
+        from app.keys.download import download
+        from app.outgoing import RequestError
 
         try:
             body, headers = download(self.url)
-        except DownloadError as error:
+        except RequestError as error:
             log.warning("AUTH_JWKS_URL: the key set cannot be fetched: %s", error)
             return None
         try:

@@ -12,13 +12,17 @@ from psycopg.types.string import TextLoader
 from app.database import statements
 from app.problems import Problem
 from app.tasks import TaskError
-from app.writes import Learner
+from app.writes import Call, Learner
 
 _log = logging.getLogger("progress.support")
 
 
 def write(
-    connection: psycopg.Connection[Any], user_id: str, function: Callable[..., str], **arguments: str | None
+    connection: psycopg.Connection[Any],
+    user_id: str,
+    function: Callable[..., str],
+    sends_events: bool,
+    **arguments: str | None,
 ) -> str:
     """Run a function of app/writes.py for a learner, without the write limit. Return its answer, as JSON.
 
@@ -28,11 +32,17 @@ def write(
     connection.isolation_level = IsolationLevel.READ_COMMITTED
     connection.adapters.register_loader("json", TextLoader)
 
-    def run(*calls: tuple[str, dict[str, str | None]]) -> list[DictRow | None]:
-        return [statements.run(connection, name, **parameters).fetchone() for name, parameters in calls]
+    def run(
+        *calls: Call, then: Callable[[list[DictRow | None]], list[Call] | None] | None = None
+    ) -> list[DictRow | None]:
+        rows = [statements.run(connection, name, **parameters).fetchone() for name, parameters in calls]
+        # Where the transaction of a call is rolled back, the function raises Problem, and the block below rolls back.
+        for name, parameters in (then(rows) if then else None) or ():
+            statements.run(connection, name, **parameters)
+        return rows
 
     # NEW_LEARNERS is for people with a session. A task must not add a learner whose id was mistyped.
-    learner = Learner(user_id, run, add=lambda: False)
+    learner = Learner(user_id, run, add=lambda: False, sends_events=sends_events)
     try:
         # Around the whole function: what it refuses after a statement has written is rolled back.
         with connection.transaction():

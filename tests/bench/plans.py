@@ -43,7 +43,13 @@ VALUES = {
     "session_created": "1795478400",
     "prices": "{}",
     "grace": "3600",
+    "after": "00000000-0000-0000-0000-000000000000",
     "session_token": "a token",
+    "limit": "16",
+    "webhook_id": "msg_1",
+    "attempts": '[{"userId": "00000000-0000-4000-8000-000000000001", "id": 1, "claimedAt": "2026-01-01T00:00:00Z"}]',
+    "chosen": '[{"user_id": "00000000-0000-4000-8000-000000000001", "id": 1}]',
+    "events": '[{"type": "lesson.completed", "data": {}}, {"type": "module.completed", "data": {}}]',
     "catalog": '{"courses": [], "modules": [], "lessons": [], "prerequisites": [], "left_out": []}',
 }
 
@@ -133,17 +139,12 @@ def names() -> list[str]:
 
 
 def explain(
-    connection: psycopg.Connection[Any],
-    name: str,
-    learner: Learner,
-    mode: str,
-    runs: int = 1,
-    others: dict[str, str] | None = None,
+    connection: psycopg.Connection[Any], name: str, learner: Learner, mode: str, runs: int = 1, **given: str
 ) -> Plan:
     """Run a statement `runs` times, after one run that fills the caches. Return the fastest run.
 
-    `others` are values that go before those of the learner and of VALUES. Each run is rolled back. The connection must
-    be in autocommit mode.
+    A parameter has the value that is given here, else that of the learner or of VALUES. Each run is rolled back. The
+    connection must be in autocommit mode.
     """
     statement = STATEMENTS[name]
     if name == "session":
@@ -153,13 +154,14 @@ def explain(
             ' "expires" timestamptz)'
         )
     values = VALUES | learner._asdict() | {"claimed_user_id": learner.user_id, "user_ids": f"{{{learner.user_id}}}"}
-    values |= {"lesson_ids": f"{{{learner.lesson_id}}}"} | (others or {})
+    values["lesson_ids"] = f"{{{learner.lesson_id}}}"
+    values |= given
     if name == "learners/add":
         values["user_id"] = "00000000-0000-4000-8000-00000000feed"
-    given = ", ".join("'" + str(values[parameter]).replace("'", "''") + "'" for parameter in statement.parameters)
+    arguments = ", ".join("'" + str(values[parameter]).replace("'", "''") + "'" for parameter in statement.parameters)
     connection.execute(f"set plan_cache_mode = {mode}".encode())
     connection.execute(b"prepare explained as " + statement.query)
-    run = f"execute explained{f'({given})' if given else ''}"
+    run = f"execute explained{f'({arguments})' if arguments else ''}"
     plans = []
     try:
         for _ in range(runs + 1):

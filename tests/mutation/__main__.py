@@ -53,6 +53,7 @@ STRIPE = [
     *(STATEMENTS, "tests/test_stripe.py", "tests/test_stripe_courses.py"),
     *("-k", "not psql_gets and not all_orders and not fails_is_one"),
 ]
+COMPLETIONS = [STATEMENTS, "tests/test_completions.py", *ONE_PLAN]
 COOKIES = [STATEMENTS, "tests/test_cookies.py", "-k", "database"]
 
 TESTS = {
@@ -60,6 +61,7 @@ TESTS = {
     "access": [STATEMENTS, "tests/test_access.py", COURSES, *ONE_PLAN],
     **dict.fromkeys(("start_over_module", "start_over_course", "start_over_all"), START_OVER),
     **dict.fromkeys(("module_counts", "course_counts"), START_OVER),
+    **dict.fromkeys(("complete", "completions"), COMPLETIONS),
     **dict.fromkeys(("mark", "unmark", "lesson"), WRITES),
     **dict.fromkeys(("mark_lessons", "marked_lessons"), MANY_MARKS),
     "lock": LOCK,

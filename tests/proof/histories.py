@@ -76,7 +76,8 @@ def after(learner: Learner, operation: Operation) -> Learner | None:
     call, answer = operation.call, operation.answer
     if call.method == "GET":
         return learner if learner.read(call.path) == answer else None
-    changed = dataclasses.replace(learner, completed=dict(learner.completed))
+    finished = {of: dict(times) for of, times in learner.finished.items()}
+    changed = dataclasses.replace(learner, completed=dict(learner.completed), finished=finished)
     if call.method == "DELETE" and not call.path.startswith("lessons/"):
         return changed if changed.start_over(call.path) == answer else None
     lesson = call.path.removeprefix("lessons/")
@@ -105,7 +106,8 @@ def serial_order(learner: Learner, operations: list[Operation]) -> list[Operatio
     def search(left: tuple[int, ...], learner: Learner) -> list[Operation] | None:
         if not left:
             return []
-        state = left, frozenset(learner.completed.items())
+        finished = {(*of, *row) for of, times in learner.finished.items() for row in times.items()}
+        state = left, frozenset(learner.completed.items()), frozenset(finished)
         if state in tried:
             return None
         tried.add(state)

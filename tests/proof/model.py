@@ -66,6 +66,8 @@ class Learner:
     completed: dict[str, datetime] = field(default_factory=dict)
     # When each source of each course ends: (course, source).
     course_enrollments: dict[tuple[str, str], datetime | None] = field(default_factory=dict)
+    # When a module or a course was completed, and whether that completion is open: ("module" or "course", id).
+    finished: dict[tuple[str, str], dict[datetime, bool]] = field(default_factory=dict)
 
     # Contract §2
 
@@ -146,6 +148,8 @@ class Learner:
         """Return the answer to a GET below /api/progress/."""
         if path == "access":
             return self.access_answer()  # learners who are not enrolled get an answer too
+        if path == "completions":
+            return self.completions()
         if not self.is_enrolled():
             return {"code": "not_enrolled"}
         name, _, id = path.partition("/")
@@ -161,6 +165,40 @@ class Learner:
         )
         courses = [{"courseId": id, "until": end and timestamp(end)} for id, end in self.courses_until().items()]
         return {"full": full, "free": free, "courses": courses, "until": until and timestamp(until)}
+
+    def completions(self) -> dict[str, Any]:
+        return {
+            f"{kind}s": [
+                {f"{kind}Id": id, "completedAt": at}
+                for at, id in sorted(
+                    (timestamp(at), id) for (each, id), times in self.finished.items() if each == kind for at in times
+                )
+            ]
+            for kind in ("module", "course")
+        }
+
+    def finish(self, marked: list[str]) -> dict[str, Any]:
+        """Write the completions that follow from the marks of these lessons. Return what the answer says of them."""
+        made: list[dict[str, Any]] = []
+        part_of = {"module": lambda lesson: self.catalog.lessons[lesson].module_id, "course": self.catalog.course_of}
+        for kind, part in part_of.items():
+            new = []
+            for id in {part(lesson) for lesson in marked} - {None}:
+                lessons = [name for name, row in self.catalog.lessons.items() if row.published and part(name) == id]
+                times = self.finished.setdefault((kind, id), {})
+                if all(lesson in self.completed for lesson in lessons):
+                    at = max(self.completed[lesson] for lesson in lessons)
+                    if at not in times and True not in times.values():
+                        times[at] = True
+                        new.append((timestamp(at), id))
+            made += [{f"{kind}Id": id, "completedAt": at} for at, id in sorted(new)]
+        return {"completions": made} if made else {}
+
+    def close(self, kind: str, ids: set[str | None]) -> None:
+        """Close the open completion of each of these modules or courses: they are started over."""
+        for id in ids - {None}:
+            times = self.finished.get((kind, str(id)), {})
+            times.update(dict.fromkeys(times, False))
 
     def summary(self) -> dict[str, Any]:
         return self.counts(self.accessible())
@@ -247,6 +285,10 @@ class Learner:
 
     def mark(self, lesson: str, at: datetime) -> dict[str, Any]:
         """Mark a lesson as completed at `at`, unless it is completed already. Return the answer."""
+        answer = self.store(lesson, at)
+        return answer if "code" in answer else answer | self.finish([lesson])
+
+    def store(self, lesson: str, at: datetime) -> dict[str, Any]:
         refused = self.refused(lesson)
         if not refused and self.keeping_locked(lesson):
             refused = {"code": "lesson_locked", "prerequisites": self.keeping_locked(lesson)}
@@ -262,7 +304,7 @@ class Learner:
         refused: dict[str, dict[str, Any]] = {}
         left = list(lessons)
         while True:
-            answers = {lesson: self.mark(lesson, lessons[lesson]) for lesson in left}
+            answers = {lesson: self.store(lesson, lessons[lesson]) for lesson in left}
             refused = {lesson: answer for lesson, answer in answers.items() if "code" in answer}
             if len(refused) == len(left):
                 break
@@ -287,6 +329,7 @@ class Learner:
                 if course in courses
             ],
             "overall": self.summary(),
+            **self.finish(marked),
         }
 
     def unmark(self, lesson: str) -> dict[str, Any]:
@@ -309,9 +352,12 @@ class Learner:
             return {"code": f"{kind.removesuffix('s')}_not_found"}
         if module:
             course = self.catalog.modules[module].course_id
-        removed = sum(self.completed.pop(lesson, None) is not None for lesson in lessons)
+        removed = [lesson for lesson in lessons if self.completed.pop(lesson, None)]
+        self.close("module", {self.catalog.lessons[lesson].module_id for lesson in removed})
+        if kind != "modules":
+            self.close("course", {self.catalog.course_of(lesson) for lesson in removed})
         return {
-            "removedCount": removed,
+            "removedCount": len(removed),
             **({"module": {"moduleId": module, **self.counts(lessons)}} if module else {}),
             **({"course": {"courseId": course, **self.counts(self.accessible(course=course))}} if course else {}),
             "overall": self.summary(),

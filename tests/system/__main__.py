@@ -60,7 +60,7 @@ def main() -> None:
     # The libraries whose sessions and tokens are accepted, axe, React with its compilers, and the example site, at the
     # versions of their locks.
     npm = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--legacy-peer-deps", "--loglevel=error"]
-    for folder in ("authjs", "axe", "better-auth", "react18", "react19", "../../examples/next"):
+    for folder in ("authjs", "axe", "better-auth", "react18", "react19", "standardwebhooks", "../../examples/next"):
         subprocess.run(npm, cwd=Path(__file__).parent / folder, check=True, stdout=subprocess.DEVNULL)
     print("the suite on PostgreSQL 15, but for the plans, which another version makes differently", flush=True)
     on_15 = {**os.environ, "PG_BINDIR": "/usr/lib/postgresql/15/bin"}

@@ -33,6 +33,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 from app.database.readiness import known_migrations
 from app.demo.postgres import owner, unprivileged
+from app.events import deliverer
 from tests.conftest import ROOT, SERVICE, free_port, grant, running_gunicorn
 from tests.load import Load, fill, in_table
 from tests.test_cli import ended, run, spawn
@@ -359,6 +360,22 @@ def test_the_unit_is_one_that_systemd_takes(folder, environ):
     timeout = re.search(r"^TimeoutStopSec=(\d+)$", unit, re.M)
     assert timeout
     assert int(timeout[1]) > 2 * (5 + 10)  # DATABASE_TIMEOUT + 10 seconds, once for a reload and once for the stop
+
+
+def test_the_unit_of_the_deliverer_is_one_that_systemd_takes():
+    unit = (ROOT / "deploy" / "progress-deliver.service").read_text()
+    service = (ROOT / "deploy" / "progress.service").read_text()
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "progress-deliver.service"
+        file.write_text(unit.replace("/opt/progress-tracking", str(ROOT)))
+        verified = subprocess.run(["systemd-analyze", "verify", str(file)], capture_output=True, text=True)
+    said = [line for line in verified.stderr.splitlines() if "progress-deliver.service" in line]
+    assert (verified.returncode, said) == (0, [])
+    # It has the same fence as the service.
+    assert unit[unit.index("NoNewPrivileges") :] == service[service.index("NoNewPrivileges") :]
+    timeout = re.search(r"^TimeoutStopSec=(\d+)$", unit, re.M)
+    assert timeout
+    assert int(timeout[1]) > deliverer.SEND_SECONDS + deliverer.STOP_SECONDS
 
 
 def test_systemd_is_told_when_the_service_is_ready(folder, environ):

@@ -1,0 +1,22 @@
+"""Adds events to the table from which `make deliver` sends them."""
+
+import json
+from typing import Any, Literal, TypedDict
+
+Type = Literal["lesson.completed", "lesson.uncompleted", "module.completed", "course.completed"]
+
+
+class Event(TypedDict):
+    """One event of a write: its type, and the member `data` of its body (contract §9)."""
+
+    type: Type
+    data: dict[str, Any]
+
+
+def adding(user_id: str, events: list[Event]) -> list[tuple[str, dict[str, str | None]]]:
+    """Return the statements that add the events of a write, in this order: one, none for an empty list.
+
+    Run them in the transaction of the write, after lock.sql has locked the learner's row, and only if WEBHOOK_URL is
+    set.
+    """
+    return [("events/add", {"user_id": user_id, "events": json.dumps(events)})] if events else []

@@ -1,0 +1,54 @@
+-- Writes what became of attempts. A lease that has run out, and that somebody else has taken, is passed over.
+--
+-- Parameters:
+--   attempts  json  a list of objects: userId, id and claimedAt, as claim.sql returned them; delivered; status or
+--                   error, what the attempt met; retrySeconds, when to try again, null for never
+-- Returns: a row per event that is delivered or given up
+--   user_id  uuid  the learner, for promote.sql
+-- Buffers: 50 light, 50 heavy
+
+with attempt as materialized (
+    select
+        "userId" as user_id,
+        id,
+        "claimedAt" as claimed_at,
+        delivered,
+        status,
+        error,
+        "retrySeconds" as retry_seconds
+    from json_to_recordset(:'attempts'::json) as given (
+        "userId" uuid,
+        id bigint,
+        "claimedAt" timestamptz,
+        delivered boolean,
+        status integer,
+        error text,
+        "retrySeconds" double precision
+    )
+),
+
+recorded as (
+    update events
+    set
+        claimed_at = null,
+        attempts = events.attempts + 1,
+        last_attempt_at = statement_timestamp(),
+        last_status = attempt.status,
+        last_error = attempt.error,
+        -- Null for an event that is delivered or given up.
+        next_attempt_at = statement_timestamp() + make_interval(secs => attempt.retry_seconds),
+        delivered_at = case when attempt.delivered then statement_timestamp() end,
+        given_up_at = case when not attempt.delivered and attempt.retry_seconds is null then statement_timestamp() end
+    from attempt
+    where
+        events.user_id = attempt.user_id
+        and events.id = attempt.id
+        and events.claimed_at = attempt.claimed_at
+    returning
+        events.user_id,
+        events.next_attempt_at
+)
+
+select user_id
+from recorded
+where next_attempt_at is null;
