@@ -191,9 +191,9 @@ def delay(db: psycopg.Connection) -> float:
     return float(seconds)
 
 
-def redirect(delivery: Any, handler: Any) -> None:
+def redirect(delivery: Any, handler: Any, location: str = "https://user:word@other.example/x?secret=1") -> None:
     handler.send_response(302)
-    handler.send_header("Location", "https://user:word@other.example/x?secret=1")
+    handler.send_header("Location", location)
     handler.end_headers()
 
 
@@ -202,6 +202,16 @@ FAULTS: dict[str, tuple[Callable[[Receiver], Any], int | None, str | None]] = {
     "not found": (lambda receiver: lambda *_: 404, 404, None),
     "not modified": (lambda receiver: lambda *_: 304, 304, None),
     "a redirect": (lambda receiver: redirect, 302, "redirects to other.example, and redirects are not followed"),
+    "a redirect to nonsense": (
+        lambda receiver: lambda delivery, handler: redirect(delivery, handler, "https://a\x00\x1b" + "b" * 900),
+        302,
+        "redirects to a" + "b" * 186,
+    ),
+    "a redirect to no URL": (
+        lambda receiver: lambda delivery, handler: redirect(delivery, handler, "https://[::1"),
+        None,
+        "ValueError",
+    ),
     "hanging": (lambda receiver: receiver.hang, None, "no complete answer within 0.5 seconds"),
     "dripping": (lambda receiver: receiver.drip, None, "no complete answer within 0.5 seconds"),
     "not HTTP": (

@@ -15,6 +15,7 @@ from time import monotonic
 from typing import Any, Literal
 
 import psycopg
+from psycopg import IsolationLevel
 from standardwebhooks import Webhook
 
 from app import logs
@@ -40,6 +41,7 @@ POLL_SECONDS = 0.5
 # When an event is tried again: seconds after the first attempt that failed, after the second, and so on.
 RETRY_SECONDS = (5, 60, 300, 1800, 7200, 21600, 43200, 86400)
 RETRY_SPREAD = 0.1  # so that the events of an outage do not all come back in the same second
+MAX_ERROR_CHARACTERS = 200
 EXPIRE_PAUSE_SECONDS = 60.0
 COUNT_PAUSE_SECONDS = 15.0
 RECONNECT_PAUSE_SECONDS = 1.0
@@ -122,14 +124,15 @@ class Deliverer:
             pass
 
     def _use_database(self) -> None:
-        self._connected()
+        connection = self._connected()
         self._record()
         if self._stop_before is None:
             self._claim()
             now = monotonic()
             if now >= self._next_expiry:
+                with connection.transaction():
+                    removed = self._run("events/expire")
                 # A full batch means that there are more.
-                removed = self._run("events/expire")
                 self._next_expiry = now + (0 if len(removed) == 1000 else EXPIRE_PAUSE_SECONDS)
             if self._settings.webhook_metrics_port and now >= self._next_count:
                 metrics.count(statements.one(self._run("events/counts")[0]))
@@ -138,6 +141,9 @@ class Deliverer:
     def _connected(self) -> Connection:
         if self._connection is None:
             self._connection = Connection.connect(self._settings.database_url, **connect_options(self._settings))
+            # promote.sql must see what other transactions wrote before events/lock.sql got the lock. The default of the
+            # database may be another level, which holds for all that is not in connection.transaction().
+            self._connection.isolation_level = IsolationLevel.READ_COMMITTED
         # Without a deadline, a server that hangs would hold the loop for ever.
         self._connection.deadline = monotonic() + self._settings.database_timeout
         return self._connection
@@ -161,7 +167,9 @@ class Deliverer:
         free = min(SENDERS - quick, MAX_SENDERS - len(self._attempts))
         if free <= 0:
             return
-        rows = self._run("events/claim", limit=str(free))
+        with self._connected().transaction():
+            rows = self._run("events/claim", limit=str(free))
+        # The claim is committed now. Nothing is sent before that.
         if monotonic() - asked > LEASE_SECONDS - SEND_SECONDS:
             return  # the answer came so late that the leases could run out while these are sent
         for row in rows:
@@ -192,6 +200,9 @@ class Deliverer:
             attempt.error = str(error)
         except Exception as error:  # noqa: BLE001 - the event must be tried again, whatever went wrong
             attempt.error = logs.name(error)
+        if attempt.error:
+            # The receiver may have sent a part of this text. PostgreSQL takes no NUL character.
+            attempt.error = "".join(filter(str.isprintable, attempt.error))[:MAX_ERROR_CHARACTERS]
         outcome: Outcome = "failed"
         if attempt.status is not None and 200 <= attempt.status < 300:
             outcome = "delivered"

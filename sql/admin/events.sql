@@ -3,15 +3,15 @@
 --
 -- Parameters: none
 -- Returns: a row per event
---   webhook_id       text         the header webhook-id
---   user_id          uuid         the learner
---   type             text         lesson.completed, lesson.uncompleted, module.completed or course.completed
+--   webhook_id       text                      the header webhook-id
+--   user_id          uuid                      the learner
+--   type             text                      such as lesson.completed
 --   created_at       timestamp with time zone  when it was written
 --   given_up_at      timestamp with time zone  null while it waits
---   next_attempt_at  timestamp with time zone  null if it was given up, or waits for an earlier event of the learner
---   attempts         integer      how many there were
---   last_status      integer      the status of the last answer; null if there was none
---   last_error       text         why there was no answer; null if there was one
+--   next_attempt_at  timestamp with time zone  null if it was given up, or waits for an earlier event
+--   attempts         integer                   how many there were
+--   last_status      integer                   the status of the last answer; null if there was none
+--   last_error       text                      why there was no answer; null if there was one
 -- Buffers: 20 light, 20 heavy
 
 (

@@ -1,5 +1,5 @@
--- Finds the event that `make redeliver EVENT=…` sends again, whatever became of it. It reads the whole table: an index
--- on webhook_id would slow every write for the sake of this task.
+-- Finds the event that `make redeliver EVENT=...` sends again, whatever became of it. It reads the whole table: an
+-- index on webhook_id would slow every write for the sake of this task.
 --
 -- Parameters:
 --   webhook_id  text  the header webhook-id

@@ -5,13 +5,13 @@
 -- Parameters:
 --   limit  integer  how many at most
 -- Returns: a row per event
---   user_id     uuid         the learner
---   id          bigint       the event's number
+--   user_id     uuid                      the learner
+--   id          bigint                    the event's number
 --   claimed_at  timestamp with time zone  the lease: record.sql writes only where the event still has it
---   attempts    integer      how many there were before
---   webhook_id  text         the header webhook-id
---   type        text         lesson.completed, lesson.uncompleted, module.completed or course.completed
---   body        text         what is sent
+--   attempts    integer                   how many there were before
+--   webhook_id  text                      the header webhook-id
+--   type        text                      lesson.completed, lesson.uncompleted, module.completed or course.completed
+--   body        text                      what is sent
 -- Buffers: 20 light, 20 heavy
 
 with due as materialized (
