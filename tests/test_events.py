@@ -605,6 +605,24 @@ def test_the_service_does_not_start_without_the_right_to_add_events_if_it_has_a_
     readiness.check(from_environ(environ))
 
 
+@pytest.mark.parametrize("option", ["datestyle=German", "datestyle=SQL,DMY", "timezone=America/St_Johns"])
+def test_it_delivers_and_lists_whatever_way_of_writing_times_the_database_has(
+    db, environ, database_url, receiver, option
+):
+    given = f"&options=-c%20{option.replace('=', '%3D')}"
+    receiver.answer = lambda delivery, handler: 204 if delivery.number == 1 else 410
+    add(database_url, LEARNER, 1, 2, 3)
+    with delivering({"DATABASE_URL": environ["DATABASE_URL"] + given}, receiver.url):
+        wait_for(lambda: states(db) == {"delivered": 1, "given up": 2})
+    db.execute(
+        "update events set created_at = '2026-10-25T00:30:00Z', given_up_at = '2026-10-25T01:30:00Z'"
+        " where given_up_at is not null"
+    )
+    code, said, _ = run(database_url + given, "events")
+    assert code == 0
+    assert said.count("written 2026-10-25 00:30:00 UTC  given up 2026-10-25 01:30:00 UTC") == 2
+
+
 def test_it_does_not_start_without_a_url(database_url):
     line = "Error: WEBHOOK_URL: is not set; it names the receiver, e.g. https://www.example.org/webhooks\n"
     assert run(database_url, "deliver") == (1, "", line)

@@ -57,7 +57,7 @@ class Attempt:
 
     user_id: str
     id: int
-    claimed_at: datetime
+    claimed_at: str
     number: int  # of this attempt, from 1
     webhook_id: str
     type: str
@@ -274,7 +274,7 @@ def _outcome(attempt: Attempt) -> dict[str, Any]:
     return {
         "userId": attempt.user_id,
         "id": attempt.id,
-        "claimedAt": attempt.claimed_at.isoformat(),
+        "claimedAt": attempt.claimed_at,
         "delivered": attempt.outcome == "delivered",
         "status": attempt.status,
         "error": attempt.error,
