@@ -10,7 +10,7 @@ $(foreach name,USER COURSE MODULE LESSON AT EVENT ROLE FILE DRY_RUN PARTIAL CONF
 		$(eval override export $(name) := $$(value $(name))),\
 		$(eval unexport $(name))))
 
-.PHONY: help install install-dev install-system run test test-deep test-system mutate audit scale-data explain bench lint format migrate rollback migration-status migrate-unlock grants load-catalog \
+.PHONY: help install install-dev install-system run test test-deep test-crash test-system mutate audit scale-data explain bench lint format migrate rollback migration-status migrate-unlock grants load-catalog \
 	learner-id add-user grant-free revoke-free grant-course revoke-course access mark unmark start-over complete stripe-sync stripe-event deliver events redeliver token lock
 
 
@@ -32,6 +32,9 @@ test: install-dev  ## run the tests, on a PostgreSQL of their own
 
 test-deep: install-dev  ## run the proofs with many more examples, different ones each time
 	@PROGRESS_DEEP=1 $(RUN) pytest -n auto --dist loadfile --no-loadscope-reorder tests/proof
+
+test-crash: install-dev  ## kill gunicorn, deliverers and PostgreSQL a hundred times; no write and no event may get lost
+	@PROGRESS_DEEP=1 $(RUN) pytest tests/proof/test_event_crash.py
 
 test-system: install-system  ## run the tests that need more than Python; as root on Debian, install what they need
 	@$(RUN) tests.system

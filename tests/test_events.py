@@ -408,6 +408,34 @@ def test_a_deliverer_that_is_killed_between_sending_and_recording_delivers_twice
     assert (first.webhook_id, first.body) == (second.webhook_id, second.body)
 
 
+def test_a_deliverer_that_is_frozen_for_longer_than_its_lease_takes_nothing_back(db, environ, database_url, receiver):
+    """A machine may be paused while an attempt runs. What becomes of that attempt says nothing any more."""
+    asked, go = threading.Event(), threading.Event()
+
+    def fail_late(delivery: Any, handler: Any) -> int:
+        asked.set()
+        go.wait(30)
+        return 410
+
+    receiver.answer = fail_late
+    add(database_url, LEARNER, 1, 2)
+    with process(environ, receiver.url) as frozen:
+        assert asked.wait(30)
+        frozen.send_signal(signal.SIGSTOP)
+        receiver.answer = lambda delivery, handler: 204 if delivery.number == 1 else 500
+        due(db)
+        with delivering(environ, receiver.url):
+            wait_for(attempted(db, 1, 1))
+        go.set()
+        frozen.send_signal(signal.SIGCONT)
+        # It takes the next event only after it has looked at what became of its attempt.
+        receiver.answer = lambda delivery, handler: 204
+        due(db)
+        wait_for(lambda: states(db) == {"delivered": 2})
+    assert receiver.numbers(LEARNER) == [1, 1, 2, 2]
+    assert table(db, "attempts, last_status") == [(1, 204), (2, 204)]
+
+
 def test_of_several_deliverers_each_event_gets_one_and_the_order_holds(db, environ, database_url, receiver):
     with ExitStack() as stack:
         for _ in range(2):
@@ -548,6 +576,31 @@ def test_while_the_database_is_away_it_waits_and_then_goes_on_by_itself(own_post
     assert back == "the database answers again"
 
 
+def test_a_removal_of_old_events_that_fails_stops_no_delivery(migrated_database, receiver, caplog):
+    """It is tried again after a minute, and not at once: each failure costs the connection."""
+    url = migrated_database()
+    grant(url)
+    with closing(psycopg.connect(url, autocommit=True)) as db:
+        add_user(db, LEARNER)
+        db.execute("revoke delete on events from progress_service")
+        with (
+            caplog.at_level(logging.WARNING, "progress.events"),
+            delivering({"DATABASE_URL": as_service(url)}, receiver.url),
+        ):
+            wait_for(
+                lambda: (
+                    [record.getMessage() for record in caplog.records]
+                    == [
+                        "the database does not answer, or refuses: InsufficientPrivilege 42501",
+                        "the database answers again",
+                    ]
+                )
+            )
+            add(url, LEARNER, *range(10))
+            wait_for(lambda: states(db) == {"delivered": 10})
+        assert len(caplog.records) == 2
+
+
 def test_a_database_that_hangs_is_left_after_the_timeout_and_asked_again(db, environ, database_url, receiver, caplog):
     with (
         Relay(environ["DATABASE_URL"]) as relay,
@@ -573,6 +626,10 @@ def test_a_database_that_hangs_is_left_after_the_timeout_and_asked_again(db, env
         ),
         (
             "revoke update on events from progress_service; revoke update (claimed_at) on events from progress_service",
+            "DATABASE_URL: permission denied for table events; was deploy/grants.sql run after make migrate?",
+        ),
+        (
+            "revoke delete on events from progress_service",
             "DATABASE_URL: permission denied for table events; was deploy/grants.sql run after make migrate?",
         ),
         ("delete from _yoyo_migration where migration_id = '0017_events'", "pending migrations: 0017_events;"),
@@ -603,6 +660,24 @@ def test_the_service_does_not_start_without_the_right_to_add_events_if_it_has_a_
     with pytest.raises(NotReadyError, match=r"permission denied for table events; was deploy/grants\.sql run"):
         readiness.check(from_environ(environ | webhook))
     readiness.check(from_environ(environ))
+
+
+@pytest.mark.parametrize("option", ["datestyle=German", "datestyle=SQL,DMY", "timezone=America/St_Johns"])
+def test_it_delivers_and_lists_whatever_way_of_writing_times_the_database_has(
+    db, environ, database_url, receiver, option
+):
+    given = f"&options=-c%20{option.replace('=', '%3D')}"
+    receiver.answer = lambda delivery, handler: 204 if delivery.number == 1 else 410
+    add(database_url, LEARNER, 1, 2, 3)
+    with delivering({"DATABASE_URL": environ["DATABASE_URL"] + given}, receiver.url):
+        wait_for(lambda: states(db) == {"delivered": 1, "given up": 2})
+    db.execute(
+        "update events set created_at = '2026-10-25T00:30:00Z', given_up_at = '2026-10-25T01:30:00Z'"
+        " where given_up_at is not null"
+    )
+    code, said, _ = run(database_url + given, "events")
+    assert code == 0
+    assert said.count("written 2026-10-25 00:30:00 UTC  given up 2026-10-25 01:30:00 UTC") == 2
 
 
 def test_it_does_not_start_without_a_url(database_url):

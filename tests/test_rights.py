@@ -61,7 +61,7 @@ def events(environ: dict[str, str], user_id: str) -> str:
                 statements.run(service, name, **parameters)
             for _ in range(2):
                 for claimed_by, number, claimed_at, *_ in statements.run(service, "events/claim", limit="1").fetchall():
-                    attempt = {"userId": str(claimed_by), "id": number, "claimedAt": claimed_at.isoformat()}
+                    attempt = {"userId": str(claimed_by), "id": number, "claimedAt": claimed_at}
                     statements.run(service, "events/lock", user_ids=learners)
                     statements.run(service, "events/record", attempts=json.dumps([attempt | {"delivered": True}]))
                     statements.run(service, "events/promote", user_ids=learners)

@@ -57,7 +57,7 @@ class Attempt:
 
     user_id: str
     id: int
-    claimed_at: datetime
+    claimed_at: str
     number: int  # of this attempt, from 1
     webhook_id: str
     type: str
@@ -129,14 +129,17 @@ class Deliverer:
         if self._stop_before is None:
             self._claim()
             now = monotonic()
+            # The next time is set first. Otherwise a statement that fails, for instance because the table is so large
+            # that its time runs out, would be tried again in each round, and every round would lose the connection.
             if now >= self._next_expiry:
+                self._next_expiry = now + EXPIRE_PAUSE_SECONDS
                 with connection.transaction():
                     removed = self._run("events/expire")
-                # A full batch means that there are more.
-                self._next_expiry = now + (0 if len(removed) == 1000 else EXPIRE_PAUSE_SECONDS)
+                if len(removed) == 1000:
+                    self._next_expiry = now  # a full batch means that there are more
             if self._settings.webhook_metrics_port and now >= self._next_count:
-                metrics.count(statements.one(self._run("events/counts")[0]))
                 self._next_count = now + COUNT_PAUSE_SECONDS
+                metrics.count(statements.one(self._run("events/counts")[0]))
 
     def _connected(self) -> Connection:
         if self._connection is None:
@@ -274,7 +277,7 @@ def _outcome(attempt: Attempt) -> dict[str, Any]:
     return {
         "userId": attempt.user_id,
         "id": attempt.id,
-        "claimedAt": attempt.claimed_at.isoformat(),
+        "claimedAt": attempt.claimed_at,
         "delivered": attempt.outcome == "delivered",
         "status": attempt.status,
         "error": attempt.error,

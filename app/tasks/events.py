@@ -3,7 +3,6 @@
 import json
 import signal
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from typing import Any
 
 import psycopg
@@ -48,20 +47,16 @@ def listing(connection: psycopg.Connection[Any]) -> Iterator[str]:
 
 
 def _state(row: dict[str, Any]) -> Iterator[str]:
-    yield f"written {_utc(row['created_at'])}"
+    yield f"written {row['created_at']}"
     if row["given_up_at"]:
-        yield f"given up {_utc(row['given_up_at'])}"
+        yield f"given up {row['given_up_at']}"
     elif row["next_attempt_at"]:
-        yield f"next attempt {_utc(row['next_attempt_at'])}"
+        yield f"next attempt {row['next_attempt_at']}"
     else:
         yield "after an earlier event of the learner"
     if row["attempts"]:
         met = ": ".join(str(each) for each in (row["last_status"], row["last_error"]) if each is not None)
         yield f"{row['attempts']} failed, the last with: {met}"
-
-
-def _utc(time: datetime) -> str:
-    return f"{time.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def redeliver(connection: psycopg.Connection[Any], webhook_id: str) -> str:

@@ -5,13 +5,13 @@
 -- Parameters:
 --   limit  integer  how many at most
 -- Returns: a row per event
---   user_id     uuid                      the learner
---   id          bigint                    the event's number
---   claimed_at  timestamp with time zone  the lease: record.sql writes only where the event still has it
---   attempts    integer                   how many there were before
---   webhook_id  text                      the header webhook-id
---   type        text                      lesson.completed, lesson.uncompleted, module.completed or course.completed
---   body        text                      what is sent
+--   user_id     uuid     the learner
+--   id          bigint   the event's number
+--   claimed_at  text     the lease: record.sql writes only where the event still has it. The text has every digit
+--   attempts    integer  how many there were before
+--   webhook_id  text     the header webhook-id
+--   type        text     lesson.completed, lesson.uncompleted, module.completed or course.completed
+--   body        text     what is sent
 -- Buffers: 20 light, 20 heavy
 
 with due as materialized (
@@ -34,7 +34,7 @@ where events.user_id = due.user_id and events.id = due.id
 returning
     events.user_id,
     events.id,
-    events.claimed_at,
+    to_char(events.claimed_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') as claimed_at,
     events.attempts,
     events.webhook_id,
     events.type,

@@ -8,6 +8,7 @@ import http.client
 import json
 import random
 import time
+from collections.abc import Callable
 from datetime import datetime
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -76,21 +77,29 @@ def after(learner: Learner, operation: Operation) -> Learner | None:
     call, answer = operation.call, operation.answer
     if call.method == "GET":
         return learner if learner.read(call.path) == answer else None
+    shown = {result["lessonId"]: result.get("completedAt") for result in answer.get("results", [])}
+    changed, expected = written(learner, call, lambda lesson: shown.get(lesson) or answer.get("completedAt"))
+    return changed if expected == answer else None
+
+
+def written(learner: Learner, call: Call, time_of: Callable[[str], str | None]) -> tuple[Learner, dict[str, Any]]:
+    """Return the state of the learner after a write, and the model's answer to the write.
+
+    If the caller gave no time, the service chose one: `time_of` returns the time of a lesson, if it is known. The model
+    takes it over, and later answers must agree with it.
+    """
     finished = {of: dict(times) for of, times in learner.finished.items()}
     changed = dataclasses.replace(learner, completed=dict(learner.completed), finished=finished)
+
+    def at(lesson: str) -> datetime:
+        return datetime.fromisoformat(call.completed_at or time_of(lesson) or "1970-01-01T00:00:00Z")
+
     if call.method == "DELETE" and not call.path.startswith("lessons/"):
-        return changed if changed.start_over(call.path) == answer else None
-    lesson = call.path.removeprefix("lessons/")
-    if call.method == "DELETE":
-        return changed if changed.unmark(lesson) == answer else None
-    # If the caller gave no time, the service chose one. The model takes it over, and later answers must agree with it.
+        return changed, changed.start_over(call.path)
     if call.lessons:
-        shown = {result["lessonId"]: result.get("completedAt") for result in answer.get("results", [])}
-        ats = {one: call.completed_at or shown.get(one) or "1970-01-01T00:00:00Z" for one in call.lessons}
-        many = changed.mark_lessons({one: datetime.fromisoformat(at) for one, at in ats.items()})
-        return changed if many == answer else None
-    at = call.completed_at or answer.get("completedAt") or "1970-01-01T00:00:00Z"
-    return changed if changed.mark(lesson, datetime.fromisoformat(at)) == answer else None
+        return changed, changed.mark_lessons({lesson: at(lesson) for lesson in call.lessons})
+    lesson = call.path.removeprefix("lessons/")
+    return changed, changed.unmark(lesson) if call.method == "DELETE" else changed.mark(lesson, at(lesson))
 
 
 def serial_order(learner: Learner, operations: list[Operation]) -> list[Operation] | None:
