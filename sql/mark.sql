@@ -51,16 +51,15 @@ marked as (
     from accessible
     where not exists (select from due)
     on conflict (user_id, lesson_id) do update set updated_at = excluded.updated_at
-),
-
-learner as (
-    select count(*) > 0 as enrolled
-    from learner_access
-    where user_id = :'user_id'::uuid
 )
 
 select
-    learner.enrolled,
+    -- Who may take the lesson is enrolled. So the view is read a second time only for a refused mark.
+    accessible.lesson_id is not null or (
+        select count(*) > 0
+        from learner_access
+        where user_id = :'user_id'::uuid
+    ) as enrolled,
     lessons.id is not null as known,
     accessible.lesson_id is not null as available,
     array(
@@ -74,6 +73,6 @@ select
         from progress
         where user_id = :'user_id'::uuid and lesson_id = :'lesson_id'::uuid
     ) as was_completed
-from learner
-left join lessons on lessons.id = :'lesson_id'::uuid
+from (select :'lesson_id'::uuid as id) as asked
+left join lessons on asked.id = lessons.id
 left join accessible on lessons.id = accessible.lesson_id;
