@@ -11,11 +11,12 @@ const TIMEOUT_MS = 20_000;
 const FIRST_RETRY_MS = 5_000;
 const LAST_RETRY_MS = 60_000;
 
-// These codes mean that the service was not reached. The learner can do nothing about it, so the changes wait.
-const NOT_REACHED = ["offline", "unreachable"];
+// With these codes the changes wait: the service was not reached, or it takes no more changes now. The learner can do
+// nothing about it.
+const MUST_WAIT = ["offline", "unreachable", "rate_limited"];
 
-// These codes mean that the same write may succeed later.
-const TEMPORARY = ["rate_limited", "unavailable", "internal_error"];
+// These codes mean that the service has a fault. The same write may succeed later.
+const TEMPORARY = ["unavailable", "internal_error"];
 
 // These codes mean that every write would fail, not only this one. The changes behind it are given up too.
 const FAILS_EVERY_WRITE = ["cross_site_request", ...TEMPORARY];
@@ -72,7 +73,7 @@ class Store {
 
   /**
    * Mark a lesson as completed, or take the mark back. `view` shows the change at once. Resolves when the change is
-   * decided. While the service cannot be reached, the change waits:
+   * decided. While the service cannot be reached, or takes no more changes, the change waits:
    * `{ answer, opened, together }`: it is stored. `answer` is the service's answer, `opened` the lessons that the change
    * unlocked, `together` the number of marks that the same call stored;
    * `{ answer }`: it was stored, but a later change of the same lesson followed;
@@ -255,7 +256,10 @@ class Service {
     const session = this.#session;
     // The changes before it come first. If they wait for the service, this would wait too, perhaps for days.
     while (this.#sending) await this.#sent;
-    if (this.#held) return { code: this.#held.code };
+    if (this.#held) {
+      const left = Math.ceil((this.#held.until - performance.now()) / 1000);
+      return { code: this.#held.code, seconds: Math.max(left, 0) };
+    }
     if (session !== this.#session) return { code: "other_learner" };
     if (!this.#tag) return { code: this.view(courseId).status };
     this.#asked.add(courseId);
@@ -277,6 +281,9 @@ class Service {
         if (module.moduleId === moduleId) this.#completedAt.set(lessonId, null);
       this.#next.clear();
       this.#compare({ modules: [document.module], courses: [document.course], overall: document.overall });
+    } else if (code === "rate_limited") {
+      // Starting over does not wait: it must not happen behind the learner's back. The changes after it wait.
+      this.#hold([], answer);
     } else {
       this.#pause(code, seconds);
       // The answer may be lost after the module was started over.
@@ -284,7 +291,7 @@ class Service {
     }
     this.#sending = false;
     this.#publish();
-    if (this.#waiting.size) this.#send();
+    if (this.#waiting.size && !this.#held) this.#send();
     else this.#refreshIfStale();
     return document ? { answer: document } : { code, seconds };
   }
@@ -461,7 +468,10 @@ class Service {
     const session = this.#session;
     for (;;) {
       this.#dropWhatIsDecided();
-      if (!this.#waiting.size) break;
+      if (!this.#waiting.size) {
+        this.#held = null;
+        break;
+      }
       const changes = this.#waiting.next(this.#listed());
       for (const [, change] of changes) change.sent = true;
       this.#writes += 1;
@@ -538,14 +548,11 @@ class Service {
     return session === this.#session;
   }
 
-  // Whether the changes wait after this answer. A change alone that the learner has just made is taken back if the service
-  // has answered: the learner is there and can try again. Changes that had to wait before are not lost, and neither are
-  // those behind a change that was one too many.
+  // Whether the changes wait after this answer. If the service has a fault, a change that the learner has just made is taken
+  // back: the learner is there and can try again. Changes that had to wait before are not lost.
   #mustWait({ code }) {
-    if (NOT_REACHED.includes(code)) return true;
-    if (!TEMPORARY.includes(code)) return false;
-    const isHeld = this.#waiting.entries().some(([, { held }]) => held);
-    return isHeld || (code === "rate_limited" && this.#waiting.size > 1);
+    if (MUST_WAIT.includes(code)) return true;
+    return TEMPORARY.includes(code) && this.#waiting.entries().some(([, { held }]) => held);
   }
 
   #hold(changes, { code, seconds = 0, isSent }) {
@@ -636,9 +643,8 @@ class Service {
     for (const [lessonId, change] of givenUp)
       change.settle(change.completed === Boolean(this.#completedAt.get(lessonId)) ? {} : outcome);
     this.#pause(code, seconds);
-    // After too many writes, what is shown is still right. In all other cases the service knows something that this page
-    // does not.
-    if (code !== "rate_limited") this.#stale = true;
+    // The service knows something that this page does not.
+    this.#stale = true;
   }
 
   #pause(code, seconds) {
