@@ -64,6 +64,8 @@ class Receiver:
                 pass
 
         class Server(ThreadingHTTPServer):
+            request_queue_size = 128  # with the default of 5, connections that come at one time wait for seconds
+
             def handle_error(self, request: Any, client_address: Any) -> None:
                 pass  # the deliverer ended the connection, as the test wants
 
