@@ -199,15 +199,15 @@ def test_what_is_still_due_is_in_catalog_order_where_positions_are_equal_too(api
         (0x13, None, 2, [0x2A, 0x23]),
         (0x11, None, 3, [0x29]),
         (0x12, None, 3, [0x28]),
-        (0x10, 0x32, 1, [0x27]),
-        (0x15, 0x33, 1, [0x22, 0x26]),
+        (0x15, 0x32, 1, [0x27]),
+        (0x10, 0x33, 1, [0x22, 0x26]),
         (0x14, 0x31, 0, [0x24, 0x21]),
     ]
     for module, _, position, lessons in modules[::-1]:
         add_module(db, module, position=position)
         for lesson in lessons[::-1]:
-            # Those of module 0x15 have one position, so their ids decide.
-            add_lesson(db, module, lesson, position=1 if module == 0x15 else lessons.index(lesson))
+            # Those of module 0x10 have one position, so their ids decide.
+            add_lesson(db, module, lesson, position=1 if module == 0x10 else lessons.index(lesson))
     for course, position in ((0x33, 1), (0x32, 1), (0x31, 2)):
         add_course(db, course, *(module for module, its, *_ in modules if its == course), position=position)
     due = [lesson for *_, lessons in modules for lesson in lessons]

@@ -183,7 +183,7 @@ class Learner:
         part_of = {"module": lambda lesson: self.catalog.lessons[lesson].module_id, "course": self.catalog.course_of}
         for kind, part in part_of.items():
             new = []
-            for id in {part(lesson) for lesson in marked} - {None}:
+            for id in {id for lesson in marked if (id := part(lesson))}:
                 lessons = [name for name, row in self.catalog.lessons.items() if row.published and part(name) == id]
                 times = self.finished.setdefault((kind, id), {})
                 if all(lesson in self.completed for lesson in lessons):

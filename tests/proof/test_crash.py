@@ -17,6 +17,7 @@ import pytest
 from app.demo import postgres
 from tests.conftest import DEEP, Gunicorn, as_service, grant, migrate, running_gunicorn
 from tests.load import Answer, Load, fill
+from tests.receiver import WEBHOOK_SECRET
 from tests.test_catalog import lesson, module
 from tests.test_cli import ended, run, spawn
 from tests.test_migrations import FOLDER, NAMES, connected, execute, schema
@@ -55,6 +56,9 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
     grant(cluster.url)
     with connected(cluster.url) as db:
         fill(db)
+        # Each lesson is a module of its own, so that the first mark of it completes the module.
+        db.execute("insert into modules (id, title, position) select id, 'One', 1 from lessons")
+        db.execute("update lessons set module_id = id")
         for name in ("fsync", "synchronous_commit", "full_page_writes"):
             assert db.execute(f"show {name}").fetchone() == ("on",)
     yield cluster
@@ -85,6 +89,32 @@ def rows(cluster: Cluster) -> Rows:
     return {(learner, lesson): at for learner, lesson, at in found}
 
 
+def assert_events_are_the_writes(cluster: Cluster, after: Rows) -> None:
+    """Assert that the events, in their order, lead to the rows: each write has its event, and no other is there.
+
+    Each completion has one event too, and each event of a completion has its row.
+    """
+    shown = """to_char(completed_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')"""
+    found: Rows = {}
+    told = []
+    with connected(cluster.url) as db:
+        for learner, kind, data in db.execute("select user_id::text, type, data from events order by user_id, id"):
+            key = learner, data.get("lessonId", "")
+            if kind == "lesson.completed":
+                assert key not in found
+                found[key] = data["completedAt"]
+            elif kind == "lesson.uncompleted":
+                assert found.pop(key) == data["completedAt"]
+            else:
+                told.append((learner, data.get("moduleId") or data["courseId"], data["completedAt"]))
+        completions = db.execute(
+            f"select user_id::text, module_id::text, {shown} from module_completions"
+            f" union all select user_id::text, course_id::text, {shown} from course_completions"
+        ).fetchall()
+    assert found == after
+    assert sorted(told) == sorted(completions) != []
+
+
 def assert_nothing_lost(before: Rows, answers: list[Answer], after: Rows) -> None:
     """Assert that the rows of progress follow from the rows before and from the writes since, in their order.
 
@@ -112,6 +142,7 @@ def assert_nothing_lost(before: Rows, answers: list[Answer], after: Rows) -> Non
 def test_what_was_answered_survives_the_death_of_gunicorn_and_of_postgresql(cluster: Cluster, make_api):
     environ = {"DATABASE_URL": as_service(cluster.url), "AUTH_JWT_SECRET": SECRET, "RATE_LIMIT_WRITES": ""}
     environ |= {"WEB_CONCURRENCY": "2", "WEB_THREADS": "4"}
+    environ |= {"WEBHOOK_URL": "https://www.example.org/webhooks", "WEBHOOK_SECRET": WEBHOOK_SECRET}
     before: Rows = {}
     service = None
     with ExitStack() as stack:
@@ -134,6 +165,7 @@ def test_what_was_answered_survives_the_death_of_gunicorn_and_of_postgresql(clus
             after = rows(cluster)
             assert load.marked()
             assert_nothing_lost(before, load.answers, after)
+            assert_events_are_the_writes(cluster, after)
             before = after
     api = make_api(**environ)
     for learner in {learner for learner, _ in before}:
