@@ -142,6 +142,10 @@ class Service {
   // For each course the lesson to continue with.
   #next = new Map();
   #courseTitles = new Map();
+  // When the learner last completed each module and each course, by id. The answer to a write names what it completed.
+  #completions = new Map();
+  // The lessons that this page has seen completed. If one is unmarked, it is not a new lesson.
+  #seenCompleted = new Set();
   // What the learner may do. It is read only when no available lesson is left, because only then it is shown.
   #access = null;
   // The answer to the last write. Its numbers are shown until anything else changes.
@@ -350,13 +354,18 @@ class Service {
       paths.forEach((path, at) => replies.set(path, answers[at]));
     };
     // The answer for a course names its next lesson. For everything, that is a call of its own.
-    await ask(courses.flatMap((courseId) => (courseId ? [pathOf(courseId)] : [pathOf(null), "next"])));
+    const paths = courses.flatMap((courseId) => (courseId ? [pathOf(courseId)] : [pathOf(null), "next"]));
+    const knowsCompletions = this.#cached.completions !== undefined;
+    await ask(knowsCompletions ? paths : [...paths, "completions"]);
     if (load === this.#loads) {
       const read = courses.map((courseId) => replies.get(pathOf(courseId)).document).filter(Boolean);
       const hasCourses = replies.get(pathOf(null))?.document?.modules.some(({ courseId }) => courseId);
       // The outline names courses by their ids alone.
       const more = hasCourses ? ["courses"] : [];
       if (read.some((document) => isFinished(document.overall ?? document))) more.push("access");
+      // What was once completed changes only if progress changes.
+      const isNew = (path) => replies.get(path).document && replies.get(path).document !== this.#cached[path]?.document;
+      if (knowsCompletions && courses.some((courseId) => isNew(pathOf(courseId)))) more.push("completions");
       await ask(more);
     }
     if (load !== this.#loads) return this.#refreshing;
@@ -384,7 +393,12 @@ class Service {
     if (replies.has("next")) this.#next.set(null, replies.get("next").document);
     for (const courseId of courses) this.#adopt(courseId, replies.get(pathOf(courseId)));
     this.#access = replies.get("access")?.document ?? null;
-    if (answers.some(({ document }) => document)) this.#unsure.clear();
+    const completions = replies.get("completions")?.document;
+    if (completions) {
+      this.#completions.clear();
+      this.#complete([...completions.modules, ...completions.courses]);
+    }
+    if (courses.some((courseId) => replies.get(pathOf(courseId)).document)) this.#unsure.clear();
     this.#publish();
     this.#restore();
     // The service can be reached again.
@@ -414,6 +428,8 @@ class Service {
     this.#courseTitles.clear();
     this.#cached = {};
     this.#completedAt.clear();
+    this.#completions.clear();
+    this.#seenCompleted.clear();
     this.#prerequisites.clear();
     this.#paused.until = 0;
     this.#sending = this.#stale = false;
@@ -450,11 +466,23 @@ class Service {
     const lessons = document.modules.flatMap((module) => module.lessons);
     // What keeps a lesson locked is not completed. It may be in another course, which is not read now.
     for (const { prerequisites } of lessons) for (const id of prerequisites) this.#completedAt.set(id, null);
-    for (const { lessonId, completedAt } of lessons) this.#completedAt.set(lessonId, completedAt);
+    for (const { lessonId, completedAt } of lessons) this.#setCompletedAt(lessonId, completedAt);
     for (const { lessonId, prerequisites } of lessons) {
       const completed = (this.#prerequisites.get(lessonId) ?? []).filter((id) => this.#completedAt.get(id));
       this.#prerequisites.set(lessonId, [...new Set([...completed, ...prerequisites])]);
     }
+  }
+
+  #setCompletedAt(lessonId, completedAt) {
+    this.#completedAt.set(lessonId, completedAt);
+    if (completedAt) this.#seenCompleted.add(lessonId);
+  }
+
+  // Take in completions, of which a later one of the same module or course counts. Ids of modules and courses are UUIDs, so
+  // no two are the same.
+  #complete(completions) {
+    for (const { moduleId, courseId, completedAt } of completions)
+      this.#completions.set(moduleId ?? courseId, completedAt);
   }
 
   #send() {
@@ -582,6 +610,8 @@ class Service {
     const courses = document.courses ?? [document.course];
     const together = results.filter(({ completed }) => completed).length;
     const listed = this.#listed();
+    const lastMarked = results.findLastIndex(({ completed, lessonId }) => completed && listed.has(lessonId));
+    this.#complete(document.completions ?? []);
     changes.forEach(([lessonId, change], at) => {
       const { completed, completedAt = null, code, prerequisites } = results[at];
       if (code) {
@@ -593,7 +623,17 @@ class Service {
         // What the answer to this mark alone would be.
         const module = modules.find(({ moduleId }) => moduleId === listed.get(lessonId)?.moduleId);
         const course = courses.find(({ courseId }) => courseId === listed.get(lessonId)?.courseId);
-        answer = module && { lessonId, completed, completedAt, module, ...(course && { course }), overall };
+        // What the call completed is told once.
+        const { completions } = at === lastMarked ? document : {};
+        answer = module && {
+          lessonId,
+          completed,
+          completedAt,
+          module,
+          ...(course && { course }),
+          overall,
+          ...(completions && { completions }),
+        };
       }
       this.#stored(lessonId, change, completedAt, { answer, together });
     });
@@ -601,7 +641,7 @@ class Service {
   }
 
   #stored(lessonId, change, completedAt, { answer, together }) {
-    this.#completedAt.set(lessonId, completedAt);
+    this.#setCompletedAt(lessonId, completedAt);
     if (this.#waiting.get(lessonId) === change) {
       this.#waiting.remove([lessonId]);
       change.settle({ answer, opened: change.opened, together });
@@ -673,6 +713,15 @@ class Service {
       isDone(id) ? "completed" : openPrerequisites(id, isDone).length ? "locked" : "available";
     const countedStates = new Map(); // by lesson
     const count = (lessons) => countStates(lessons.map(({ lessonId }) => countedStates.get(lessonId)));
+    // When the learner last completed a module or course with these lessons, and how many lessons are new since then. The
+    // service does not say which lessons are new. What the learner unmarked is not, and nothing is after starting over: then
+    // no lesson has a time from before the completion.
+    const completion = (id, lessons) => {
+      const completedAt = this.#completions.get(id) ?? null;
+      const isKept = lessons.some((lesson) => lesson.completedAt && lesson.completedAt <= completedAt);
+      const isNew = (lesson) => !lesson.completedAt && !this.#seenCompleted.has(lesson.lessonId);
+      return { completedAt, newCount: completedAt && isKept ? lessons.filter(isNew).length : 0 };
+    };
     const lessons = new Map();
     const courses = new Map();
     const lessonsOf = new Map(); // by course
@@ -701,9 +750,10 @@ class Service {
         lessonsOf.get(courseId)?.push(lesson);
         lessons.set(lessonId, lesson);
       }
-      return Object.assign(derived, count(derived.lessons));
+      return Object.assign(derived, count(derived.lessons), completion(module.moduleId, derived.lessons));
     });
-    for (const [courseId, course] of courses) Object.assign(course, count(lessonsOf.get(courseId)));
+    for (const [courseId, course] of courses)
+      Object.assign(course, count(lessonsOf.get(courseId)), completion(courseId, lessonsOf.get(courseId)));
     const overall = count([...lessons.values()]);
     if (this.#answer) {
       for (const answered of this.#answer.modules)

@@ -82,7 +82,7 @@ def test_after_a_question_the_module_starts_over_and_the_numbers_are_those_of_th
     expect(shown.notice).to_have_text(said)
     expect(shown.course.get_by_role("status")).to_have_text(said)
     assert made[0] == f"DELETE modules/{uuid4(2)} 200"
-    assert len(made.asked) in (1, 3)  # the page reads once more if it cannot know what is locked now
+    assert len(made.asked) in (1, 3, 4)  # the page reads once more if it cannot know what is locked now
     expect(dialog(shown)).to_have_count(0)
     expect(opener(shown)).to_have_count(0)
     expect(shown.course.get_by_role("button", name=BOOLEANS).first).to_be_focused()
