@@ -1,5 +1,6 @@
 """`make run`: runs the service and all that it needs on this machine, until Ctrl-C."""
 
+import base64
 import contextlib
 import fcntl
 import json
@@ -22,6 +23,7 @@ import psycopg
 from app.demo import postgres
 from app.demo.courses import JAVASCRIPT, ODIN, catalog
 from app.demo.learners import BUYER, FREE, FULL, HOURS, LEARNERS, NONE, session_cookie
+from app.demo.page import RECEIVED
 from app.sessions import bearer
 from app.settings import from_environ
 
@@ -51,6 +53,7 @@ def main() -> None:
                 for name in ("AUTH_JWT_SECRET", "AUTH_SECRET", "STRIPE_WEBHOOK_SECRET"):
                     environ[name] = os.environ.get(name, "").strip() or _secret()
                 environ.setdefault("STRIPE_PRICES", "price_demoQ7x1")
+                _add_receiver(environ, url)
                 _fill(environ)
             status = _serve(environ, url, demo)
         except KeyboardInterrupt:
@@ -118,6 +121,14 @@ def _secret() -> str:
     return path.read_text()
 
 
+def _add_receiver(environ: dict[str, str], url: str) -> None:
+    """Set where events are sent, unless somebody has set a receiver of their own: to the page of the demo."""
+    if not environ.get("WEBHOOK_URL", "").strip():
+        environ["WEBHOOK_URL"] = f"{url}/demo/webhook"
+        environ["WEBHOOK_SECRET"] = "whsec_" + base64.b64encode(_secret().encode()).decode()
+    RECEIVED.write_text("")
+
+
 def _fill(environ: dict[str, str]) -> None:
     """Migrate the demo's database, load the two courses if they are not there, and add the learners."""
     _task(environ, "migrate")
@@ -171,12 +182,21 @@ def _serve(environ: dict[str, str], url: str, demo: bool) -> int:
     ]
     terminal = os.isatty(0)
     gunicorn = subprocess.Popen(command, cwd=ROOT, env=environ, start_new_session=True)
+    deliverer = None
     try:
+        if demo:
+            # Its lines are JSON, so show only what goes wrong.
+            deliverer = subprocess.Popen(
+                [sys.executable, "-m", "app.cli", "deliver"],
+                cwd=ROOT,
+                env=environ | {"LOG_LEVEL": "warning"},
+                start_new_session=True,
+            )
         while gunicorn.poll() is None and not _answers(url):
             time.sleep(0.05)
         if gunicorn.returncode is None:
             _say(_how_to_try(environ, url) if demo else f"\nserving DATABASE_URL at {url} (Ctrl-C stops it)")
-        while gunicorn.poll() is None:
+        while gunicorn.poll() is None and not (deliverer and deliverer.poll() is not None):
             with contextlib.suppress(subprocess.TimeoutExpired):
                 gunicorn.wait(1)
             # If the terminal is closed, the kernel signals only the leader of the session. That may be make, which does
@@ -185,9 +205,11 @@ def _serve(environ: dict[str, str], url: str, demo: bool) -> int:
                 raise KeyboardInterrupt
         return 1
     finally:
-        if gunicorn.poll() is None:
-            gunicorn.terminate()
-            gunicorn.wait()
+        # The deliverer first: gunicorn is its receiver.
+        for process in (deliverer, gunicorn):
+            if process and process.poll() is None:
+                process.terminate()
+                process.wait()
 
 
 def _answers(url: str) -> bool:
@@ -209,6 +231,8 @@ def _how_to_try(environ: dict[str, str], url: str) -> str:
     psql = shlex.quote(str(postgres.bindir() / "psql"))
     return f"""
 Open {url}/ in a browser to try it (Ctrl-C stops it).
+
+The drawer of the page shows each call, and each event as it reaches a receiver.
 
 The service answers at {url}/api/progress. Four learners,
 with tokens that are valid until {datetime.fromtimestamp(expires, UTC):%Y-%m-%d %H:%M} UTC.

@@ -89,6 +89,7 @@ const STYLES = sheet(`
   .module.expanded, .panel { background: var(--surface); box-shadow: inset 0 0 0 1px var(--border); }
   /* The panel is an item of its own below the row of its module, so that the clicked module does not move. */
   .panel { grid-column: 1 / -1; padding: 0.5rem 0.75rem 0.75rem; border-radius: 0.5rem; }
+  .panel .about { color: var(--muted); font-size: 0.8125rem; overflow-wrap: anywhere; }
   .panel-head { display: flex; gap: 0.75rem; align-items: baseline; }
   .panel .title { flex: 1; min-inline-size: 0; font-weight: 600; overflow-wrap: anywhere; }
   .start-over {
@@ -121,6 +122,8 @@ const STYLES = sheet(`
     min-block-size: 1.125rem; color: var(--muted); font-size: 0.75rem; line-height: 1.125rem; overflow: hidden;
     text-overflow: ellipsis; white-space: nowrap;
   }
+  /* The words have no room in one line. The second line stays when the last new lesson is ticked. */
+  .renewed > .why { min-block-size: 2.25rem; white-space: normal; }
   .many .module > .why { display: none; }
   .many .module { padding-block: 0.0625rem 0.25rem; }
   .many .bar { block-size: 0.25rem; }
@@ -351,10 +354,11 @@ export class CourseProgress extends ProgressElement {
     set(eyebrow, "title", course);
     write(counts, this._counts(overall));
     // The number of locked lessons is also in another card.
-    const { waiting } = this._store.view;
+    const { waiting, courses, lessons } = this._store.view;
     const line = waiting ? ["waitingCount", { count: waiting.count }] : ["lockedCount", { count: lockedCount }];
-    write(locked, this._label(...line));
-    locked.style.visibility = waiting || lockedCount ? "" : "hidden";
+    const completion = this._courseId && courses[0] ? this._completion(courses[0], [...lessons.values()]) : "";
+    write(locked, (!waiting && completion) || this._label(...line));
+    locked.style.visibility = waiting || completion || lockedCount ? "" : "hidden";
   }
 
   #renderNext(next) {
@@ -495,8 +499,10 @@ export class CourseProgress extends ProgressElement {
     }
     for (const [courseId, { title, sum }] of this.#heads) {
       const ofCourse = modules.filter(({ course }) => course?.courseId === courseId);
-      write(title, ofCourse[0].course?.title ?? this._label("withoutCourse"));
-      write(sum, this.#sum(ofCourse));
+      const [{ course }] = ofCourse;
+      write(title, course?.title ?? this._label("withoutCourse"));
+      const completion = course && this._completion(course, this._lessonsOf(course));
+      write(sum, this.#sum(ofCourse) + (completion ? ` · ${completion}` : ""));
     }
     for (const module of modules) this.#renderModule(module, this.#modules.get(module.moduleId), next);
   }
@@ -529,6 +535,7 @@ export class CourseProgress extends ProgressElement {
       words: h("span", { class: "unseen" }),
       bar: bar(),
       why: h("p", { class: "why" }),
+      about: h("p", { class: "about" }),
       // The line of a module cuts a long name off. The panel shows all of it.
       title: h("p", { class: "title", "aria-hidden": "true" }),
       lessons: h("ul", { class: "lessons", part: "lessons", id: `lessons-${moduleId}` }),
@@ -556,7 +563,7 @@ export class CourseProgress extends ProgressElement {
     );
     built.item = h("li", { class: "module", part: "module" }, built.open, built.bar, built.why);
     const head = h("div", { class: "panel-head" }, built.title, built.startOver);
-    built.panel = h("li", { class: "panel", part: "panel" }, head, built.lessons);
+    built.panel = h("li", { class: "panel", part: "panel" }, head, built.about, built.lessons);
     return built;
   }
 
@@ -585,15 +592,21 @@ export class CourseProgress extends ProgressElement {
     set(open, "title", title);
     set(open, "aria-expanded", String(isExpanded));
     const locked = lockedCount ? [this._label("lockedCount", { count: lockedCount })] : [];
-    write(words, [this._counts(counts), ...locked].join(", "));
+    const completion = this._completion(module, module.lessons);
+    write(words, [this._counts(counts), ...locked, ...(completion ? [completion] : [])].join(", "));
     this._bar(bar, this._label("module", { module: title }), counts);
     cell.style.setProperty("--value", counts.percent);
     set(cell, "title", title);
     const [first] = nearest(lockedLessons);
     let reason = first ? this._label("lockedCount", { count: lockedCount }) : "";
     if (closed && first) reason = this._label("moduleAfter", { prerequisites: this._titles(first.prerequisites) });
-    write(why, reason);
-    set(why, "title", reason);
+    // The card of locked lessons, and the lessons themselves, say what is locked.
+    const line = completion || reason;
+    if (module.newCount) item.classList.add("renewed");
+    write(why, line);
+    set(why, "title", line);
+    // Never empty, so that a tick does not move the lessons below.
+    write(built.about, line || this._counts(counts));
     set(panel, "hidden", !isExpanded);
     if (isExpanded) this.#renderLessons(module, built);
   }

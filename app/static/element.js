@@ -258,8 +258,7 @@ export class ProgressElement extends HTMLElement {
 
   /** The counts to show of a course in the view. */
   _courseCounts(course) {
-    const lessons = [...this._store.view.lessons.values()].filter(({ module }) => module.course === course);
-    return this._shownCounts(course, lessons);
+    return this._shownCounts(course, this._lessonsOf(course));
   }
 
   _counts({ completedCount, totalCount }) {
@@ -272,6 +271,19 @@ export class ProgressElement extends HTMLElement {
 
   _date(timestamp) {
     return new Intl.DateTimeFormat(this.#language, { dateStyle: "medium" }).format(new Date(timestamp));
+  }
+
+  /** When the learner completed a module or a course, and what is new since then. Empty if they never completed it. */
+  _completion({ completedAt, newCount }, lessons) {
+    if (!completedAt) return "";
+    const date = this._date(completedAt);
+    if (newCount) return this._label("completedNew", { date, count: newCount });
+    return this._label(lessons.every((lesson) => lesson.completedAt) ? "completedOn" : "lastCompletedOn", { date });
+  }
+
+  /** The lessons of a course in the view. */
+  _lessonsOf(course) {
+    return [...this._store.view.lessons.values()].filter(({ module }) => module.course === course);
   }
 
   /** The titles of lessons, as a list in the page's language. */
@@ -342,6 +354,8 @@ export class ProgressElement extends HTMLElement {
     this.#changed.delete(lessonId);
     // An element that has left the page still tells its own listeners.
     if (outcome.answer) this._dispatch("progress-change", outcome.answer);
+    const completions = outcome.answer?.completions;
+    if (completions) this._dispatch("progress-complete", { completions });
     if (!this.#unsubscribe) return;
     if (outcome.code) this.#fail(title, outcome);
     else if (outcome.opened) this.#succeed(lessonId, title, completed, outcome);

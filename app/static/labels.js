@@ -29,6 +29,8 @@ export const ENGLISH = {
 
   lesson: "Your progress in “{lesson}”",
   completedOn: "Completed on {date}",
+  completedNew: { one: "Completed on {date}, {count} new lesson", other: "Completed on {date}, {count} new lessons" },
+  lastCompletedOn: "Last completed on {date}",
   available: "Not completed yet",
   locked: "Locked: complete {prerequisites} first",
   waiting: "Waiting to be saved",

@@ -19,11 +19,17 @@ const STYLES = sheet(`
   .state .icon { inline-size: 1.25rem; block-size: 1.25rem; color: var(--muted); }
   .completed .state .icon { color: var(--accent); stroke-width: 3; }
   .button { min-inline-size: 12rem; }
-  .meter { min-inline-size: 0; }
+  .meter { align-self: start; min-inline-size: 0; }
   .meter p {
     display: flex; gap: 0.5rem; margin-block-end: 0.25rem; font-size: 0.8125rem; color: var(--muted);
     white-space: nowrap;
   }
+  /* One line has room in any case, so that a tick moves nothing. */
+  .meter .completion {
+    display: -webkit-box; -webkit-box-orient: vertical; -webkit-line-clamp: 2; overflow: hidden;
+    min-block-size: 1.125rem; margin: 0.125rem 0 0; font-size: 0.75rem; line-height: 1.125rem; white-space: normal;
+  }
+  .meter .renewed { min-block-size: 2.25rem; }
   .meter .name { flex: 1; overflow: hidden; text-overflow: ellipsis; }
   .meter .value { color: var(--text); font-weight: 600; font-variant-numeric: tabular-nums; }
   .loading > * { visibility: hidden; }
@@ -116,6 +122,7 @@ export class LessonProgress extends ProgressElement {
     this.#module.box.style.visibility = loading || lesson ? "" : "hidden";
     const moduleCounts = this._shownCounts(module, module.lessons);
     this.#renderMeter(this.#module, module.title, this._label("module", { module: module.title }), moduleCounts);
+    this.#renderCompletion(this.#module, module, module.lessons);
     // With course-id, the course keeps its room while it loads. The numbers of everything are then not known.
     const { _courseId: courseId } = this;
     const { course } = module;
@@ -126,6 +133,7 @@ export class LessonProgress extends ProgressElement {
     const title = course?.title ?? "";
     const courseCounts = course ? this._courseCounts(course) : NOTHING;
     this.#renderMeter(this.#course, title, this._label("course", { course: title }), courseCounts);
+    this.#renderCompletion(this.#course, course ?? NOTHING, course ? this._lessonsOf(course) : []);
     this.#renderMeter(this.#overall, this._label("overall"), this._label("overall"), this._overall());
   }
 
@@ -134,6 +142,12 @@ export class LessonProgress extends ProgressElement {
     if (lesson.waiting) return this._label("waiting");
     if (lesson.state === "completed") return this._label("completedOn", { date: this._date(lesson.completedAt) });
     return this._label(lesson.state, { prerequisites: this._titles(lesson.prerequisites) });
+  }
+
+  #renderCompletion({ completion }, of, lessons) {
+    write(completion, this._completion(of, lessons));
+    // The second line stays when the last new lesson is ticked.
+    if (of.newCount) completion.classList.add("renewed");
   }
 
   #renderMeter({ name, value, bar }, title, label, counts) {
@@ -148,5 +162,7 @@ function meter(part) {
   const name = h("span", { class: "name" });
   const value = h("span", { class: "value", part: `${part}-percent` });
   const line = bar();
-  return { box: h("div", { class: "meter", part }, h("p", {}, name, value), line), name, value, bar: line };
+  const completion = h("p", { class: "completion" });
+  const box = h("div", { class: "meter", part }, h("p", {}, name, value), line, completion);
+  return { box, name, value, bar: line, completion };
 }

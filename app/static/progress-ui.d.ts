@@ -22,13 +22,24 @@ export interface Lesson {
   module: Module;
 }
 
-export interface Course extends Counts {
+/** The learner completed a module or a course: each lesson of it that was published then. */
+export type Completion = { moduleId: string; completedAt: string } | { courseId: string; completedAt: string };
+
+/** When the learner last completed a module or a course. This stays, whatever is unmarked or added later. */
+export interface LastCompletion {
+  /** ISO 8601, in UTC. null if the learner never completed it. */
+  completedAt: string | null;
+  /** The number of lessons that are new since then. 0 after starting over. */
+  newCount: number;
+}
+
+export interface Course extends Counts, LastCompletion {
   courseId: string;
   title: string;
   lockedCount: number;
 }
 
-export interface Module extends Counts {
+export interface Module extends Counts, LastCompletion {
   moduleId: string;
   title: string;
   /** null without a course. */
@@ -54,6 +65,8 @@ export interface Answer {
   /** If the lesson's module is in a course. */
   course?: Counts & { courseId: string };
   overall: Counts;
+  /** If the call that stored the mark completed a module or a course. */
+  completions?: Completion[];
 }
 
 /** The service's answer to starting a module over. */
@@ -184,6 +197,8 @@ export interface Labels {
   loading: string;
   lesson: string;
   completedOn: string;
+  completedNew: PluralText;
+  lastCompletedOn: string;
   available: string;
   locked: string;
   waiting: string;
@@ -264,6 +279,8 @@ export interface LessonProgressElement extends ProgressElement {}
 export interface ProgressEvents {
   /** The learner's change is stored. */
   "progress-change": CustomEvent<Answer>;
+  /** The learner's change has completed modules or courses. */
+  "progress-complete": CustomEvent<{ completions: Completion[] }>;
   /** The learner has started a module over. */
   "progress-start-over": CustomEvent<StartOverAnswer>;
   /** The learner follows the link to a lesson. `preventDefault()` leaves the rest to the site's router. */
@@ -322,6 +339,7 @@ type ReactAttributes<E> = import("react").DetailedHTMLProps<import("react").HTML
 type OfReact19<Props> = typeof import("react") extends { createFactory: unknown } ? {} : Props;
 
 type OnChange = { "onprogress-change"?: (event: ProgressEvents["progress-change"]) => void };
+type OnComplete = { "onprogress-complete"?: (event: ProgressEvents["progress-complete"]) => void };
 type OnStartOver = { "onprogress-start-over"?: (event: ProgressEvents["progress-start-over"]) => void };
 type OnNavigate = { "onprogress-navigate"?: (event: ProgressEvents["progress-navigate"]) => void };
 
@@ -331,10 +349,10 @@ declare module "react" {
     interface IntrinsicElements {
       "course-progress": ReactAttributes<CourseProgressElement> &
         CourseProgressAttributes &
-        OfReact19<CourseProgressProperties & OnChange & OnStartOver & OnNavigate>;
+        OfReact19<CourseProgressProperties & OnChange & OnComplete & OnStartOver & OnNavigate>;
       "lesson-progress": ReactAttributes<LessonProgressElement> &
         LessonProgressAttributes &
-        OfReact19<ProgressProperties & OnChange>;
+        OfReact19<ProgressProperties & OnChange & OnComplete>;
     }
   }
 }

@@ -11,11 +11,12 @@ const TIMEOUT_MS = 20_000;
 const FIRST_RETRY_MS = 5_000;
 const LAST_RETRY_MS = 60_000;
 
-// These codes mean that the service was not reached. The learner can do nothing about it, so the changes wait.
-const NOT_REACHED = ["offline", "unreachable"];
+// With these codes the changes wait: the service was not reached, or it takes no more changes now. The learner can do
+// nothing about it.
+const MUST_WAIT = ["offline", "unreachable", "rate_limited"];
 
-// These codes mean that the same write may succeed later.
-const TEMPORARY = ["rate_limited", "unavailable", "internal_error"];
+// These codes mean that the service has a fault. The same write may succeed later.
+const TEMPORARY = ["unavailable", "internal_error"];
 
 // These codes mean that every write would fail, not only this one. The changes behind it are given up too.
 const FAILS_EVERY_WRITE = ["cross_site_request", ...TEMPORARY];
@@ -72,7 +73,7 @@ class Store {
 
   /**
    * Mark a lesson as completed, or take the mark back. `view` shows the change at once. Resolves when the change is
-   * decided. While the service cannot be reached, the change waits:
+   * decided. While the service cannot be reached, or takes no more changes, the change waits:
    * `{ answer, opened, together }`: it is stored. `answer` is the service's answer, `opened` the lessons that the change
    * unlocked, `together` the number of marks that the same call stored;
    * `{ answer }`: it was stored, but a later change of the same lesson followed;
@@ -141,6 +142,10 @@ class Service {
   // For each course the lesson to continue with.
   #next = new Map();
   #courseTitles = new Map();
+  // When the learner last completed each module and each course, by id. The answer to a write names what it completed.
+  #completions = new Map();
+  // The lessons that this page has seen completed. If one is unmarked, it is not a new lesson.
+  #seenCompleted = new Set();
   // What the learner may do. It is read only when no available lesson is left, because only then it is shown.
   #access = null;
   // The answer to the last write. Its numbers are shown until anything else changes.
@@ -255,7 +260,10 @@ class Service {
     const session = this.#session;
     // The changes before it come first. If they wait for the service, this would wait too, perhaps for days.
     while (this.#sending) await this.#sent;
-    if (this.#held) return { code: this.#held.code };
+    if (this.#held) {
+      const left = Math.ceil((this.#held.until - performance.now()) / 1000);
+      return { code: this.#held.code, seconds: Math.max(left, 0) };
+    }
     if (session !== this.#session) return { code: "other_learner" };
     if (!this.#tag) return { code: this.view(courseId).status };
     this.#asked.add(courseId);
@@ -277,6 +285,9 @@ class Service {
         if (module.moduleId === moduleId) this.#completedAt.set(lessonId, null);
       this.#next.clear();
       this.#compare({ modules: [document.module], courses: [document.course], overall: document.overall });
+    } else if (code === "rate_limited") {
+      // Starting over does not wait: it must not happen behind the learner's back. The changes after it wait.
+      this.#hold([], answer);
     } else {
       this.#pause(code, seconds);
       // The answer may be lost after the module was started over.
@@ -284,7 +295,7 @@ class Service {
     }
     this.#sending = false;
     this.#publish();
-    if (this.#waiting.size) this.#send();
+    if (this.#waiting.size && !this.#held) this.#send();
     else this.#refreshIfStale();
     return document ? { answer: document } : { code, seconds };
   }
@@ -343,13 +354,18 @@ class Service {
       paths.forEach((path, at) => replies.set(path, answers[at]));
     };
     // The answer for a course names its next lesson. For everything, that is a call of its own.
-    await ask(courses.flatMap((courseId) => (courseId ? [pathOf(courseId)] : [pathOf(null), "next"])));
+    const paths = courses.flatMap((courseId) => (courseId ? [pathOf(courseId)] : [pathOf(null), "next"]));
+    const knowsCompletions = this.#cached.completions !== undefined;
+    await ask(knowsCompletions ? paths : [...paths, "completions"]);
     if (load === this.#loads) {
       const read = courses.map((courseId) => replies.get(pathOf(courseId)).document).filter(Boolean);
       const hasCourses = replies.get(pathOf(null))?.document?.modules.some(({ courseId }) => courseId);
       // The outline names courses by their ids alone.
       const more = hasCourses ? ["courses"] : [];
       if (read.some((document) => isFinished(document.overall ?? document))) more.push("access");
+      // What was once completed changes only if progress changes.
+      const isNew = (path) => replies.get(path).document && replies.get(path).document !== this.#cached[path]?.document;
+      if (knowsCompletions && courses.some((courseId) => isNew(pathOf(courseId)))) more.push("completions");
       await ask(more);
     }
     if (load !== this.#loads) return this.#refreshing;
@@ -377,7 +393,12 @@ class Service {
     if (replies.has("next")) this.#next.set(null, replies.get("next").document);
     for (const courseId of courses) this.#adopt(courseId, replies.get(pathOf(courseId)));
     this.#access = replies.get("access")?.document ?? null;
-    if (answers.some(({ document }) => document)) this.#unsure.clear();
+    const completions = replies.get("completions")?.document;
+    if (completions) {
+      this.#completions.clear();
+      this.#complete([...completions.modules, ...completions.courses]);
+    }
+    if (courses.some((courseId) => replies.get(pathOf(courseId)).document)) this.#unsure.clear();
     this.#publish();
     this.#restore();
     // The service can be reached again.
@@ -407,6 +428,8 @@ class Service {
     this.#courseTitles.clear();
     this.#cached = {};
     this.#completedAt.clear();
+    this.#completions.clear();
+    this.#seenCompleted.clear();
     this.#prerequisites.clear();
     this.#paused.until = 0;
     this.#sending = this.#stale = false;
@@ -443,11 +466,23 @@ class Service {
     const lessons = document.modules.flatMap((module) => module.lessons);
     // What keeps a lesson locked is not completed. It may be in another course, which is not read now.
     for (const { prerequisites } of lessons) for (const id of prerequisites) this.#completedAt.set(id, null);
-    for (const { lessonId, completedAt } of lessons) this.#completedAt.set(lessonId, completedAt);
+    for (const { lessonId, completedAt } of lessons) this.#setCompletedAt(lessonId, completedAt);
     for (const { lessonId, prerequisites } of lessons) {
       const completed = (this.#prerequisites.get(lessonId) ?? []).filter((id) => this.#completedAt.get(id));
       this.#prerequisites.set(lessonId, [...new Set([...completed, ...prerequisites])]);
     }
+  }
+
+  #setCompletedAt(lessonId, completedAt) {
+    this.#completedAt.set(lessonId, completedAt);
+    if (completedAt) this.#seenCompleted.add(lessonId);
+  }
+
+  // Take in completions, of which a later one of the same module or course counts. Ids of modules and courses are UUIDs, so
+  // no two are the same.
+  #complete(completions) {
+    for (const { moduleId, courseId, completedAt } of completions)
+      this.#completions.set(moduleId ?? courseId, completedAt);
   }
 
   #send() {
@@ -461,7 +496,10 @@ class Service {
     const session = this.#session;
     for (;;) {
       this.#dropWhatIsDecided();
-      if (!this.#waiting.size) break;
+      if (!this.#waiting.size) {
+        this.#held = null;
+        break;
+      }
       const changes = this.#waiting.next(this.#listed());
       for (const [, change] of changes) change.sent = true;
       this.#writes += 1;
@@ -542,14 +580,11 @@ class Service {
     return session === this.#session;
   }
 
-  // Whether the changes wait after this answer. A change alone that the learner has just made is taken back if the service
-  // has answered: the learner is there and can try again. Changes that had to wait before are not lost, and neither are
-  // those behind a change that was one too many.
+  // Whether the changes wait after this answer. If the service has a fault, a change that the learner has just made is taken
+  // back: the learner is there and can try again. Changes that had to wait before are not lost.
   #mustWait({ code }) {
-    if (NOT_REACHED.includes(code)) return true;
-    if (!TEMPORARY.includes(code)) return false;
-    const isHeld = this.#waiting.entries().some(([, { held }]) => held);
-    return isHeld || (code === "rate_limited" && this.#waiting.size > 1);
+    if (MUST_WAIT.includes(code)) return true;
+    return TEMPORARY.includes(code) && this.#waiting.entries().some(([, { held }]) => held);
   }
 
   #hold(changes, { code, seconds = 0, isSent }) {
@@ -579,6 +614,8 @@ class Service {
     const courses = document.courses ?? [document.course];
     const together = results.filter(({ completed }) => completed).length;
     const listed = this.#listed();
+    const lastMarked = results.findLastIndex(({ completed, lessonId }) => completed && listed.has(lessonId));
+    this.#complete(document.completions ?? []);
     changes.forEach(([lessonId, change], at) => {
       const { completed, completedAt = null, code, prerequisites } = results[at];
       if (code) {
@@ -590,7 +627,17 @@ class Service {
         // What the answer to this mark alone would be.
         const module = modules.find(({ moduleId }) => moduleId === listed.get(lessonId)?.moduleId);
         const course = courses.find(({ courseId }) => courseId === listed.get(lessonId)?.courseId);
-        answer = module && { lessonId, completed, completedAt, module, ...(course && { course }), overall };
+        // What the call completed is told once.
+        const { completions } = at === lastMarked ? document : {};
+        answer = module && {
+          lessonId,
+          completed,
+          completedAt,
+          module,
+          ...(course && { course }),
+          overall,
+          ...(completions && { completions }),
+        };
       }
       this.#stored(lessonId, change, completedAt, { answer, together });
     });
@@ -598,7 +645,7 @@ class Service {
   }
 
   #stored(lessonId, change, completedAt, { answer, together }) {
-    this.#completedAt.set(lessonId, completedAt);
+    this.#setCompletedAt(lessonId, completedAt);
     if (this.#waiting.get(lessonId) === change) {
       this.#waiting.remove([lessonId]);
       change.settle({ answer, opened: change.opened, together });
@@ -640,9 +687,8 @@ class Service {
     for (const [lessonId, change] of givenUp)
       change.settle(change.completed === Boolean(this.#completedAt.get(lessonId)) ? {} : outcome);
     this.#pause(code, seconds);
-    // After too many writes, what is shown is still right. In all other cases the service knows something that this page
-    // does not.
-    if (code !== "rate_limited") this.#stale = true;
+    // The service knows something that this page does not.
+    this.#stale = true;
   }
 
   #pause(code, seconds) {
@@ -671,6 +717,15 @@ class Service {
       isDone(id) ? "completed" : openPrerequisites(id, isDone).length ? "locked" : "available";
     const countedStates = new Map(); // by lesson
     const count = (lessons) => countStates(lessons.map(({ lessonId }) => countedStates.get(lessonId)));
+    // When the learner last completed a module or course with these lessons, and how many lessons are new since then. The
+    // service does not say which lessons are new. What the learner unmarked is not, and nothing is after starting over: then
+    // no lesson has a time from before the completion.
+    const completion = (id, lessons) => {
+      const completedAt = this.#completions.get(id) ?? null;
+      const isKept = lessons.some((lesson) => lesson.completedAt && lesson.completedAt <= completedAt);
+      const isNew = (lesson) => !lesson.completedAt && !this.#seenCompleted.has(lesson.lessonId);
+      return { completedAt, newCount: completedAt && isKept ? lessons.filter(isNew).length : 0 };
+    };
     const lessons = new Map();
     const courses = new Map();
     const lessonsOf = new Map(); // by course
@@ -699,9 +754,10 @@ class Service {
         lessonsOf.get(courseId)?.push(lesson);
         lessons.set(lessonId, lesson);
       }
-      return Object.assign(derived, count(derived.lessons));
+      return Object.assign(derived, count(derived.lessons), completion(module.moduleId, derived.lessons));
     });
-    for (const [courseId, course] of courses) Object.assign(course, count(lessonsOf.get(courseId)));
+    for (const [courseId, course] of courses)
+      Object.assign(course, count(lessonsOf.get(courseId)), completion(courseId, lessonsOf.get(courseId)));
     const overall = count([...lessons.values()]);
     if (this.#answer) {
       for (const answered of this.#answer.modules)

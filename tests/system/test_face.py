@@ -238,7 +238,12 @@ def test_the_numbers_of_the_answer_are_shown_even_where_the_guess_was_another(vi
     expect(shown.percent).to_have_text("50%")
     # The totals differ from the expected ones. Only then the page reads the rest again.
     expect(shown.bar("Practice")).to_have_attribute("aria-valuenow", "50")
-    assert sorted(made) == ["GET next 200", "GET outline 200", f"POST lessons/{uuid4(LASAGNA)} 200"]
+    assert sorted(made.wait(4)) == [
+        "GET completions 200",
+        "GET next 200",
+        "GET outline 200",
+        f"POST lessons/{uuid4(LASAGNA)} 200",
+    ]
 
 
 def test_a_tick_unlocks_and_an_untick_locks_again(visit, world):
@@ -359,27 +364,43 @@ def test_a_service_that_is_not_available_is_a_countdown(visit, world, db, databa
     expect(shown.notice).to_have_text("“Hello World” is completed.")
 
 
-def test_too_many_changes_are_a_countdown_after_which_it_goes_on(visit, start, world):
+def test_a_change_too_many_waits_with_those_after_it_and_they_are_one_call(visit, start, world):
+    shown = visit(service=start(RATE_LIMIT_WRITES="1 per 3 seconds"))
+    for module in ("Basics", "Booleans", "Practice"):
+        shown.open(module)
+    shown.box("Hello World").click()
+    expect(shown.notice).to_have_text("“Hello World” is completed.")
+    made = Calls(shown.page)
+    shown.box("Lasagna").click()
+    waits = "“Lasagna” is waiting to be saved. There were too many changes in a short time."
+    expect(shown.notice).to_have_text(waits)
+    expect(shown.course.get_by_role("status")).to_have_text(waits)
+    expect(shown.box("Lasagna")).to_be_checked()
+    expect(shown.box("Lasagna")).to_have_accessible_description("Waiting to be saved")
+    expect(shown.percent).to_have_text("33%")
+    screenshot(shown.page, "too-many-changes")
+    shown.box("Infiltration").click()  # nothing is sent
+    assert made.asked == [f"POST lessons/{uuid4(LASAGNA)}"]
+    expect(shown.notice).to_have_text("2 lessons are completed.")
+    assert made == [f"POST lessons/{uuid4(LASAGNA)} 429", "POST lessons 200"]
+    expect(shown.percent).to_have_text("60%")
+
+
+def test_an_unmark_too_many_waits_too_and_a_second_click_takes_it_back(visit, start, world):
     shown = visit(service=start(RATE_LIMIT_WRITES="1 per 3 seconds"))
     shown.open("Practice")
     shown.box("Hello World").click()
     expect(shown.notice).to_have_text("“Hello World” is completed.")
     made = Calls(shown.page)
-    shown.course.locator(".continue").get_by_role("button").click()
-    expect(shown.notice).to_contain_text("was not saved. Too many changes: try again in 3 s.")
-    expect(shown.percent).to_have_text("33%")
-    screenshot(shown.page, "too-many-changes")
-    # A click in either component during this time shows how long it still lasts. Nothing is sent.
-    shown.lesson.get_by_role("button").click()
-    expect(shown.page.locator("lesson-progress .notice p")).to_have_text(
-        re.compile("“Lasagna” was not saved. Too many changes: try again in [123] s.")
-    )
-    expect(shown.course.locator(".notice p")).to_contain_text("try again in 1 s.")
-    expect(shown.course.locator(".notice p")).to_have_text("You can go on now.")
-    assert len(made) == 1
     shown.box("Hello World").click()
+    expect(shown.notice).to_contain_text("is waiting to be saved. There were too many changes in a short time.")
     expect(shown.box("Hello World")).not_to_be_checked()
-    expect(shown.course.locator(".notice p")).to_have_text("“Hello World” is not completed any more.")
+    shown.box("Hello World").click()
+    expect(shown.box("Hello World")).to_have_accessible_description(re.compile("Completed on"))
+    shown.box("Hello World").click()  # nothing waits any more, so this one is sent
+    expect(shown.notice).to_have_text("“Hello World” is not completed any more.")
+    path = f"DELETE lessons/{uuid4(HELLO)}"
+    assert made == [f"{path} 429", f"{path} 429", f"{path} 200"]
 
 
 def test_offline_it_says_so_and_catches_up_when_it_is_over(visit, world, db):

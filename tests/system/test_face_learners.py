@@ -138,9 +138,9 @@ def test_an_element_that_appears_asks_again(shown, db):
     navigate(shown)
     expect(shown.percent).to_have_text("50%")
     # Both components have appeared, and together they read once.
-    assert sorted(made.wait(2)) == ["GET next 200", "GET outline 200"]
+    assert sorted(made.wait(3)) == ["GET completions 304", "GET next 200", "GET outline 200"]
     navigate(shown)
-    assert sorted(made.wait(4)[2:]) == ["GET next 304", "GET outline 304"]
+    assert sorted(made.wait(5)[3:]) == ["GET next 304", "GET outline 304"]
 
 
 def test_an_answer_that_was_asked_for_before_is_not_waited_for_and_not_shown(shown):
@@ -177,7 +177,7 @@ def test_a_write_on_its_way_is_not_stored_as_another_learners(shown, db):
     is_the_other_learners(shown)
     expect(shown.notice).to_have_text(OTHER_LEARNER)
     expect(shown.course.get_by_role("status")).to_have_text(OTHER_LEARNER)
-    assert made.asked == [f"POST lessons/{uuid4(HELLO)}", "GET outline", "GET next"]
+    assert made.asked == [f"POST lessons/{uuid4(HELLO)}", "GET outline", "GET next", "GET completions"]
     assert made[0] == f"POST lessons/{uuid4(HELLO)} 412"
     assert completions(db) == before
     # Now the page is the other learner's, and a change of theirs is stored for them.

@@ -1,10 +1,12 @@
-"""The page of `make run` at /, and its sign-in. Only the demo registers it. In any other service it is a 404."""
+"""The page of `make run` at /, its sign-in, and a receiver of events. In any other service all of these are 404."""
 
 import json
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 from flask import Blueprint, Response, request
+from standardwebhooks import Webhook, WebhookVerificationError
 
 from app import answers
 from app.demo.courses import COURSES
@@ -13,10 +15,14 @@ from app.problems import Problem
 from app.service import current_service
 from app.sessions import cookies, origins
 from app.sessions.refusals import InvalidSessionError
+from app.settings import delivery_from_environ
 
 blueprint = Blueprint("demo", __name__)
 
 FOLDER = Path(__file__).parent
+# The events that the receiver has got since the start of the demo, one a line. It is a file because gunicorn may have
+# several workers.
+RECEIVED = FOLDER.parent.parent.parent / ".local" / "events.jsonl"
 # No inline script, no inline style, and no HTML made from text: the components must work on a site with this policy.
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; base-uri 'none';"
@@ -77,3 +83,31 @@ def sign_in() -> Response:
     # SameSite=Lax and HttpOnly, like the cookie of Auth.js.
     response.set_cookie(name, value, max_age=HOURS * 3600, httponly=True, samesite="Lax", secure=name.startswith("__"))
     return response
+
+
+@blueprint.post("/demo/webhook")
+def receive() -> Response:
+    """Take an event from the deliverer, as a site's own receiver does: verify it, and take each `webhook-id` once."""
+    headers = {name.lower(): value for name, value in request.headers.items()}
+    try:
+        # The deliverer signs with each secret, so one is enough.
+        event = Webhook(delivery_from_environ().webhook_secrets[0]).verify(request.get_data(), headers)
+    except (WebhookVerificationError, ValueError) as error:
+        raise Problem("invalid_signature", "This receiver takes signed events only (WEBHOOK_SECRET).") from error
+    received = {"webhookId": headers["webhook-id"], "receivedAt": datetime.now(UTC).isoformat(), "event": event}
+    if all(earlier["webhookId"] != received["webhookId"] for earlier in _received()):
+        with RECEIVED.open("a") as file:
+            file.write(json.dumps(received) + "\n")
+    return Response(status=204)
+
+
+@blueprint.get("/demo/events")
+def events() -> Response:
+    """Answer how many events the receiver has got, and those after the first `?after=`: none without it."""
+    received = _received()
+    after = request.args.get("after", type=int)
+    return answers.answer(json.dumps({"count": len(received), "events": [] if after is None else received[after:]}))
+
+
+def _received() -> list[dict[str, str]]:
+    return [json.loads(line) for line in RECEIVED.read_text().splitlines()]

@@ -1,6 +1,7 @@
 // The demo: who is signed in, which course is shown, which lesson's page is open, and what goes over the wire.
 
-const MAX_CALLS_SHOWN = 50; // in the drawer
+const MAX_SHOWN = 50; // calls and events, in the drawer
+const EVENTS_MS = 1000; // how often to ask for events
 
 const list = document.querySelector("#call-list");
 const { fetch } = window;
@@ -25,7 +26,7 @@ window.fetch = async (resource, options) => {
 };
 
 // The page reads these from the answers to the components' calls, so it needs no calls of its own.
-const known = { titles: new Map(), next: null };
+const known = { titles: new Map(), next: null, events: null };
 
 function learn(path, document) {
   if (/\/(outline|courses\/[^/]+)$/.test(path)) {
@@ -64,9 +65,27 @@ function show(method, path, status, ms, body) {
   details.append(summary, text);
   item.append(details);
   list.prepend(item);
-  while (list.children.length > MAX_CALLS_SHOWN) list.lastElementChild.remove();
+  while (list.children.length > MAX_SHOWN) list.lastElementChild.remove();
   document.querySelector("#last-call").textContent =
     `${method} ${path.replace("/api/progress", "…")} ${status} ${took}`;
+  return item;
+}
+
+// Show the events that have reached the demo's receiver since the page was opened. The page of a site gets no events: they
+// go to the site's own systems. `known.events` is how many the page knows.
+async function showEvents() {
+  try {
+    const query = known.events === null ? "" : `?after=${known.events}`;
+    const { count, events } = await (await fetch(`/demo/events${query}`)).json();
+    known.events = count;
+    for (const { webhookId, receivedAt, event } of events) {
+      const ms = Date.parse(receivedAt) - Date.parse(event.timestamp);
+      show("EVENT", event.type, 204, ms, JSON.stringify({ "webhook-id": webhookId, ...event })).className = "event";
+    }
+  } catch {
+    // The demo was stopped. It may come back.
+  }
+  setTimeout(showEvents, EVENTS_MS);
 }
 
 function pretty(body) {
@@ -86,6 +105,7 @@ async function session(learner) {
 // The drawer begins open if there is room for it beside the dashboard.
 document.querySelector("#calls").open = matchMedia("(width >= 72rem)").matches;
 
+showEvents();
 await import("/progress-ui/progress-ui.js");
 
 let { learner, courses } = await session();

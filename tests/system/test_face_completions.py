@@ -1,0 +1,225 @@
+"""What the components show of modules and courses that a learner once completed, also when lessons are added later."""
+
+import psycopg
+import pytest
+from playwright.sync_api import Locator, expect
+
+from tests.system.conftest import Calls, assert_axe_finds_nothing, screenshot
+
+# Fixtures are found by their names.
+from tests.system.test_face import (  # noqa: F401
+    CIPHER,
+    HELLO,
+    INFILTRATION,
+    LASAGNA,
+    LONG,
+    Shown,
+    service,
+    site,
+    start,
+    visit,
+    world,
+)
+from tests.system.test_face_courses import EVERYTHING, HEADER, JAVASCRIPT, ONE, courses  # noqa: F401
+from tests.system.test_face_learners import OTHER, sign_in
+from tests.system.test_face_site import heard, listen, use_store
+from tests.world import LEARNER, add_lesson, add_user, complete, uuid4
+
+NEW, SECOND_NEW = 0x23, 0x24
+IN_JUNE = "2025-06-15T12:00:00Z"
+JUNE = "Jun 15, 2025"
+BOOLEANS = "Booleans and strings"
+
+
+@pytest.fixture
+def completed(world: None, db: psycopg.Connection) -> None:  # noqa: F811
+    """In June, the learner has completed the modules Basics and Booleans and strings."""
+    complete(db, LASAGNA, INFILTRATION, CIPHER, at=IN_JUNE)
+    for module in (1, 2):
+        completion(db, "module", module)
+
+
+def completion(db: psycopg.Connection, kind: str, number: int, at: str = IN_JUNE) -> None:
+    db.execute(
+        f"insert into {kind}_completions (user_id, {kind}_id, completed_at) values (%s, %s, %s)".encode(),
+        [LEARNER, uuid4(number), at],
+    )
+
+
+def line(shown: Shown, module: int) -> Locator:
+    """Return the line below the bar of a module, by its place."""
+    return shown.course.locator(".module").nth(module - 1).locator(".why")
+
+
+def test_a_module_that_was_completed_shows_when(visit, completed):  # noqa: F811
+    shown = visit()
+    expect(line(shown, 1)).to_have_text(f"Completed on {JUNE}")
+    expect(line(shown, 3)).to_have_text("")
+    expect(shown.lesson.locator("[part=module] .completion")).to_have_text(f"Completed on {JUNE}")
+    button = shown.course.get_by_role("button", name=BOOLEANS)
+    expect(button).to_have_accessible_name(f"{BOOLEANS} 2 of 2 lessons, Completed on {JUNE}")
+    button.click()
+    expect(shown.course.locator(".about:visible")).to_have_text(f"Completed on {JUNE}")
+    assert_axe_finds_nothing(shown.page)
+
+
+def test_it_goes_on_showing_it_when_lessons_are_added(visit, completed, db):  # noqa: F811
+    add_lesson(db, 2, NEW, title="New")
+    shown = visit(body=HEADER.replace(uuid4(LASAGNA), uuid4(NEW)) + "<course-progress></course-progress>")
+    expect(line(shown, 2)).to_have_text(f"Completed on {JUNE}, 1 new lesson")
+    expect(shown.lesson.locator("[part=module] .completion")).to_have_text(f"Completed on {JUNE}, 1 new lesson")
+    # Another one is added while the page is open.
+    add_lesson(db, 2, SECOND_NEW, title="Newer")
+    made = Calls(shown.page)
+    shown.becomes_visible()
+    expect(line(shown, 2)).to_have_text(f"Completed on {JUNE}, 2 new lessons")
+    assert made.wait(3)[2:] == ["GET completions 304"]
+    shown.open(BOOLEANS)
+    screenshot(shown.page, "new-lessons")
+    assert_axe_finds_nothing(shown.page)
+    shown.box("Newer").click()
+    expect(line(shown, 2)).to_have_text(f"Completed on {JUNE}, 1 new lesson")
+    # The completion stays that of June when everything is completed again. The tick moves nothing.
+    before = [shown.course.locator(part).bounding_box() for part in (".panel:visible", ".lessons:visible")]
+    with shown.page.expect_response(lambda answer: answer.request.method == "POST"):
+        shown.lesson.get_by_role("button").click()
+    expect(line(shown, 2)).to_have_text(f"Completed on {JUNE}")
+    expect(shown.lesson.locator("[part=module] .completion")).to_have_text(f"Completed on {JUNE}")
+    after = [shown.course.locator(part).bounding_box() for part in (".panel:visible", ".lessons:visible")]
+    assert [(box["x"], box["y"]) for box in after if box] == [(box["x"], box["y"]) for box in before if box]
+
+
+def test_a_write_that_completes_shows_it_is_an_event_and_needs_no_other_call(visit, courses, db):  # noqa: F811
+    complete(db, INFILTRATION, CIPHER, at=IN_JUNE)
+    shown = visit(body=EVERYTHING)
+    listen(shown.page, "progress-complete")
+    made = Calls(shown.page)
+    with shown.page.expect_response(lambda answer: answer.request.method == "POST") as posted:
+        shown.lesson.get_by_role("button").click()
+    answer = posted.value.json()
+    assert [list(one) for one in answer["completions"]] == [["moduleId", "completedAt"], ["courseId", "completedAt"]]
+    expect(shown.lesson.get_by_role("status")).to_contain_text("is completed")
+    for part in ("module", "course"):
+        expect(shown.lesson.locator(f"[part={part}] .completion")).to_contain_text("Completed on ")
+    expect(shown.course.locator("[part=course] p").nth(1)).to_contain_text("100% · 3 of 3 lessons · Completed on ")
+    assert heard(shown.page) == [
+        {"target": "lesson-progress", "detail": {"completions": answer["completions"]}, "cancelable": False}
+    ]
+    assert made == [f"POST lessons/{uuid4(LASAGNA)} 200"]
+    # Taking the mark back and marking again completes nothing, so it is no event.
+    shown.lesson.get_by_role("button").click()
+    expect(shown.lesson.locator("[part=module] .completion")).to_contain_text("Last completed on ")
+    shown.lesson.get_by_role("button").click()
+    expect(shown.lesson.locator("[part=module] .completion")).to_contain_text("Completed on ")
+    assert len(heard(shown.page)) == 1
+
+
+def test_many_marks_that_complete_are_one_event(visit, world, db):  # noqa: F811
+    shown = visit()
+    listen(shown.page, "progress-complete")
+    for title in ("Basics", "Practice"):
+        shown.open(title)
+    shown.page.context.set_offline(True)
+    for lesson in ("Lasagna", "Hello World", "Donau"):
+        shown.box(lesson).click()
+    expect(shown.course.locator(".locked-count")).to_have_text("3 changes wait to be saved")
+    expect(line(shown, 3)).to_have_text("")  # nothing is stored
+    shown.page.context.set_offline(False)
+    expect(shown.notice).to_have_text("3 lessons are completed.")
+    for module in (1, 3):
+        expect(line(shown, module)).to_contain_text("Completed on ")
+    [event] = heard(shown.page)
+    assert [one["moduleId"] for one in event["detail"]["completions"]] == [uuid4(1), uuid4(3)]
+
+
+def test_after_starting_over_the_completion_stays_and_no_lesson_is_new(visit, completed, db):  # noqa: F811
+    shown = visit(body="<course-progress start-over></course-progress>")
+    shown.open(BOOLEANS)
+    shown.course.get_by_role("button", name=f"Start over: {BOOLEANS}").click()
+    shown.course.get_by_role("dialog").get_by_role("button", name="Start over").click()
+    expect(shown.notice).to_contain_text("starts over")
+    expect(line(shown, 2)).to_have_text(f"Last completed on {JUNE}")
+    shown.page.reload()
+    expect(line(shown, 2)).to_have_text(f"Last completed on {JUNE}")
+    shown.open(BOOLEANS)
+    shown.box("Infiltration").click()
+    expect(shown.notice).to_contain_text("“Infiltration” is completed.")
+    expect(line(shown, 2)).to_have_text(f"Last completed on {JUNE}")
+    shown.box("Cipher").click()
+    expect(shown.notice).to_contain_text("“Cipher” is completed.")
+    expect(line(shown, 2)).to_contain_text("Completed on ")
+    assert JUNE not in line(shown, 2).inner_text()
+
+
+def test_a_lesson_that_the_page_unmarks_is_not_new(visit, completed):  # noqa: F811
+    shown = visit()
+    shown.open(BOOLEANS)
+    shown.box("Cipher").click()
+    expect(shown.notice).to_have_text("“Cipher” is not completed any more.")
+    expect(line(shown, 2)).to_have_text(f"Last completed on {JUNE}")
+
+
+def test_a_course_shows_its_own_completion(visit, courses, completed, db):  # noqa: F811
+    completion(db, "course", JAVASCRIPT)
+    shown = visit(body=ONE)
+    expect(shown.course.locator(".locked-count")).to_have_text(f"Completed on {JUNE}")
+    add_lesson(db, 2, NEW, title="New")
+    shown.becomes_visible()
+    expect(shown.course.locator(".locked-count")).to_have_text(f"Completed on {JUNE}, 1 new lesson")
+    screenshot(shown.page, "course-new-lesson")
+    assert_axe_finds_nothing(shown.page)
+
+
+def test_the_words_may_be_the_sites_own(visit, completed, db):  # noqa: F811
+    add_lesson(db, 2, NEW, title="New")
+    shown = visit(body='<course-progress lang="de"></course-progress>')
+    shown.page.evaluate(
+        "() => { document.querySelector('course-progress').labels = { completedOn: 'Abgeschlossen am {date}',"
+        " completedNew: { one: 'Am {date}, {count} neue Lektion', other: 'Am {date}, {count} neue Lektionen' } } }"
+    )
+    expect(line(shown, 1)).to_have_text("Abgeschlossen am 15.06.2025")
+    expect(line(shown, 2)).to_have_text("Am 15.06.2025, 1 neue Lektion")
+
+
+def test_what_was_completed_is_asked_once_and_again_only_if_progress_has_changed(visit, completed, db):  # noqa: F811
+    shown = visit()
+    made = Calls(shown.page)
+    shown.becomes_visible()
+    assert sorted(made.wait(2)) == ["GET next 304", "GET outline 304"]
+    complete(db, HELLO, LONG, at=IN_JUNE)
+    completion(db, "module", 3)
+    shown.becomes_visible()
+    expect(line(shown, 3)).to_have_text(f"Completed on {JUNE}")
+    assert sorted(made[2:]) == ["GET access 200", "GET completions 200", "GET next 200", "GET outline 200"]
+
+
+def test_without_it_the_rest_is_shown(visit, completed):  # noqa: F811
+    shown = visit(wait=False, body="")
+    shown.page.route("**/completions", lambda route: route.fulfill(status=500, body="{}"))
+    shown.page.evaluate("() => document.querySelector('main').append(document.createElement('course-progress'))")
+    expect(shown.percent).to_have_text("60%")
+    expect(line(shown, 1)).to_have_text("")
+    shown.page.unroute_all()
+    shown.becomes_visible()
+    expect(line(shown, 1)).to_have_text(f"Completed on {JUNE}")
+
+
+def test_another_learner_sees_nothing_of_it(visit, completed, db):  # noqa: F811
+    add_user(db, OTHER)
+    complete(db, LASAGNA, user_id=OTHER)
+    shown = visit()
+    expect(line(shown, 1)).to_have_text(f"Completed on {JUNE}")
+    sign_in(shown, OTHER)
+    shown.becomes_visible()
+    expect(shown.percent).to_have_text("25%")
+    expect(line(shown, 1)).to_have_text("")
+    expect(shown.lesson.locator("[part=module] .completion")).to_have_text("")
+
+
+def test_the_store_has_it_too(visit, completed, db):  # noqa: F811
+    add_lesson(db, 2, NEW, title="New")
+    shown = visit()
+    use_store(shown)
+    found = shown.page.evaluate("() => store.view.modules.map(({ completedAt, newCount }) => [completedAt, newCount])")
+    in_june = "2025-06-15T12:00:00.000Z"
+    assert found == [[in_june, 0], [in_june, 1], [None, 0]]
