@@ -629,6 +629,10 @@ def test_a_database_that_hangs_is_left_after_the_timeout_and_asked_again(db, env
             "DATABASE_URL: permission denied for table events; was deploy/grants.sql run after make migrate?",
         ),
         (
+            "revoke update (attempts) on events from progress_service",
+            "DATABASE_URL: permission denied for table events; was deploy/grants.sql run after make migrate?",
+        ),
+        (
             "revoke delete on events from progress_service",
             "DATABASE_URL: permission denied for table events; was deploy/grants.sql run after make migrate?",
         ),

@@ -57,6 +57,7 @@ def check_delivery(settings: DeliverySettings) -> None:
         _check_migrations(connection)
         statements.run(connection, "events/claim", limit="0")
         statements.run(connection, "events/lock", user_ids="{}")
+        statements.run(connection, "events/record", attempts="[]")
         statements.run(connection, "events/expire")
 
 

@@ -37,9 +37,10 @@ from tests.world import SECRET, add_course, add_module, add_user, bearer, uuid4
 
 ROUNDS = 100 if DEEP else 3
 DELIVERERS = 2
-MAX_WAITING = 100  # events, before a round: otherwise the last round would end long before the last delivery
-PAUSE_SECONDS = 0.02  # of a client, after each answered write
-REFUSED_PAUSE_SECONDS = 0.1
+# A round begins with no more waiting events than these. Otherwise the deliveries would end long after the last round.
+MAX_WAITING = 100
+PAUSE_SECONDS = 0.02  # of a client, after a write that was answered
+REFUSED_PAUSE_SECONDS = 0.1  # after any other
 # Small modules and courses, which are completed often. Module 3 is in no course.
 MODULES = {uuid4(1): (0x11, 0x12), uuid4(2): (0x21, 0x22, 0x23), uuid4(3): (0x31,), uuid4(4): (0x41, 0x42)}
 COURSES = {uuid4(0xC1): (1, 2), uuid4(0xC2): (4,)}
@@ -62,7 +63,7 @@ class Writes(NamedTuple):
     """The writes of a client, which makes one after the other."""
 
     answered: list[tuple[Call, dict[str, Any]]]
-    # Each has an answer of 503, or none: it may have happened at any time since it was sent, or not at all. The number
+    # Each of these got no answer, or 503. It may have happened at any time since it was sent, or not at all. The number
     # says how many writes were answered before it was sent.
     unanswered: list[tuple[int, Call]]
 
@@ -150,7 +151,8 @@ def explained(user_id: str, before: Learner, writes: Writes, stored: Stored) -> 
             if index in used or sent > number or call in asked or place == len(found):
                 continue
             asked.add(call)  # equal calls do the same
-            # It matters only if it has events: the first one says the time that the service chose.
+            # A write without events changed nothing, so it is left out. The first event says which time the service
+            # chose.
             at = found[place]["data"]["completedAt"]
             after, expected = written(learner, call, lambda lesson: at)  # noqa: B023 - it is called at once
             end = taken(learner, after, expected, place)
@@ -327,7 +329,8 @@ class Service:
             self.deliverers = [process for process in self.deliverers if process.poll() is None]
             while len(self.deliverers) < DELIVERERS:
                 command = [sys.executable, "-m", "app.cli", "deliver"]
-                process = subprocess.Popen(command, cwd=ROOT, env=self.environ, stdout=subprocess.DEVNULL, text=True)
+                started = subprocess.Popen(command, cwd=ROOT, env=self.environ, stdout=subprocess.DEVNULL, text=True)
+                process = self.stack.enter_context(started)
                 self.stack.callback(process.kill)
                 self.deliverers.append(process)
 
@@ -362,7 +365,9 @@ class Clients:
         while not self.over.wait(pause):
             pause = REFUSED_PAUSE_SECONDS
             call = any_write(user_id)
-            body = json.dumps({"lessons": [{"lessonId": lesson} for lesson in call.lessons]} if call.lessons else {})
+            at = {"completedAt": call.completed_at} if call.completed_at else {}
+            many = {"lessons": [{"lessonId": lesson} | at for lesson in call.lessons]}
+            body = json.dumps(many if call.lessons else at)
             connection = http.client.HTTPConnection(self.address, timeout=30)
             try:
                 connection.connect()
@@ -386,11 +391,12 @@ class Clients:
 
 
 def any_write(user_id: str) -> Call:
+    at = random.choice([None, None, JANUARY])  # at one time, a module that was started over is not completed again
     match random.choices(["mark", "many", "unmark", "over"], [6, 2, 2, 1])[0]:
         case "mark":
-            return Call(user_id, "POST", f"lessons/{random.choice(LESSONS)}")
+            return Call(user_id, "POST", f"lessons/{random.choice(LESSONS)}", at)
         case "many":
-            return Call(user_id, "POST", "lessons", lessons=tuple(random.sample(LESSONS, random.randint(1, 5))))
+            return Call(user_id, "POST", "lessons", at, tuple(random.sample(LESSONS, random.randint(1, 5))))
         case "unmark":
             return Call(user_id, "DELETE", f"lessons/{random.choice(LESSONS)}")
         case _:
@@ -431,7 +437,7 @@ def stored(db: psycopg.Connection, user_id: str, after_id: int) -> Stored:
 
 
 def wait_until_idle(db: psycopg.Connection) -> None:
-    """Wait until no backend is still working for a service that was killed, or that has answered every client."""
+    """Wait until no backend of PostgreSQL works. One may still work for a gunicorn that was killed."""
     busy = "select from pg_stat_activity where application_name = 'progress-tracking' and state <> 'idle'"
     wait_for(lambda: not db.execute(busy).rowcount)
 
