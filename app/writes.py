@@ -19,8 +19,8 @@ class Learner(NamedTuple):
     """Whose progress a write changes, and how its statements run."""
 
     user_id: str
-    # Runs statements, each with its parameters, in one READ COMMITTED transaction. Returns the first row of each. A
-    # function `then` makes further statements of these rows, for the same transaction, or None to roll it back.
+    # Runs statements, each with its parameters, in one READ COMMITTED transaction. Returns the first row of each. Each
+    # function of a list `then` makes further statements of the rows so far, or None to roll the transaction back.
     transaction: Callable[..., list[DictRow | None]]
     # Adds a learner who is not enrolled, if somebody wants that. Returns whether to write once more.
     add: Callable[[], bool]
@@ -34,7 +34,7 @@ def mark(learner: Learner, lesson_id: str, completed_at: str | None) -> str:
     """
     parameters = {"lesson_id": lesson_id, "lesson_ids": _array([lesson_id]), "completed_at": completed_at}
     rows = _write(learner, _lesson_events, "mark", "complete", "lesson", **parameters)
-    return _with_completions(_lesson(rows["mark"], rows["lesson"]), rows["complete"])
+    return _with_completions(_lesson(rows["mark"], rows["lesson"]), rows)
 
 
 def unmark(learner: Learner, lesson_id: str) -> str:
@@ -50,7 +50,7 @@ def mark_lessons(learner: Learner, lesson_ids: Iterable[str], completed_ats: Ite
     parts = {"results": one(rows["mark_lessons"])["results"], **one(rows["marked_lessons"])}
     # PostgreSQL has made the JSON of each part.
     answer = "{" + ", ".join(f'"{name}" : {part}' for name, part in parts.items()) + "}"
-    return _with_completions(answer, rows["complete"])
+    return _with_completions(answer, rows)
 
 
 def start_module_over(learner: Learner, module_id: str) -> str:
@@ -88,8 +88,14 @@ def _lesson(outcome: DictRow | None, lesson: DictRow | None) -> str:
     return answer
 
 
-def _with_completions(answer: str, complete: DictRow | None) -> str:
-    completions = json.loads(one(complete)["completions"])
+def _completions(rows: Rows) -> list[dict[str, Any]]:
+    """Return the completions that a write has made."""
+    found: list[dict[str, Any]] = json.loads(one(rows["complete"])["completions"]) if "complete" in rows else []
+    return found
+
+
+def _with_completions(answer: str, rows: Rows) -> str:
+    completions = _completions(rows)
     return json.dumps({**json.loads(answer), "completions": completions}) if completions else answer
 
 
@@ -102,7 +108,7 @@ def _start_over(learner: Learner, write: str, count: str, **ids: str | None) -> 
 
 def _lesson_events(user_id: str, write: DictRow, rows: Rows) -> list[Event]:
     """Return the events of a mark or an unmark."""
-    completions = json.loads(one(rows["complete"])["completions"]) if "complete" in rows else []
+    completions = _completions(rows)
     if "mark" in rows:
         is_marked = write["available"] and not write["prerequisites"]
         changed = is_marked and not write["was_completed"]
@@ -131,7 +137,7 @@ def _lesson_events(user_id: str, write: DictRow, rows: Rows) -> list[Event]:
 def _many_events(user_id: str, write: DictRow, rows: Rows) -> list[Event]:
     """Return the events of many marks."""
     counts = {name: json.loads(text) for name, text in one(rows["marked_lessons"]).items()}
-    completions = json.loads(one(rows["complete"])["completions"])
+    completions = _completions(rows)
     return content.of_write(user_id, "lesson.completed", json.loads(write["marked"]), completions, counts)
 
 
@@ -155,31 +161,45 @@ def _write(
     """
     # One statement after the other, because a statement that waited for the lock still sees the data from before the
     # wait, and because a statement does not see its own writes.
-    statements = ("lock", write, *names)
-    calls = [(name, {"user_id": learner.user_id, **parameters}) for name in statements]
-
-    def then(found: list[DictRow | None]) -> list[Call] | None:
-        rows = dict(zip(statements, found, strict=True))
-        row = one(rows[write])
-        if not row["enrolled"]:
-            return []
-        # Without the lock, the events could get another order than the writes.
-        return None if rows["lock"] is None else outbox.adding(learner.user_id, events(learner.user_id, row, rows))
+    first = ["lock", write, *names]
+    if learner.sends_events and "complete" in names:
+        # The events need further trips anyway. So complete.sql, which is dear, runs only where it may find something.
+        first.remove("complete")
+    given = {"user_id": learner.user_id, **parameters}
 
     def run() -> Rows:
-        further = {"then": then} if learner.sends_events else {}
-        return dict(zip(statements, learner.transaction(*calls, **further), strict=True))
+        statements = list(first)
+
+        def complete(found: list[DictRow | None]) -> list[Call]:
+            rows = dict(zip(statements, found, strict=True))
+            if "complete" not in names or not one(rows[write])["enrolled"] or not _may_complete(rows):
+                return []
+            statements.append("complete")
+            return [("complete", given)]
+
+        def add_events(found: list[DictRow | None]) -> list[Call] | None:
+            rows = dict(zip(statements, found, strict=True))
+            row = one(rows[write])
+            if not row["enrolled"]:
+                return []
+            if rows["lock"] is None:
+                return None  # without the lock, the events could get another order than the writes
+            return outbox.adding(learner.user_id, events(learner.user_id, row, rows))
+
+        further = {"then": (complete, add_events)} if learner.sends_events else {}
+        found = learner.transaction(*((name, given) for name in first), **further)
+        return dict(zip(statements, found, strict=False))  # the last row may be that of events/add
 
     rows = run()
     enrolled = one(rows[write])["enrolled"]
     # Another call, or the site, may have added the learner after lock.sql ran. Then nothing was locked, and the counts
     # may be wrong. A second write of the same lessons changes no completion.
     if (enrolled and rows["lock"] is None) or (not enrolled and learner.add()):
-        first = rows.get("complete")
+        completed = rows.get("complete")
         rows = run()
         # What the first write has completed, the second finds completed. With events, the first was rolled back.
-        if first and first["completions"] != "[]" and not learner.sends_events:
-            rows["complete"] = first
+        if completed and completed["completions"] != "[]" and not learner.sends_events:
+            rows["complete"] = completed
     if not one(rows[write])["enrolled"]:
         raise Problem("not_enrolled")
     if rows["lock"] is None:
@@ -187,6 +207,19 @@ def _write(
         retry_after = {"Retry-After": RETRY_AFTER}
         raise Problem("unavailable", headers=retry_after, error="lock.sql found no row of the learner")
     return rows
+
+
+def _may_complete(rows: Rows) -> bool:
+    """Return whether marks may have completed a module: every lesson that counts in one of their modules is completed.
+
+    A module with all its published lessons completed is always among these.
+    """
+    if "lesson" in rows:
+        lesson = rows["lesson"]
+        modules = [json.loads(lesson["answer"])["module"]] if lesson else []
+    else:
+        modules = json.loads(one(rows["marked_lessons"])["modules"])
+    return any(module["completedCount"] == module["totalCount"] > 0 for module in modules)
 
 
 def _array(values: Iterable[str | None]) -> str:

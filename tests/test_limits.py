@@ -202,7 +202,8 @@ def test_a_write_that_is_rolled_back_has_counted(make_api, world, database_url):
 
 
 def test_a_storage_that_is_away_is_503_and_not_unlimited(make_api, world, database_url):
-    api = make_api(RATE_LIMIT_WRITES="10 per minute", DATABASE_TIMEOUT="0.2")
+    # With less, the read below may run out of time too if the machine is busy.
+    api = make_api(RATE_LIMIT_WRITES="10 per minute", DATABASE_TIMEOUT="1")
     with closing(psycopg.connect(database_url)) as other:
         other.execute("lock table rate_limits in access exclusive mode")
         assert_problem(mark(api, 1), "unavailable")
@@ -312,7 +313,8 @@ def test_the_table_does_not_grow_with_time(db):
         return int(db.execute("select pg_total_relation_size('rate_limits')").fetchall()[0][0])
 
     sizes = [hits(5_000) for _ in range(4)]
-    assert max(sizes[1:]) <= sizes[0] * 1.2, sizes
+    # Autovacuum may come early or late in one round. A table that keeps its dead rows is twice as large after the last.
+    assert max(sizes[2:]) <= max(sizes[:2]) * 1.2, sizes
     [(rows, longest)] = db.execute("select count(*), max(cardinality(hits)) from rate_limits").fetchall()
     assert rows <= 1000
     assert longest <= 10

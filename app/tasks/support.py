@@ -1,7 +1,7 @@
 """The tasks of support, on a learner's behalf: make mark, unmark and start-over. They run the writes of the calls."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import psycopg
@@ -33,12 +33,15 @@ def write(
     connection.adapters.register_loader("json", TextLoader)
 
     def run(
-        *calls: Call, then: Callable[[list[DictRow | None]], list[Call] | None] | None = None
+        *calls: Call, then: Sequence[Callable[[list[DictRow | None]], list[Call] | None]] = ()
     ) -> list[DictRow | None]:
-        rows = [statements.run(connection, name, **parameters).fetchone() for name, parameters in calls]
-        # Where the transaction of a call is rolled back, the function raises Problem, and the block below rolls back.
-        for name, parameters in (then(rows) if then else None) or ():
-            statements.run(connection, name, **parameters)
+        rows: list[DictRow | None] = []
+        for make in (lambda _: list(calls), *then):
+            # Where the transaction of a call is rolled back, `make` returns None, the function raises Problem, and the
+            # block below rolls back.
+            for name, parameters in make(rows) or ():
+                cursor = statements.run(connection, name, **parameters)
+                rows.append(cursor.fetchone() if cursor.description else None)
         return rows
 
     # NEW_LEARNERS is for people with a session. A task must not add a learner whose id was mistyped.

@@ -99,8 +99,9 @@ def hold(case: Any, url: str, headers: dict[str, str]) -> None:
                 case.path_parameters[name] = known[number % len(known)]
         # No schema can say that a lesson is in the list once. So give each entry another lesson.
         if (case.method, case.operation.path) == ("POST", "/api/progress/lessons"):
-            for entry, known in zip(case.body["lessons"], KNOWN["lessonId"], strict=False):
-                entry["lessonId"] = known
+            # The body may be an example of the document itself, so it must not be changed in place.
+            pairs = zip(case.body["lessons"], KNOWN["lessonId"], strict=False)
+            case.body = {**case.body, "lessons": [{**entry, "lessonId": known} for entry, known in pairs]}
         # Replace a made-up Learner-Tag by the learner's own, which no schema can describe.
         if headers and "Learner-Tag" in (case.headers or {}):
             with urllib.request.urlopen(urllib.request.Request(f"{url}/api/progress/summary", headers=headers)) as own:
