@@ -46,6 +46,11 @@ const STYLES = sheet(`
   @container (width < 30rem) {
     .state, .button { grid-column: 1 / -1; }
     .three { column-gap: 0.75rem; }
+    .three .meter { grid-column: span 3; }
+    .three .meter:last-child { grid-column: 1 / -1; }
+    .three .meter:last-child .completion { display: none; }
+    .meter .completion { min-block-size: 2.25rem; -webkit-line-clamp: 3; }
+    .meter .renewed { min-block-size: 3.375rem; }
   }
 `);
 

@@ -170,6 +170,24 @@ def test_a_course_shows_its_own_completion(visit, courses, completed, db):  # no
     assert_axe_finds_nothing(shown.page)
 
 
+@pytest.mark.parametrize("width", [320, 700])
+def test_the_words_have_room_on_narrow_pages(visit, courses, completed, db, width):  # noqa: F811
+    completion(db, "course", JAVASCRIPT)
+    add_lesson(db, 2, NEW, title="New")
+    shown = visit(body=EVERYTHING, viewport={"width": width, "height": 900})
+    shown.open(BOOLEANS)
+    expect(shown.course.locator("[part=course] p").nth(1)).to_contain_text(f" · Completed on {JUNE}, 1 new lesson")
+    words = [shown.lesson.locator(f"[part={part}] .completion") for part in ("module", "course")]
+    for node in [*words, line(shown, 3), shown.course.locator(".about:visible")]:
+        assert node.evaluate(
+            "({ scrollWidth, clientWidth, scrollHeight, clientHeight }) =>"
+            " scrollWidth <= clientWidth && scrollHeight <= clientHeight"
+        )
+    assert shown.page.evaluate("document.documentElement.scrollWidth") == width
+    assert_axe_finds_nothing(shown.page)
+    screenshot(shown.page, f"completed-{width}")
+
+
 def test_the_words_may_be_the_sites_own(visit, completed, db):  # noqa: F811
     add_lesson(db, 2, NEW, title="New")
     shown = visit(body='<course-progress lang="de"></course-progress>')

@@ -152,7 +152,8 @@ def test_the_meters_of_a_lesson_have_room(visit, courses, db, width):  # noqa: F
     expect(shown.lesson.get_by_role("progressbar")).to_have_count(3)
     assert shown.page.evaluate("document.documentElement.scrollWidth") <= width
     places = [meter.bounding_box() for meter in shown.lesson.locator(".meter").all()]
-    assert {place["y"] for place in places if place} == {places[0]["y"] if places[0] else None}
+    # On a telephone, two have room for a date. The third has a row of its own.
+    assert len({place["y"] for place in places if place}) == (2 if width == 320 else 1)
     assert all(place and place["width"] > 60 and place["x"] + place["width"] <= width for place in places)
     state = shown.lesson.locator("[part=state] span + span")
     assert state.evaluate("(node) => node.scrollHeight - node.clientHeight") <= 1
