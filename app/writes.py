@@ -84,7 +84,10 @@ def _lesson(outcome: DictRow | None, lesson: DictRow | None) -> str:
         raise Problem("lesson_not_available")
     if outcome.get("prerequisites"):
         raise Problem("lesson_locked", prerequisites=outcome["prerequisites"])
-    answer: str = one(lesson)["answer"]
+    if lesson is None:
+        # Somebody has deleted the lesson since the unmark. That is possible because nobody had completed it.
+        raise Problem("lesson_not_found")
+    answer: str = lesson["answer"]
     return answer
 
 

@@ -105,6 +105,19 @@ def test_a_mark_that_waited_for_the_mark_of_its_prerequisite_succeeds(api: Flask
     assert answers[0].json["overall"] == {"percent": 100, "completedCount": 2, "totalCount": 2}
 
 
+def test_a_lesson_that_is_deleted_during_its_unmark_is_not_found(api: FlaskClient, db, database_url):
+    add_user(db)
+    add_module(db, 1, 0x11, 0x12)
+    with closing(psycopg.connect(database_url)) as other:
+        # lesson.sql waits for this, and unmark.sql does not.
+        other.execute("lock table lesson_prerequisites in access exclusive mode")
+        with in_background(lambda: api.delete(f"/api/progress/lessons/{uuid4(0x11)}", headers=bearer())) as answers:
+            wait_until_blocked(db)
+            other.execute("delete from lessons where id = %s", [uuid4(0x11)])
+            other.commit()
+    assert (answers[0].status_code, answers[0].json["code"]) == (404, "lesson_not_found")
+
+
 def test_a_second_mark_that_waited_for_the_first_keeps_its_time(api: FlaskClient, db, database_url):
     add_user(db)
     add_module(db, 1, 0x11)
