@@ -1,16 +1,16 @@
--- Writes which modules and courses a learner has completed with the marks of this transaction: every published lesson
--- of them is completed. It runs after the mark, in the same transaction and under lock.sql. A refused mark completes
--- nothing.
+-- Writes the completions that follow from the marks of this transaction: of each marked lesson's module and course, if
+-- every published lesson of the module, or of the course, is completed now. It runs after the mark, in the same
+-- transaction and under lock.sql. A refused mark completes nothing.
 --
--- The unique indexes of the two tables hold the rest of the rule: no second completion while one is open, and none with
--- the same time.
+-- The unique indexes of the two tables hold the rest of the rule: a learner has at most one open completion of a module
+-- or a course, and no two with the same time.
 --
 -- Parameters:
 --   user_id     uuid    the learner
 --   lesson_ids  uuid[]  the lessons that the write was about
 -- Returns: one row
---   completions  json  moduleId or courseId, and completedAt, of each that was written: modules before courses, each by
---                      time and id
+--   completions  json  the completions that were written: moduleId or courseId, and completedAt. Modules come before
+--                      courses, both by completedAt and then id
 -- Buffers: 60 light, 60 heavy
 
 with completed as materialized (
@@ -19,9 +19,9 @@ with completed as materialized (
     where user_id = :'user_id'::uuid
 ),
 
--- Most marks finish no module. So the question ends at the first lesson that is not completed, and each lesson is
--- looked up by its key. Each `offset 0` keeps a question a subquery of its own. Otherwise PostgreSQL might join, and
--- read all that the learner has completed.
+-- Most marks finish no module. So the search ends at the first lesson that is not completed, and each lesson is looked
+-- up by its key. Each `offset 0` keeps its `not exists` a subquery of its own. Otherwise PostgreSQL might make a join,
+-- and read everything that the learner has completed.
 finished_modules as materialized (
     select
         modules.id as module_id,
@@ -62,7 +62,8 @@ finished_modules as materialized (
         )
 ),
 
--- A course is looked at only if a module of it is finished. It may have many lessons, so `not in` asks a hash table.
+-- A course is looked at only if one of its modules is finished. A course may have many lessons, so `not in` asks a hash
+-- table.
 finished_courses as materialized (
     select
         course_id,

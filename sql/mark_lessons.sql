@@ -9,8 +9,8 @@
 --   completed_ats  timestamptz[]  when each of them was completed; null or a time in the future means now
 -- Returns: one row
 --   enrolled  boolean  the learner has access of any kind
---   results   json     one for each lesson, in the order of the list: lessonId, completed, and completedAt, or code and
---                      for a locked lesson prerequisites: what is still to be completed first, in catalog order
+--   results   json     one for each lesson, in the order of the list: lessonId, completed, and completedAt or code. A
+--                      locked lesson also has prerequisites: what is still to be completed first, in catalog order
 --   marked    json     one for each lesson that was marked, in the order of the list: lessonId, moduleId, courseId,
 --                      completedAt, and isNew: it was not completed before
 -- Buffers: 60 light, 60 heavy
@@ -97,7 +97,7 @@ numbers as materialized (
     from numbered
 ),
 
--- Each prerequisite that is not in the list, or not accessible, has the number 0, which no round opens.
+-- A prerequisite that is not in the list, or that is not accessible, has the number 0. No round opens the number 0.
 edges as materialized (
     select
         (numbers.by_lesson -> locked.lesson_id::text)::integer as number,

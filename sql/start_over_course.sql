@@ -1,8 +1,8 @@
--- Deletes a learner's completions of every lesson of a course that the learner may take. Completions of other lessons
--- stay. It runs under lock.sql.
+-- Deletes a learner's marks of all lessons of a course that the learner may take. Marks of other lessons stay. It runs
+-- under lock.sql.
 --
--- It also closes the learner's open completions of the course, and of each module of it, of which it deletes a lesson:
--- started_over_at. These can then be completed once more.
+-- If it deletes a mark, it also closes the learner's open completions of the course, and of each module of which it
+-- deletes a mark: it sets started_over_at. The course and the modules can then be completed once more.
 --
 -- Parameters:
 --   user_id    uuid  the learner
@@ -10,8 +10,8 @@
 -- Returns: one row
 --   enrolled       boolean  the learner has access of any kind
 --   known          boolean  there is such a course, and the learner may take at least one of its lessons
---   removed_count  bigint   how many completions were deleted
---   removed        json     these: lessonId, moduleId, courseId, completedAt, by completedAt and then id
+--   removed_count  bigint   how many marks were deleted
+--   removed        json     the deleted marks: lessonId, moduleId, courseId, completedAt, by completedAt and then id
 -- Buffers: 25 light, 35 heavy
 
 with learner as (

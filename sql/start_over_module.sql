@@ -1,8 +1,8 @@
--- Deletes a learner's completions of every lesson of a module that the learner may take. Completions of other lessons
--- stay. It runs under lock.sql.
+-- Deletes a learner's marks of all lessons of a module that the learner may take. Marks of other lessons stay. It runs
+-- under lock.sql.
 --
--- If it deletes any, it also closes the learner's open completion of the module: started_over_at. The module can then
--- be completed once more.
+-- If it deletes a mark, it also closes the learner's open completion of the module: it sets started_over_at. The module
+-- can then be completed once more.
 --
 -- Parameters:
 --   user_id    uuid  the learner
@@ -10,8 +10,8 @@
 -- Returns: one row
 --   enrolled       boolean  the learner has access of any kind
 --   known          boolean  there is such a module, and the learner may take at least one of its lessons
---   removed_count  bigint   how many completions were deleted
---   removed        json     these: lessonId, moduleId, courseId, completedAt, by completedAt and then id
+--   removed_count  bigint   how many marks were deleted
+--   removed        json     the deleted marks: lessonId, moduleId, courseId, completedAt, by completedAt and then id
 -- Buffers: 20 light, 30 heavy
 
 with learner as (
@@ -30,7 +30,7 @@ accessible as materialized (
 ),
 
 -- An array is looked up in an index, key by key, under a generic plan and under a custom plan. So the cost does not
--- depend on the learner's other completions.
+-- depend on the learner's other marks.
 removed as (
     delete from progress
     where

@@ -1,8 +1,8 @@
--- Writes the completions of modules and courses that some learners lack: every published lesson is completed. The
--- progress may have come by plain SQL. It runs under the lock of admin/complete_learners.sql.
+-- Writes the missing completions of some learners: of each module and each course of which every published lesson is
+-- completed. They are missing if the progress came by plain SQL. It runs under the lock of admin/complete_learners.sql.
 --
--- The unique indexes of the two tables hold the rest of the rule: no second completion while one is open, and none with
--- the same time.
+-- The unique indexes of the two tables hold the rest of the rule: a learner has at most one open completion of a module
+-- or a course, and no two with the same time.
 --
 -- Parameters:
 --   user_ids  uuid[]  the learners

@@ -1,6 +1,6 @@
--- Lets events wait again, with the whole schedule of attempts before them. Other events of their learners that had a
--- time lose it, so that promote.sql, which runs next, begins with the learner's first event. An event that a deliverer
--- is sending at this moment is left alone.
+-- Lets events wait again, with all attempts of the schedule. Other events of their learners lose their next_attempt_at,
+-- so that promote.sql, which runs next, begins with the learner's first event. An event that a deliverer is sending at
+-- this moment stays as it is.
 --
 -- Parameters:
 --   chosen  json  a list of objects: user_id and id

@@ -1,14 +1,15 @@
--- Takes events that are due, the longest due first, for one minute. Nobody else takes them in this time, and no lock
--- and no transaction stays open. If the deliverer dies, the events are taken again after the minute. Only the first
--- waiting event of a learner is ever due, so the events of one learner go out one after the other.
+-- Claims events that are due, those that have been due longest first. A claim is a lease of one minute: nobody else can
+-- claim the event in this time, and no lock and no transaction stays open. If the deliverer dies, the event can be
+-- claimed again after the minute. Only the first waiting event of a learner is ever due, so the events of one learner
+-- are sent one after the other.
 --
 -- Parameters:
 --   limit  integer  how many at most
 -- Returns: a row per event
 --   user_id     uuid     the learner
 --   id          bigint   the event's number
---   claimed_at  text     the lease: record.sql writes only where the event still has it. The text has every digit
---   attempts    integer  how many there were before
+--   claimed_at  text     the time of the claim, to the microsecond: record.sql writes only if the event still has it
+--   attempts    integer  how many attempts there were before
 --   webhook_id  text     the header webhook-id
 --   type        text     lesson.completed, lesson.uncompleted, module.completed or course.completed
 --   body        text     what is sent

@@ -1,5 +1,5 @@
--- How many events wait and were given up: for the metrics of the deliverer, and for `make events`. It counts all of
--- them: a million waiting events take it about a tenth of a second.
+-- How many events wait, and how many were given up: for the metrics of the deliverer, and for `make events`. It counts
+-- every row: a million waiting events take about a tenth of a second.
 --
 -- Parameters: none
 -- Returns: one row

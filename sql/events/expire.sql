@@ -1,4 +1,5 @@
--- Removes events that were delivered over 30 days ago, the oldest first: a thousand at most, so that it is short.
+-- Removes events that were delivered over 30 days ago, the oldest first. It removes a thousand at most, so that it
+-- holds its locks for a short time.
 --
 -- Parameters: none
 -- Returns: a row per event that was removed

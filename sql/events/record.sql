@@ -1,8 +1,10 @@
--- Writes what became of attempts. A lease that has run out, and that somebody else has taken, is passed over.
+-- Writes the outcomes of attempts. An event whose lease has run out, and that another deliverer has claimed since,
+-- stays as it is.
 --
 -- Parameters:
---   attempts  json  a list of objects: userId, id and claimedAt, as claim.sql returned them; delivered; status or
---                   error, what the attempt met; retrySeconds, when to try again, null for never
+--   attempts  json  a list of objects: userId, id and claimedAt, as claim.sql returned them; delivered, a boolean;
+--                   status, that of the answer, and error, both may be null; retrySeconds, the seconds until the next
+--                   attempt, null for no other attempt
 -- Returns: a row per event that is delivered or given up
 --   user_id  uuid  the learner, for promote.sql
 -- Buffers: 50 light, 50 heavy
