@@ -26,7 +26,7 @@ DURATION = Histogram(
 RATE_LIMITED = Counter("progress_rate_limited_writes", "Writes refused by the write limit.")
 STATEMENT = Histogram(
     "progress_statement_duration_seconds",
-    "Time of one trip to the database, by the files of sql/ that were sent; a+b+c is one transaction.",
+    "Time of one statement or one transaction, by the files of sql/ that it begins with; a+b+c is one transaction.",
     ["statement"],
     buckets=STATEMENT_BUCKETS,
 )

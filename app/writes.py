@@ -20,9 +20,10 @@ class Learner(NamedTuple):
 
     user_id: str
     # Runs statements, each with its parameters, in one READ COMMITTED transaction. Returns the first row of each. Each
-    # function of a list `then` makes further statements of the rows so far, or None to roll the transaction back.
+    # function of a list `then` returns further statements, made from the rows so far, or None to roll the transaction
+    # back.
     transaction: Callable[..., list[DictRow | None]]
-    # Adds a learner who is not enrolled, if somebody wants that. Returns whether to write once more.
+    # Adds a learner who is not enrolled, if NEW_LEARNERS says so. Returns whether to write once more.
     add: Callable[[], bool]
     sends_events: bool  # WEBHOOK_URL is set
 
@@ -104,7 +105,7 @@ def _with_completions(answer: str, rows: Rows) -> str:
 
 
 def _start_over(learner: Learner, write: str, count: str, **ids: str | None) -> tuple[DictRow, dict[str, Any]]:
-    # The events name the counts of every module and course of which a lesson was unmarked.
+    # Each event has the counts of its lesson's module and course.
     more = ("modules", "courses") if learner.sends_events else ()
     rows = _write(learner, _start_over_events, write, count, *more, **ids)
     return one(rows[write]), json.loads(one(rows[count])["answer"])
@@ -160,14 +161,15 @@ def _write(
 ) -> Rows:
     """Run lock.sql, a statement that writes, and others after it, in one transaction. Return the row of each, by name.
 
-    `events` makes the events of the write: of the user id, the row of the statement that writes, and all rows. Raises
+    `events` makes the events of the write, from the user id, the row of the statement that writes, and all rows. Raises
     Problem not_enrolled or unavailable.
     """
     # One statement after the other, because a statement that waited for the lock still sees the data from before the
     # wait, and because a statement does not see its own writes.
     first = ["lock", write, *names]
     if learner.sends_events and "complete" in names:
-        # The events need further trips anyway. So complete.sql, which is dear, runs only where it may find something.
+        # The events need a second trip anyway. So complete.sql, which is expensive, runs after the counts, and only if
+        # these say that a module may be complete.
         first.remove("complete")
     given = {"user_id": learner.user_id, **parameters}
 
@@ -201,7 +203,8 @@ def _write(
     if (enrolled and rows["lock"] is None) or (not enrolled and learner.add()):
         completed = rows.get("complete")
         rows = run()
-        # What the first write has completed, the second finds completed. With events, the first was rolled back.
+        # The second write finds the modules completed, so only the first one returned their completions. With events,
+        # the first write was rolled back, and the second returns them.
         if completed and completed["completions"] != "[]" and not learner.sends_events:
             rows["complete"] = completed
     if not one(rows[write])["enrolled"]:
@@ -214,9 +217,9 @@ def _write(
 
 
 def _may_complete(rows: Rows) -> bool:
-    """Return whether marks may have completed a module: every lesson that counts in one of their modules is completed.
+    """Return whether marks may have completed a module: in one of their modules, every lesson that counts is completed.
 
-    A module with all its published lessons completed is always among these.
+    This is so for each module of which every published lesson is completed.
     """
     if "lesson" in rows:
         lesson = rows["lesson"]

@@ -183,11 +183,11 @@ class Pool(ConnectionPool[Connection]):
         *calls: tuple[str, dict[str, str | None]],
         then: Sequence[Callable[[list[DictRow | None]], list[tuple[str, dict[str, str | None]]] | None]] = (),
     ) -> list[DictRow | None]:
-        """Run statements, each with its parameters, in one transaction and in one trip.
+        """Run statements, each with its parameters, in one transaction and, without `then`, in one trip.
 
-        Returns the first row of each statement, None where it has none. Each function of `then` makes further
-        statements of all rows so far. They run in the same transaction, in a trip of their own. If a function returns
-        None, the transaction is rolled back.
+        Returns the first row of each statement, None where it has none. Each function of `then` returns further
+        statements, made from all rows so far. These run in the same transaction, in a trip of their own. If a function
+        returns None, the transaction is rolled back.
         """
 
         def work(connection: Connection) -> list[DictRow | None]:

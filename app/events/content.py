@@ -1,4 +1,4 @@
-"""What the events of a write say (contract §9). It is made from what the statements of the write have returned."""
+"""The content of a write's events (contract §9), made from the rows that the statements of the write have returned."""
 
 from typing import Any
 
@@ -16,9 +16,9 @@ def of_write(
 ) -> list[Event]:
     """Return the events of a write: one for each lesson that it changed, then one for each completion that it made.
 
-    `lessons` are the lessons of the write: `lessonId`, `moduleId`, `courseId` or None, `completedAt`. `isNew` is false
-    for one that the write did not change. `completions` are those of the answer. `counts` are the counts after the
-    write: `modules` and `courses` are lists with `moduleId` or `courseId`, and `overall` is of all lessons.
+    `lessons` are the lessons of the write, each with `lessonId`, `moduleId`, `courseId` (None without a course) and
+    `completedAt`. `isNew` is false for a lesson that the write did not change. `completions` are those of the answer.
+    `counts` are the counts after the write: `modules` and `courses` are lists, and `overall` is over all lessons.
     """
     modules = {each["moduleId"]: _part(each, "moduleId") for each in counts["modules"]}
     courses = {each["courseId"]: _part(each, "courseId") for each in counts["courses"]}

@@ -1,7 +1,8 @@
 """Sends the events of the outbox to the site's webhook: the process of `make deliver` (contract §9).
 
-The main loop alone uses the database. It claims as many events as threads are free, and writes down what became of
-each. No transaction is open while a thread sends. Several deliverers may run, on several machines.
+Only the main loop uses the database. The loop claims as many events as it can send now, starts a thread for each, and
+records the outcome of each attempt. No transaction is open while a thread sends. Several deliverers may run, on several
+machines.
 """
 
 import json
@@ -27,8 +28,8 @@ from app.settings import DeliverySettings
 
 _log = logging.getLogger("progress.events")
 
-# How many events are sent at once. An attempt that has run for SLOW_SECONDS counts no more: otherwise a receiver that
-# hangs for some learners would hold up the others. But there are never more than MAX_SENDERS.
+# How many events are sent at once. An attempt that has run for SLOW_SECONDS does not count any more. Otherwise a
+# receiver that hangs for some learners would hold up the others. All attempts together are never more than MAX_SENDERS.
 SENDERS = 16
 MAX_SENDERS = 64
 SLOW_SECONDS = 2.0
@@ -45,7 +46,7 @@ MAX_ERROR_CHARACTERS = 200
 EXPIRE_PAUSE_SECONDS = 60.0
 COUNT_PAUSE_SECONDS = 15.0
 RECONNECT_PAUSE_SECONDS = 1.0
-# After SIGTERM: how long to try to write down what became of the last attempts if the database is away.
+# After SIGTERM: how long to try to record the last attempts if the database is away.
 STOP_SECONDS = 5.0
 
 Outcome = Literal["delivered", "failed", "given_up"]
@@ -76,7 +77,7 @@ class Deliverer:
         self._settings = settings
         self._signers = [Webhook(secret) for secret in settings.webhook_secrets]
         self._connection: Connection | None = None
-        self._attempts: dict[int, Attempt] = {}  # by the event's number: those that are not written down yet
+        self._attempts: dict[int, Attempt] = {}  # by the event's number: the attempts that are not recorded yet
         # It wakes the main loop. Of the queues and locks of Python, a signal handler may use this one alone.
         self._woken: SimpleQueue[None] = SimpleQueue()
         self._stop_before: float | None = None  # seconds of the monotonic clock; None: run on
@@ -174,12 +175,12 @@ class Deliverer:
             rows = self._run("events/claim", limit=str(free))
         # The claim is committed now. Nothing is sent before that.
         if monotonic() - asked > LEASE_SECONDS - SEND_SECONDS:
-            return  # the answer came so late that the leases could run out while these are sent
+            return  # the answer came so late that the leases could run out while the events are sent
         for row in rows:
             known = self._attempts.get(row["id"])
             if known:
-                # The attempt has ended, but was not written down within its lease: the learner was locked, or the
-                # database was away. Do not send the event again.
+                # The attempt has ended, but was not recorded within its lease: the learner was locked, or the database
+                # was away. Do not send the event again.
                 known.claimed_at = row["claimed_at"]
                 continue
             attempt = Attempt(
@@ -251,7 +252,7 @@ class Deliverer:
         return send("POST", self._settings.webhook_url, headers, SEND_SECONDS, status, attempt.body.encode())
 
     def _record(self) -> None:
-        """Write down what became of attempts, except for learners whom somebody else has locked: those come later."""
+        """Record the outcomes of attempts that have ended. If somebody else has locked the learner, do so later."""
         ended = [attempt for attempt in self._attempts.values() if attempt.outcome]
         if not ended:
             return

@@ -1,4 +1,4 @@
-"""The metrics of `make deliver`, which it serves itself: it is another process than the service, maybe elsewhere."""
+"""The metrics of `make deliver`. It serves them itself, because it is another process than the service."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from prometheus_client import Counter, Gauge
 ATTEMPTS = Counter("progress_event_attempts", "Attempts to deliver an event, by outcome.", ["outcome"])
 # These are counted in the database, so every deliverer has the same values.
 WAITING = Gauge("progress_events_waiting", "Events that are not delivered and not given up.")
-OLDEST = Gauge("progress_events_oldest_seconds", "Age of the oldest event that waits; 0 if none does.")
+OLDEST = Gauge("progress_events_oldest_seconds", "Age in seconds of the oldest event that waits; 0 if none does.")
 GIVEN_UP = Gauge("progress_events_given_up", "Events that were given up.")
 
 
@@ -20,7 +20,7 @@ def serve(host: str, port: int) -> None:
 
 
 def count(row: dict[str, Any]) -> None:
-    """Take the row of events/counts.sql in."""
+    """Set the gauges from the row of events/counts.sql."""
     WAITING.set(row["waiting"])
     OLDEST.set(row["oldest_seconds"] or 0)
     GIVEN_UP.set(row["given_up"])

@@ -14,9 +14,8 @@ class Event(TypedDict):
 
 
 def adding(user_id: str, events: list[Event]) -> list[tuple[str, dict[str, str | None]]]:
-    """Return the statements that add the events of a write, in this order: one, none for an empty list.
+    """Return the statement that adds the events of a write, in this order, as a list. No events make an empty list.
 
-    Run them in the transaction of the write, after lock.sql has locked the learner's row, and only if WEBHOOK_URL is
-    set.
+    Run it in the transaction of the write, after lock.sql has locked the learner's row, and only if WEBHOOK_URL is set.
     """
     return [("events/add", {"user_id": user_id, "events": json.dumps(events)})] if events else []

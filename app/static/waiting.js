@@ -10,7 +10,7 @@ export class Waiting {
   // By lesson. A lesson has one change at most: the last wish of the learner.
   #changes = new Map();
   #key;
-  // null until the page says it.
+  // Whether localStorage keeps the changes that wait. null until the page sets it.
   #isKeeping = null;
   #isRestored = false;
 
@@ -63,7 +63,7 @@ export class Waiting {
     this.#isRestored = false;
   }
 
-  /** Take in that the changes have to wait for the service. */
+  /** Note that the changes have to wait for the service. */
   hold() {
     for (const change of this.#changes.values()) change.held = true;
     this.#keep();
@@ -71,7 +71,7 @@ export class Waiting {
 
   /**
    * Return the changes for the next call, as [lessonId, change]: several marks, or one change alone. `listed` has the
-   * lessons whose module is known: only for these the answer to many marks also tells what that of a single mark would.
+   * lessons whose module is known. Only for these, the answer to many marks tells as much as the answer to one mark.
    */
   next(listed) {
     const [first, ...rest] = this.#changes;
@@ -93,7 +93,7 @@ export class Waiting {
       .map(([lessonId]) => lessonId);
   }
 
-  /** Whether to keep what waits in localStorage. If not, nothing is left there. */
+  /** Whether localStorage keeps the changes that wait. `false` also removes what is there. */
   set isKeeping(isKeeping) {
     if (this.#isKeeping === isKeeping) return;
     this.#isKeeping = isKeeping;
@@ -105,14 +105,14 @@ export class Waiting {
     this.#write(null);
   }
 
-  /** Take in that an answer carried a tag: what is kept of another learner is removed. */
+  /** Note the tag of an answer. What localStorage keeps of another learner is removed. */
   answered(tag) {
     if (this.#isKeeping && this.#read() && this.#read().tag !== tag) this.#write(null);
   }
 
   /**
-   * Add the changes that were kept before the page was loaded, once for each learner. An answer must have carried the
-   * learner's tag. Returns [lessonId, change] for each.
+   * Add the changes that localStorage kept before the page was loaded, once for each learner. Call it only after an
+   * answer has carried the learner's tag. Return [lessonId, change] for each of them.
    */
   restore(tag) {
     if (!this.#isKeeping || this.#isRestored) return [];
