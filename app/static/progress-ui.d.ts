@@ -13,7 +13,7 @@ export interface Lesson {
   lessonId: string;
   title: string;
   state: "completed" | "available" | "locked";
-  /** ISO 8601, in UTC. null also for a completion that waits for the service: see `View.waiting`. */
+  /** ISO 8601, in UTC. null also while the mark waits for the service: see `View.waiting`. */
   completedAt: string | null;
   /** Whether `state` is what the learner wants, and is not stored yet. */
   waiting: boolean;

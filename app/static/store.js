@@ -478,8 +478,8 @@ class Service {
     if (completedAt) this.#seenCompleted.add(lessonId);
   }
 
-  // Take in completions, of which a later one of the same module or course counts. Ids of modules and courses are UUIDs, so
-  // no two are the same.
+  // Remember completions. A later one comes later in the list, and replaces an earlier one of the same module or course.
+  // A module and a course with the same id would share a date.
   #complete(completions) {
     for (const { moduleId, courseId, completedAt } of completions)
       this.#completions.set(moduleId ?? courseId, completedAt);

@@ -1,4 +1,5 @@
--- Locks learners until the transaction ends, in the order of their ids, so that two of these never wait for each other.
+-- Locks learners until the transaction ends. All runs of `make redeliver` lock learners in the order of their ids, so
+-- two runs never wait for each other.
 --
 -- Parameters:
 --   user_ids  uuid[]  the learners
