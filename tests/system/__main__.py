@@ -22,8 +22,8 @@ NEEDED = {
     "/usr/bin/mmdebstrap": "mmdebstrap",
 }
 # These tests do not depend on the version of PostgreSQL, and `make test` has run them: requests that are refused before
-# any statement, sessions, keys, logs and metrics, the installation, the pages, the tests of the tests, the starts and
-# ends of the demo. The tests of the demo's page start the demo on this PostgreSQL.
+# any statement, sessions, keys, logs and metrics, the installation, the pages, the tests of the tests, connections,
+# reloads, and the starts and ends of the demo. The tests of the demo's page start the demo on this PostgreSQL.
 ELSEWHERE = (
     *(
         "proof/test_fuzz",
@@ -33,10 +33,22 @@ ELSEWHERE = (
         "test_demo",
         "test_docs",
         "test_errors",
+        "test_event_docs",
+        "test_imports",
         "test_install",
     ),
-    *("test_jwks", "test_locks", "test_mutation", "test_openapi", "test_operation", "test_sessions", "test_settings"),
+    *(
+        "test_jwks",
+        "test_keepalive",
+        "test_learner_tag",
+        "test_locks",
+        "test_mutation",
+        "test_openapi",
+        "test_operation",
+    ),
+    *("test_progress_ui", "test_proxies", "test_reload", "test_sessions", "test_settings"),
 )
+PLANS = ("test_plans", "test_event_plans")  # another version makes other plans
 CREATECLUSTER = Path("/etc/postgresql-common/createcluster.conf")
 
 
@@ -62,12 +74,12 @@ def main() -> None:
     npm = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--legacy-peer-deps", "--loglevel=error"]
     for folder in ("authjs", "axe", "better-auth", "react18", "react19", "standardwebhooks", "../../examples/next"):
         subprocess.run(npm, cwd=Path(__file__).parent / folder, check=True, stdout=subprocess.DEVNULL)
-    print("the suite on PostgreSQL 15, but for the plans, which another version makes differently", flush=True)
+    print("the suite on PostgreSQL 15, but for what does not depend on its version, and for the plans", flush=True)
     on_15 = {**os.environ, "PG_BINDIR": "/usr/lib/postgresql/15/bin"}
     # Keep the order of the files. pytest-xdist would begin with the files that have the most tests, and the slowest
     # file would come last.
     command = [sys.executable, "-m", "pytest", "-n", "auto", "--dist", "loadfile", "--no-loadscope-reorder"]
-    command += [f"--ignore=tests/{name}.py" for name in ("test_plans", *ELSEWHERE)]
+    command += [f"--ignore=tests/{name}.py" for name in (*PLANS, *ELSEWHERE)]
     if os.getuid() != 0:
         print("without root, no image is built: tests/system/test_container.py is left out", flush=True)
         command += ["--ignore=tests/system/test_container.py"]
