@@ -143,7 +143,8 @@ class Service {
   #next = new Map();
   #courseTitles = new Map();
   // When the learner last completed each module and each course, by id. The answer to a write names what it completed.
-  #completions = new Map();
+  // A course may have the id of a module.
+  #completions = { modules: new Map(), courses: new Map() };
   // The lessons that this page has seen completed. If one is unmarked, it is not a new lesson.
   #seenCompleted = new Set();
   // What the learner may do. It is read only when no available lesson is left, because only then it is shown.
@@ -395,7 +396,7 @@ class Service {
     this.#access = replies.get("access")?.document ?? null;
     const completions = replies.get("completions")?.document;
     if (completions) {
-      this.#completions.clear();
+      this.#forgetCompletions();
       this.#complete([...completions.modules, ...completions.courses]);
     }
     if (courses.some((courseId) => replies.get(pathOf(courseId)).document)) this.#unsure.clear();
@@ -428,7 +429,7 @@ class Service {
     this.#courseTitles.clear();
     this.#cached = {};
     this.#completedAt.clear();
-    this.#completions.clear();
+    this.#forgetCompletions();
     this.#seenCompleted.clear();
     this.#prerequisites.clear();
     this.#paused.until = 0;
@@ -479,10 +480,15 @@ class Service {
   }
 
   // Remember completions. A later one comes later in the list, and replaces an earlier one of the same module or course.
-  // A module and a course with the same id would share a date.
   #complete(completions) {
     for (const { moduleId, courseId, completedAt } of completions)
-      this.#completions.set(moduleId ?? courseId, completedAt);
+      if (moduleId) this.#completions.modules.set(moduleId, completedAt);
+      else this.#completions.courses.set(courseId, completedAt);
+  }
+
+  #forgetCompletions() {
+    this.#completions.modules.clear();
+    this.#completions.courses.clear();
   }
 
   #send() {
@@ -720,8 +726,8 @@ class Service {
     // When the learner last completed a module or course with these lessons, and how many lessons are new since then. The
     // service does not say which lessons are new. What the learner unmarked is not, and nothing is after starting over: then
     // no lesson has a time from before the completion.
-    const completion = (id, lessons) => {
-      const completedAt = this.#completions.get(id) ?? null;
+    const completion = (kind, id, lessons) => {
+      const completedAt = this.#completions[kind].get(id) ?? null;
       const isKept = lessons.some((lesson) => lesson.completedAt && lesson.completedAt <= completedAt);
       const isNew = (lesson) => !lesson.completedAt && !this.#seenCompleted.has(lesson.lessonId);
       return { completedAt, newCount: completedAt && isKept ? lessons.filter(isNew).length : 0 };
@@ -754,10 +760,10 @@ class Service {
         lessonsOf.get(courseId)?.push(lesson);
         lessons.set(lessonId, lesson);
       }
-      return Object.assign(derived, count(derived.lessons), completion(module.moduleId, derived.lessons));
+      return Object.assign(derived, count(derived.lessons), completion("modules", module.moduleId, derived.lessons));
     });
     for (const [courseId, course] of courses)
-      Object.assign(course, count(lessonsOf.get(courseId)), completion(courseId, lessonsOf.get(courseId)));
+      Object.assign(course, count(lessonsOf.get(courseId)), completion("courses", courseId, lessonsOf.get(courseId)));
     const overall = count([...lessons.values()]);
     if (this.#answer) {
       for (const answered of this.#answer.modules)

@@ -63,6 +63,17 @@ def test_a_module_that_was_completed_shows_when(visit, completed):  # noqa: F811
     assert_axe_finds_nothing(shown.page)
 
 
+def test_a_course_with_the_id_of_a_module_has_a_completion_of_its_own(visit, completed, db):  # noqa: F811
+    db.execute("insert into courses (id, title, position) values (%s, 'JavaScript', 1)", [uuid4(1)])
+    db.execute("update modules set course_id = %s where id = %s", [uuid4(1), uuid4(1)])
+    shown = visit()
+    expect(line(shown, 3)).to_have_text(f"Completed on {JUNE}")  # modules without a course come first
+    use_store(shown)
+    found = shown.page.evaluate("store.view.modules.map(({ completedAt }) => completedAt)")
+    assert found.count(IN_JUNE.replace("Z", ".000Z")) == 2
+    assert shown.page.evaluate("store.view.courses.map(({ completedAt }) => completedAt)") == [None]
+
+
 def test_it_goes_on_showing_it_when_lessons_are_added(visit, completed, db):  # noqa: F811
     add_lesson(db, 2, NEW, title="New")
     shown = visit(body=HEADER.replace(uuid4(LASAGNA), uuid4(NEW)) + "<course-progress></course-progress>")
