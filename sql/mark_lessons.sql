@@ -82,6 +82,13 @@ locked as materialized (
 -- A list may need as many rounds as it has lessons. So a round must not read all lessons, nor depend on how PostgreSQL
 -- plans a join. Therefore a lesson is a number here, and a set of lessons is a bit string. A round looks up in arrays,
 -- by number, what the next lessons are.
+--
+-- An example: lesson 1 is open, lesson 2 needs lesson 1, and lesson 3 needs lesson 2 and a lesson that is not in the
+-- list. The bits are numbered from 0, from the left.
+--   needs       1: 0000, 2: 0100, 3: 1010 (bit 0, which no round opens, is the lesson that is not in the list)
+--   dependents  1: {2}, 2: {3}, 3: {} (and a null in each, which no round uses)
+--   rounds      opened 0100, fresh {1}: lesson 2 needs 0100, and all of it is opened
+--               opened 0110, fresh {2}: lesson 3 needs 1010, and 0110 & 1010 is only 0010, so lesson 3 stays locked
 numbered as materialized (
     select
         lesson_id,
