@@ -486,7 +486,8 @@ def test_another_tab_catches_up_when_it_becomes_visible(visit, world):
     # Tab one has marked a lesson, and now tab two unmarks it. Tab one then gets the answers from before both writes
     # (304), and must show that state again.
     two.lesson.get_by_role("button").click()
-    made.wait(5)  # "0%" is shown before it is stored
+    # "0%" is shown before it is stored.
+    expect(two.lesson.get_by_role("status")).to_contain_text("is not completed any more")
     expect(two.percent).to_have_text("0%")
     one.becomes_visible()
     expect(one.percent).to_have_text("0%")
