@@ -1,12 +1,16 @@
 """The statements of sql/: each file is one, and a statement is named by its path there, without `.sql`."""
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import psycopg
 from psycopg import Cursor
 from psycopg.rows import DictRow
+
+StatementCall = tuple[str, dict[str, str | None]]  # a statement's name, and its parameters
+Rows = dict[str, DictRow | None]  # the first row of each statement, by its name
 
 SQL = Path(__file__).parent.parent.parent / "sql"
 
@@ -66,6 +70,14 @@ def run(connection: psycopg.Connection[Any], name: str | Statement, /, **paramet
     """
     statement = STATEMENTS[name] if isinstance(name, str) else name
     return connection.execute(statement.query, [parameters[key] for key in statement.parameters])
+
+
+def array(values: Iterable[str | None]) -> str:
+    """Return texts as the text of an array of PostgreSQL, and None as null.
+
+    The texts have no quotation mark and no backslash: they are UUIDs, times, and settings that were checked for both.
+    """
+    return "{" + ",".join("null" if value is None else f'"{value}"' for value in values) + "}"
 
 
 def one(row: DictRow | None) -> DictRow:

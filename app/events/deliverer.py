@@ -259,19 +259,15 @@ class Deliverer:
         connection = self._connected()
         user_ids = {attempt.user_id for attempt in ended}
         with connection.transaction():
-            found = self._run("events/lock", user_ids=_array(user_ids))
+            found = self._run("events/lock", user_ids=statements.array(sorted(user_ids)))
             waiting = {str(row["id"]) for row in found if not row["locked"]}
             now = [attempt for attempt in ended if attempt.user_id not in waiting]
-            finished = self._run("events/record", attempts=json.dumps([_outcome(attempt) for attempt in now]))
+            outcomes = json.dumps([_outcome(attempt) for attempt in now])
+            finished = {str(row["user_id"]) for row in self._run("events/record", attempts=outcomes)}
             if finished:
-                self._run("events/promote", user_ids=_array({str(row["user_id"]) for row in finished}))
+                self._run("events/promote", user_ids=statements.array(sorted(finished)))
         for attempt in now:
             del self._attempts[attempt.id]
-
-
-def _array(user_ids: set[str]) -> str:
-    """Return the text of an array of PostgreSQL's."""
-    return f"{{{','.join(sorted(user_ids))}}}"
 
 
 def _outcome(attempt: Attempt) -> dict[str, Any]:

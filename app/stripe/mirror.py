@@ -4,7 +4,7 @@ All functions but apply_terms and give_waiting_courses run in the transaction of
 """
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any, NamedTuple
 
@@ -88,7 +88,9 @@ def _what_is_missing(connection: psycopg.Connection[Any], courses: NamedCourses 
     if not owned:
         return Outcome("unattached", UNKNOWN_LEARNER)
     if courses:
-        found = statements.run(connection, "stripe/unknown_courses", course_ids=_array(courses.ids)).fetchone()
+        found = statements.run(
+            connection, "stripe/unknown_courses", course_ids=statements.array(courses.ids)
+        ).fetchone()
         if statements.one(found)["unknown"]:
             return Outcome("unattached", UNKNOWN_COURSE)
     return None
@@ -165,15 +167,15 @@ def _attach(connection: psycopg.Connection[Any], customer_id: str, terms: Access
     learners = _owners(rows)
     if learners:
         # A payment may wait for one of these learners. Most payments have no further event that could attach them.
-        waiting = statements.run(connection, "stripe/attach_payments", user_ids=_array(learners))
+        waiting = statements.run(connection, "stripe/attach_payments", user_ids=statements.array(learners))
         learners |= _owners(waiting.fetchall())
     _lock_owners(connection, learners)
     # If no owner is in users, a row in subscriptions that was written by hand may be right. It stays.
     if learners:
-        _store_items(connection, _array(learners))
-        statements.run(connection, "stripe/release", customer_id=customer_id, user_ids=_array(learners))
-        _copy_best(connection, _array(learners), terms)
-        _give_courses(connection, _array(learners), terms)
+        _store_items(connection, statements.array(learners))
+        statements.run(connection, "stripe/release", customer_id=customer_id, user_ids=statements.array(learners))
+        _copy_best(connection, statements.array(learners), terms)
+        _give_courses(connection, statements.array(learners), terms)
     return rows
 
 
@@ -232,7 +234,7 @@ def store_payment(connection: psycopg.Connection[Any], payment: Payment, terms: 
         source=payment.source,
         checkout_session_id=payment.checkout_session_id,
         claimed_user_id=user_id,
-        course_ids=_array(payment.courses.ids),
+        course_ids=statements.array(payment.courses.ids),
         event_created=str(payment.event_created),
     )
     owned = attach_payments(connection, user_id, terms)
@@ -261,11 +263,11 @@ def attach_payments(connection: psycopg.Connection[Any], user_id: str, terms: Ac
 
     The learner may be unknown in users.
     """
-    rows = statements.run(connection, "stripe/attach_payments", user_ids=_array([user_id])).fetchall()
+    rows = statements.run(connection, "stripe/attach_payments", user_ids=statements.array([user_id])).fetchall()
     learners = _owners(rows)
     _lock_owners(connection, learners)
     if learners:
-        _give_courses(connection, _array(learners), terms)
+        _give_courses(connection, statements.array(learners), terms)
     return any(row["after"] for row in rows)
 
 
@@ -324,10 +326,5 @@ def _store_items(connection: psycopg.Connection[Any], user_ids: str | None) -> b
 
 
 def _copy_best(connection: psycopg.Connection[Any], user_ids: str, terms: AccessTerms) -> None:
-    prices = _array(terms.prices)
+    prices = statements.array(terms.prices)
     statements.run(connection, "stripe/copy", user_ids=user_ids, grace=str(terms.grace_seconds), prices=prices)
-
-
-def _array(values: Iterable[str]) -> str:
-    # The values have no quotation mark and no backslash: settings.py refuses both, and the others are UUIDs.
-    return "{" + ",".join(f'"{value}"' for value in values) + "}"

@@ -5,7 +5,7 @@ from typing import Any
 import psycopg
 
 from app.database import statements
-from app.database.statements import one
+from app.database.statements import array, one
 
 BATCH_LEARNERS = 200
 FIRST_UUID = "00000000-0000-0000-0000-000000000000"
@@ -25,8 +25,7 @@ def write_missing(connection: psycopg.Connection[Any]) -> str:
             user_ids = [str(row["id"]) for row in statements.run(connection, "admin/complete_learners", **batch)]
             if not user_ids:
                 return f"completions written: {modules} of modules, {courses} of courses"
-            listed = "{" + ",".join(user_ids) + "}"
-            written = one(statements.run(connection, "admin/complete", user_ids=listed).fetchone())
+            written = one(statements.run(connection, "admin/complete", user_ids=array(user_ids)).fetchone())
             modules += written["module_count"]
             courses += written["course_count"]
             after = user_ids[-1]

@@ -81,7 +81,7 @@ def redeliver(connection: psycopg.Connection[Any], webhook_id: str) -> str:
 
 def _wait_again(connection: psycopg.Connection[Any], chosen: list[dict[str, Any]]) -> int:
     """Let events wait again. Return how many."""
-    user_ids = f"{{{','.join(sorted({row['user_id'] for row in chosen}))}}}"
+    user_ids = statements.array(sorted({row["user_id"] for row in chosen}))
     # promote.sql must see what other transactions wrote before the lock was there.
     connection.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
     with connection.transaction():
