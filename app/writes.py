@@ -6,23 +6,18 @@ from typing import Any, NamedTuple
 
 from psycopg.rows import DictRow
 
-from app.database.statements import one
+from app.database.statements import Rows, StatementCall, array, one
 from app.events import content, outbox
 from app.events.outbox import Event
 from app.problems import RETRY_AFTER, Problem
-
-Call = tuple[str, dict[str, str | None]]
-Rows = dict[str, DictRow | None]
 
 
 class Learner(NamedTuple):
     """Whose progress a write changes, and how its statements run."""
 
     user_id: str
-    # Runs statements, each with its parameters, in one READ COMMITTED transaction. Returns the first row of each. Each
-    # function of a list `then` returns further statements, made from the rows so far, or None to roll the transaction
-    # back.
-    transaction: Callable[..., list[DictRow | None]]
+    # Runs statements in one READ COMMITTED transaction, as Pool.transaction does.
+    transaction: Callable[..., Rows]
     # Adds a learner who is not enrolled, if NEW_LEARNERS says so. Returns whether to write once more.
     add: Callable[[], bool]
     sends_events: bool  # WEBHOOK_URL is set
@@ -33,7 +28,7 @@ def mark(learner: Learner, lesson_id: str, completed_at: str | None) -> str:
 
     Raises Problem, as every function here does, with the codes of contract §4 that depend on what is stored.
     """
-    parameters = {"lesson_id": lesson_id, "lesson_ids": _array([lesson_id]), "completed_at": completed_at}
+    parameters = {"lesson_id": lesson_id, "lesson_ids": array([lesson_id]), "completed_at": completed_at}
     rows = _write(learner, _lesson_events, "mark", "complete", "lesson", **parameters)
     return _with_completions(_lesson(rows["mark"], rows["lesson"]), rows)
 
@@ -46,7 +41,7 @@ def unmark(learner: Learner, lesson_id: str) -> str:
 
 def mark_lessons(learner: Learner, lesson_ids: Iterable[str], completed_ats: Iterable[str | None]) -> str:
     """Mark many lessons as completed, each at its time. Return the answer of the call, as JSON."""
-    parameters = {"lesson_ids": _array(lesson_ids), "completed_ats": _array(completed_ats)}
+    parameters = {"lesson_ids": array(lesson_ids), "completed_ats": array(completed_ats)}
     rows = _write(learner, _many_events, "mark_lessons", "complete", "marked_lessons", **parameters)
     parts = {"results": one(rows["mark_lessons"])["results"], **one(rows["marked_lessons"])}
     # PostgreSQL has made the JSON of each part.
@@ -92,16 +87,16 @@ def _lesson(outcome: DictRow | None, lesson: DictRow | None) -> str:
     return answer
 
 
-def _completions(rows: Rows) -> list[dict[str, Any]]:
-    """Return the completions that a write has made."""
-    found: list[dict[str, Any]] = json.loads(one(rows["complete"])["completions"]) if "complete" in rows else []
-    return found
+def _completions(rows: Rows) -> str:
+    """Return the completions that a write has made, as a JSON list."""
+    completions: str = one(rows["complete"])["completions"] if "complete" in rows else "[]"
+    return completions
 
 
 def _with_completions(answer: str, rows: Rows) -> str:
     """Return an answer, a JSON object, with the completions that the write has made, if it has made any."""
-    text = one(rows["complete"])["completions"] if "complete" in rows else "[]"
-    return answer if text == "[]" else f'{answer.removesuffix("}")}, "completions" : {text}}}'
+    completions = _completions(rows)
+    return answer if completions == "[]" else f'{answer.removesuffix("}")}, "completions" : {completions}}}'
 
 
 def _start_over(learner: Learner, write: str, count: str, **ids: str | None) -> tuple[DictRow, dict[str, Any]]:
@@ -113,7 +108,7 @@ def _start_over(learner: Learner, write: str, count: str, **ids: str | None) -> 
 
 def _lesson_events(user_id: str, write: DictRow, rows: Rows) -> list[Event]:
     """Return the events of a mark or an unmark."""
-    completions = _completions(rows)
+    completions = json.loads(_completions(rows))
     if "mark" in rows:
         is_marked = write["available"] and not write["prerequisites"]
         changed = is_marked and not write["was_completed"]
@@ -142,7 +137,7 @@ def _lesson_events(user_id: str, write: DictRow, rows: Rows) -> list[Event]:
 def _many_events(user_id: str, write: DictRow, rows: Rows) -> list[Event]:
     """Return the events of many marks."""
     counts = {name: json.loads(text) for name, text in one(rows["marked_lessons"]).items()}
-    completions = _completions(rows)
+    completions = json.loads(_completions(rows))
     return content.of_write(user_id, "lesson.completed", json.loads(write["marked"]), completions, counts)
 
 
@@ -166,47 +161,42 @@ def _write(
     """
     # One statement after the other, because a statement that waited for the lock still sees the data from before the
     # wait, and because a statement does not see its own writes.
+    given = {"user_id": learner.user_id, **parameters}
     first = ["lock", write, *names]
+
+    def complete(rows: Rows) -> list[StatementCall]:
+        may_complete = one(rows[write])["enrolled"] and _may_complete(rows)
+        return [("complete", given)] if may_complete else []
+
+    def add_events(rows: Rows) -> list[StatementCall] | None:
+        row = one(rows[write])
+        if not row["enrolled"]:
+            return []
+        if rows["lock"] is None:
+            return None  # without the lock, the events could get another order than the writes
+        return outbox.adding(learner.user_id, events(learner.user_id, row, rows))
+
+    then: list[Callable[[Rows], list[StatementCall] | None]] = [add_events] if learner.sends_events else []
     if learner.sends_events and "complete" in names:
         # The events need a second trip anyway. So complete.sql, which is expensive, runs after the counts, and only if
         # these say that a module may be complete.
         first.remove("complete")
-    given = {"user_id": learner.user_id, **parameters}
+        then.insert(0, complete)
 
     def run() -> Rows:
-        statements = list(first)
-
-        def complete(found: list[DictRow | None]) -> list[Call]:
-            rows = dict(zip(statements, found, strict=True))
-            if "complete" not in names or not one(rows[write])["enrolled"] or not _may_complete(rows):
-                return []
-            statements.append("complete")
-            return [("complete", given)]
-
-        def add_events(found: list[DictRow | None]) -> list[Call] | None:
-            rows = dict(zip(statements, found, strict=True))
-            row = one(rows[write])
-            if not row["enrolled"]:
-                return []
-            if rows["lock"] is None:
-                return None  # without the lock, the events could get another order than the writes
-            return outbox.adding(learner.user_id, events(learner.user_id, row, rows))
-
-        further = {"then": (complete, add_events)} if learner.sends_events else {}
-        found = learner.transaction(*((name, given) for name in first), **further)
-        return dict(zip(statements, found, strict=False))  # the last row may be that of events/add
+        return learner.transaction(*((name, given) for name in first), then=then)
 
     rows = run()
     enrolled = one(rows[write])["enrolled"]
     # Another call, or the site, may have added the learner after lock.sql ran. Then nothing was locked, and the counts
     # may be wrong. A second write of the same lessons changes no completion.
     if (enrolled and rows["lock"] is None) or (not enrolled and learner.add()):
-        completed = rows.get("complete")
+        completions = _completions(rows)
         rows = run()
         # The second write finds the modules completed, so only the first one returned their completions. With events,
         # the first write was rolled back, and the second returns them.
-        if completed and completed["completions"] != "[]" and not learner.sends_events:
-            rows["complete"] = completed
+        if completions != "[]" and not learner.sends_events:
+            rows["complete"] = {"completions": completions}
     if not one(rows[write])["enrolled"]:
         raise Problem("not_enrolled")
     if rows["lock"] is None:
@@ -227,8 +217,3 @@ def _may_complete(rows: Rows) -> bool:
     else:
         modules = json.loads(one(rows["marked_lessons"])["modules"])
     return any(module["completedCount"] == module["totalCount"] > 0 for module in modules)
-
-
-def _array(values: Iterable[str | None]) -> str:
-    """Return texts without special characters as an array of PostgreSQL."""
-    return "{" + ",".join("null" if value is None else value for value in values) + "}"

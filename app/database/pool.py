@@ -24,7 +24,7 @@ from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout
 from app.call import Call, current_call
 from app.database import readiness, statements
 from app.database.connection import Connection, DeadlineError, connect_options
-from app.database.statements import Statement
+from app.database.statements import Rows, Statement, StatementCall
 from app.settings import Settings
 
 T = TypeVar("T")
@@ -179,23 +179,21 @@ class Pool(ConnectionPool[Connection]):
         return self.use(label, lambda connection: statements.run(connection, name, **parameters).fetchone(), again=True)
 
     def transaction(
-        self,
-        *calls: tuple[str, dict[str, str | None]],
-        then: Sequence[Callable[[list[DictRow | None]], list[tuple[str, dict[str, str | None]]] | None]] = (),
-    ) -> list[DictRow | None]:
-        """Run statements, each with its parameters, in one transaction and, without `then`, in one trip.
+        self, *calls: StatementCall, then: Sequence[Callable[[Rows], list[StatementCall] | None]] = ()
+    ) -> Rows:
+        """Run statements, each once, in one transaction and, without `then`, in one trip.
 
-        Returns the first row of each statement, None where it has none. Each function of `then` returns further
-        statements, made from all rows so far. These run in the same transaction, in a trip of their own. If a function
-        returns None, the transaction is rolled back.
+        Returns the first row of each statement by its name, None where it has none. Each function of `then` returns
+        further statements, made from all rows so far. These run in the same transaction, in a trip of their own. If a
+        function returns None, the transaction is rolled back.
         """
 
-        def work(connection: Connection) -> list[DictRow | None]:
+        def work(connection: Connection) -> Rows:
             names: list[str] = []
             cursors: list[Cursor[Any]] = []
-            rows: list[DictRow | None] = []
+            rows: Rows = {}
 
-            def trip(further: Sequence[tuple[str, dict[str, str | None]]], is_last: bool) -> None:
+            def trip(further: Sequence[StatementCall], is_last: bool) -> None:
                 # connection.transaction() would wait for the server at its begin and at its end. That costs a fifth of
                 # the Python time of a write.
                 with connection.pipeline():
@@ -206,7 +204,8 @@ class Pool(ConnectionPool[Connection]):
                         cursors.append(statements.run(connection, name, **parameters))
                     if is_last:
                         connection.execute(b"commit", prepare=False)
-                rows.extend(cursor.fetchone() if cursor.description else None for cursor in cursors[len(rows) :])
+                for name, cursor in zip(names[len(rows) :], cursors[len(rows) :], strict=True):
+                    rows[name] = cursor.fetchone() if cursor.description else None
 
             try:
                 trip(calls, is_last=not then)

@@ -3,6 +3,8 @@
 import json
 from typing import Any, Literal, TypedDict
 
+from app.database.statements import StatementCall
+
 Type = Literal["lesson.completed", "lesson.uncompleted", "module.completed", "course.completed"]
 
 
@@ -13,7 +15,7 @@ class Event(TypedDict):
     data: dict[str, Any]
 
 
-def adding(user_id: str, events: list[Event]) -> list[tuple[str, dict[str, str | None]]]:
+def adding(user_id: str, events: list[Event]) -> list[StatementCall]:
     """Return the statement that adds the events of a write, in this order, as a list. No events make an empty list.
 
     Run it in the transaction of the write, after lock.sql has locked the learner's row, and only if WEBHOOK_URL is set.

@@ -6,13 +6,13 @@ from typing import Any
 
 import psycopg
 from psycopg import IsolationLevel
-from psycopg.rows import DictRow
 from psycopg.types.string import TextLoader
 
 from app.database import statements
+from app.database.statements import Rows, StatementCall
 from app.problems import Problem
 from app.tasks import TaskError
-from app.writes import Call, Learner
+from app.writes import Learner
 
 _log = logging.getLogger("progress.support")
 
@@ -32,16 +32,14 @@ def write(
     connection.isolation_level = IsolationLevel.READ_COMMITTED
     connection.adapters.register_loader("json", TextLoader)
 
-    def run(
-        *calls: Call, then: Sequence[Callable[[list[DictRow | None]], list[Call] | None]] = ()
-    ) -> list[DictRow | None]:
-        rows: list[DictRow | None] = []
+    def run(*calls: StatementCall, then: Sequence[Callable[[Rows], list[StatementCall] | None]] = ()) -> Rows:
+        rows: Rows = {}
         for make in (lambda _: list(calls), *then):
             # Where the transaction of a call is rolled back, `make` returns None, the function raises Problem, and the
             # block below rolls back.
             for name, parameters in make(rows) or ():
                 cursor = statements.run(connection, name, **parameters)
-                rows.append(cursor.fetchone() if cursor.description else None)
+                rows[name] = cursor.fetchone() if cursor.description else None
         return rows
 
     # NEW_LEARNERS is for people with a session. A task must not add a learner whose id was mistyped.
