@@ -167,6 +167,12 @@ def test_the_ctes_that_stand_in_several_statements_are_equal():
     module = cte("module", "locked")
     assert module
     assert copies("locked", but=of_a_part) == {module.replace("from prerequisites", "from published_prerequisites")}
+    # What starting over deletes, closes and returns.
+    assert cte("start_over_module", "removed") == cte("start_over_course", "removed")
+    assert cte("start_over_course", "started_over_modules") == cte("start_over_all", "started_over_modules")
+    removed = re.compile(r"^    \(\n        select\n            coalesce\(.*?^    \) as removed", re.M | re.S)
+    texts = [path(f"start_over_{part}").read_text() for part in ("module", "course", "all")]
+    assert len({removed.findall(text)[0] for text in texts}) == 1
 
 
 def test_no_statement_has_an_access_rule_of_its_own():
