@@ -77,6 +77,10 @@ def screenshot(page: Page, name: str) -> None:
     page.screenshot(path=BUILD / f"{name}.png")
 
 
+# The requests that a test holds now.
+_held: set[Request] = set()
+
+
 class Held:
     """Holds the requests to an address until a test lets them go. `methods` lists their methods, in order.
 
@@ -96,6 +100,7 @@ class Held:
             route.continue_()
             return
         self.methods.append(route.request.method)
+        _held.add(route.request)
         self._waiting.append((route, route.fetch() if self.answered else None))
 
     def wait(self) -> None:
@@ -108,6 +113,7 @@ class Held:
     def let_go(self) -> None:
         self.wait()
         route, answer = self._waiting.pop(0)
+        _held.discard(route.request)
         if answer:
             route.fulfill(response=answer)
         else:
@@ -119,40 +125,52 @@ class Held:
 
 
 class Calls(list[str]):
-    """The calls of a page to the API from now on, as `METHOD path status`, in the order of their answers."""
+    """The calls of a page to the API that are answered from now on, as `METHOD path status`, in that order."""
 
     def __init__(self, page: Page) -> None:
         self.page = page
         self.asked: list[str] = []  # `METHOD path`, in the order in which they were sent
-        self._bodies: set[Request] = set()  # requests whose answer has begun, and whose body is still coming
-        page.on("request", lambda request: self._note(request, self.asked))
+        self._open: set[Request] = set()  # requests whose answer has not come, or not whole
+        page.on("request", self._asked)
         page.on("response", self._answered)
         page.on("requestfinished", self._ended)
         page.on("requestfailed", self._ended)
 
+    def _asked(self, request: Request) -> None:
+        if self._note(request, self.asked):
+            self._open.add(request)
+
     def _answered(self, response: Response) -> None:
-        if response.status != 304:  # which has no body, and which Chromium does not report as finished
-            self._bodies.add(response.request)
-        self._note(response.request, self, f" {response.status}")
+        if self._note(response.request, self, f" {response.status}"):
+            self._open.add(response.request)  # also a request that was sent before
+        if response.status == 304:  # which has no body, and which Chromium does not report as finished
+            self._ended(response.request)
 
     def _ended(self, request: Request) -> None:
-        self._bodies.discard(request)
+        self._open.discard(request)
 
-    def _note(self, request: Request, notes: list[str], status: str = "") -> None:
+    def _note(self, request: Request, notes: list[str], status: str = "") -> bool:
         path = request.url.partition("/api/progress/")[2]
-        if path and request.method != "OPTIONS":
-            notes.append(f"{request.method} {path}{status}")
+        if not path or request.method == "OPTIONS":
+            return False
+        notes.append(f"{request.method} {path}{status}")
+        return True
 
     def wait(self, count: int) -> "Calls":
-        """Wait until `count` calls are answered, and the page has handled the answers."""
+        """Wait until `count` calls are answered, no other call waits but for the held ones, and the page is at rest.
+
+        Without the second, the speed of the machine would decide whether the call that follows an answer is seen.
+        """
         deadline = time.monotonic() + 10
-        # As long as the body is coming, the page does not send the answer's ETag with its next call.
-        while len(self) < count or self._bodies:
-            assert time.monotonic() < deadline, (self, self._bodies)
-            self.page.wait_for_timeout(5)
-        # The page's own code runs after the body has come: first in promises, then in tasks.
-        self.page.evaluate("() => new Promise((done) => setTimeout(done))")
-        return self
+        while True:
+            # As long as the body is coming, the page does not send the answer's ETag with its next call.
+            while len(self) < count or self._open - _held:
+                assert time.monotonic() < deadline, (self, self._open)
+                self.page.wait_for_timeout(5)
+            # The page's own code runs after the body has come: first in promises, then in tasks. It may call again.
+            self.page.evaluate("() => new Promise((done) => setTimeout(done))")
+            if not self._open - _held:
+                return self
 
 
 def document(page: Page, url: str) -> Any:
