@@ -46,8 +46,10 @@ def two_learners(world, db):  # noqa: F811
 def sign_in(shown: Shown, user_id: str | None) -> None:
     """Change the session of the browser, as another tab or a form of the site does. None signs out."""
     context = shown.page.context
-    context.clear_cookies()
-    if user_id:
+    if user_id is None:
+        context.clear_cookies()
+    else:
+        # The new cookie replaces the old one. To clear the old one before would let a call of the page go without any.
         name, _, value = cookie(user_id)["Cookie"].partition("=")
         context.add_cookies([{"name": name, "value": value, "url": shown.service, "httpOnly": True, "sameSite": "Lax"}])
 
