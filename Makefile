@@ -10,7 +10,7 @@ $(foreach name,USER COURSE MODULE LESSON AT EVENT ROLE FILE DRY_RUN PARTIAL CONF
 		$(eval override export $(name) := $$(value $(name))),\
 		$(eval unexport $(name))))
 
-.PHONY: help install install-dev install-system run test test-deep test-crash test-system mutate audit scale-data explain bench lint format migrate rollback migration-status migrate-unlock grants load-catalog \
+.PHONY: help install install-dev install-system run test test-deep test-crash test-system mutate audit scale-data explain bench bench-connections lint format migrate rollback migration-status migrate-unlock grants load-catalog \
 	learner-id add-user grant-free revoke-free grant-course revoke-course access mark unmark start-over complete stripe-sync stripe-event deliver events redeliver token lock
 
 
@@ -54,6 +54,9 @@ explain: install-dev  ## show how PostgreSQL runs each file of sql/ [SIZE=small|
 
 bench: install-dev  ## measure the service against a bare Flask app [SIZE=small|large SECONDS=2]
 	@$(RUN) tests.bench
+
+bench-connections: install-dev  ## measure how connections spread over the workers, and what many of them cost a caller
+	@$(RUN) tests.bench.connections
 
 lint: install-dev  ## check code, types, SQL and migrations
 	@$(RUN) ruff check .

@@ -1,6 +1,7 @@
 """How gunicorn runs the service: read by `gunicorn -c gunicorn.conf.py wsgi:app`, and again at each reload (HUP)."""
 
 import json
+import mmap
 import os
 import shutil
 import signal
@@ -8,9 +9,12 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
+
+from gunicorn.workers.gthread import ThreadWorker  # type: ignore[import-untyped]
 
 # gunicorn runs this file again at each reload. So the settings that passed the check are kept in the module sys. A
 # module of the service must not be imported here: the workers would inherit it, and would go on with old code.
@@ -34,9 +38,56 @@ settings = dict(process.progress_settings)
 metrics = settings.pop("metrics")
 globals().update(settings)
 
+# How many connections each worker holds: an int for each worker, in memory that this process shares with its workers.
+# A reload makes it anew, so the workers of before it are not counted.
+connections = memoryview(mmap.mmap(-1, mmap.PAGESIZE)).cast("i")
+NOT_ACCEPTING = 2**31 - 1  # more than any worker holds, so that no worker waits for this one
+for place in range(len(connections)):
+    connections[place] = NOT_ACCEPTING
+taken: set[int] = set()  # the places of the workers that run
+PAUSE_SECONDS = 0.0005
+MAX_PAUSES = 20
+
+
+class EvenThreadWorker(ThreadWorker):  # type: ignore[misc]
+    """A gthread worker that leaves a new connection to a worker that holds fewer.
+
+    gunicorn's own workers accept as many connections as they get, and a kept-alive connection stays with its worker. So
+    one worker often has 15 of 16 connections, and another core has nothing to do. gunicorn does not document `accept`,
+    `notify`, `nr_conns` and `_accepting`. So its version is pinned, and a test counts the connections of the workers.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        # gunicorn makes the object before it forks, so two workers never take the same place.
+        self.place = next(place for place in range(len(connections)) if place not in taken)
+        taken.add(self.place)
+        self.pauses = 0
+        super().__init__(*args, **kwargs)
+
+    def leave(self) -> None:
+        """Leave the count: this worker has ended. gunicorn's master calls this through child_exit."""
+        connections[self.place] = NOT_ACCEPTING
+        taken.discard(self.place)
+
+    def notify(self) -> None:
+        """Say how many connections this worker holds. gunicorn calls this each time that the worker begins to wait."""
+        connections[self.place] = self.nr_conns if self._accepting else NOT_ACCEPTING
+        super().notify()
+
+    def accept(self, listener: Any) -> None:
+        """Accept a connection, or leave it for some milliseconds to a worker that holds fewer."""
+        # That worker may hang. So the pauses have an end. The answers of this worker go on between them.
+        if self.pauses < MAX_PAUSES and min(connections) < self.nr_conns:
+            self.pauses += 1
+            time.sleep(PAUSE_SECONDS)
+            return
+        self.pauses = 0
+        super().accept(listener)
+
+
 # A sync worker closes each connection after one answer. It serves nobody else while a connection is open that sends
 # nothing.
-worker_class = "gthread"
+worker_class = EvenThreadWorker
 # In seconds. Proxies keep an idle connection for less time (nginx and most load balancers for 60 seconds). So the proxy
 # closes it, and never the service: a request that comes while the service closes its connection would fail. An idle
 # connection occupies no thread. A worker that stops closes its idle connections after two seconds.
@@ -78,15 +129,21 @@ def when_ready(server: Any) -> None:
     signal.signal(signal.SIGHUP, lambda number, _: signals.put(number))
 
 
+def child_exit(server: Any, worker: Any) -> None:
+    """Free the place of a worker that has ended. Remove its gauges from the sums of the metrics. Its counters stay."""
+    # After a reload, the worker was counted by the module of before. And an operator may choose another class.
+    if hasattr(worker, "leave"):
+        worker.leave()
+    if metrics:
+        from prometheus_client import multiprocess
+
+        multiprocess.mark_process_dead(worker.pid)  # type: ignore[no-untyped-call]
+
+
 if metrics:
     if first:
         # The folder in which all workers count. Prometheus' library reads this variable when it is imported.
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix="progress-metrics-")
-    from prometheus_client import multiprocess
-
-    def child_exit(server: Any, worker: Any) -> None:
-        """Remove the gauges of a worker that has ended from the sums. Its counters stay."""
-        multiprocess.mark_process_dead(worker.pid)  # type: ignore[no-untyped-call]
 
     def on_exit(server: Any) -> None:
         """Remove the folder in which the workers counted."""

@@ -7,11 +7,13 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from urllib.parse import urlsplit
 
 import pytest
 
+from tests.bench.connections import connections_by_worker
 from tests.conftest import ROOT, running_gunicorn
 from tests.world import add_module, add_user, bearer, lesson_path
 
@@ -44,8 +46,21 @@ def test_idle_connections_hold_up_neither_others_nor_the_end(environ, db, told):
             response.read()
             return response.status, response.headers["Connection"]
 
+        # A worker that still starts accepts no connection.
+        deadline = time.monotonic() + 60
+        while not all(connections_by_worker(service.process.pid, service.url).values()):
+            assert time.monotonic() < deadline
+            call(connect(), "GET", "/healthz")
+        stack.close()
+
         idle = [connect() for _ in range(IDLE)]
-        assert {call(connection, "GET", "/healthz") for connection in idle} == {(200, "keep-alive")}
+        # All at once, as a proxy connects when its callers come.
+        with ThreadPoolExecutor(IDLE) as pool:
+            answers = set(pool.map(lambda connection: call(connection, "GET", "/healthz"), idle))
+        assert answers == {(200, "keep-alive")}
+        held = connections_by_worker(service.process.pid, service.url)
+        assert sum(held.values()) == IDLE
+        assert max(held.values()) <= 1.5 * IDLE / 2, held
         began = time.monotonic()
         for _ in range(20):
             assert call(connect(), "POST", lesson_path(2))[0] == 200

@@ -16,6 +16,7 @@ import threading
 import time
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -111,7 +112,7 @@ def nginx(folder):
                 "listen 443 ssl;": f"listen 127.0.0.1:{port} ssl;",
                 "listen [::]:443 ssl;": "",
                 "/etc/letsencrypt/live/www.example.org": str(folder),
-                "server 127.0.0.1:8000;": f"server {urlsplit(service).netloc};",
+                "server 127.0.0.1:8000 ": f"server {urlsplit(service).netloc} ",
             }
             for old, new in (replaced | changes).items():
                 assert old in site
@@ -201,6 +202,23 @@ def test_the_forwarded_host_of_a_client_is_replaced(nginx, gunicorn, world):
     assert (status, document["code"]) == (403, "cross_site_request")
     own = cookie() | {"Origin": f"https://www.example.org:{site.port}", "X-Forwarded-Host": "evil.example"}
     assert site.call("POST", lesson_path(2), own)[0] == 200
+
+
+def test_one_request_too_many_is_refused_at_once(nginx, gunicorn, world, db):
+    site = nginx(gunicorn(WEB_CONCURRENCY="1", WEB_THREADS="4"), **{"max_conns=200": "max_conns=2"})
+    waiting = "select count(*) from pg_stat_activity where wait_event_type = 'Lock'"
+    with ThreadPoolExecutor(2) as pool:
+        with db.transaction():
+            db.execute("select from users for update")
+            writes = [pool.submit(site.call, "POST", lesson_path(2), bearer()) for _ in range(2)]
+            with psycopg.connect(db.info.dsn, autocommit=True) as other:
+                deadline = time.monotonic() + 10
+                while other.execute(waiting).fetchone() != (2,):
+                    assert time.monotonic() < deadline
+            status, headers, document = site.call("GET", SUMMARY, bearer())
+            assert (status, headers["Retry-After"], document["code"]) == (502, "2", "unavailable")
+        assert [write.result()[0] for write in writes] == [200, 200]
+    assert site.call("GET", SUMMARY, bearer())[0] == 200
 
 
 def test_what_the_service_answers_comes_as_it_was(nginx, gunicorn, world):
