@@ -16,7 +16,6 @@ window.fetch = async (resource, options) => {
       const ms = performance.now() - started;
       const body = await response.clone().text();
       show(options?.method ?? "GET", pathname, response.status, ms, body);
-      if (response.status === 200) learn(pathname, JSON.parse(body));
     }
     return response;
   } catch (error) {
@@ -25,22 +24,8 @@ window.fetch = async (resource, options) => {
   }
 };
 
-// The page reads these from the answers to the components' calls, so it needs no calls of its own.
-const known = { titles: new Map(), next: null, events: null };
-
-function learn(path, document) {
-  if (/\/(outline|courses\/[^/]+)$/.test(path)) {
-    known.titles = new Map(
-      document.modules.flatMap(({ lessons }) => lessons.map(({ lessonId, title }) => [lessonId, title])),
-    );
-    if (document.next) known.next = document.next.lessonId;
-    open();
-  }
-  if (path.endsWith("/next")) {
-    known.next = document.lessonId;
-    open();
-  }
-}
+// How many events the page knows. null until the first answer.
+let knownEvents = null;
 
 function element(name, className, text = "") {
   const made = document.createElement(name);
@@ -72,12 +57,12 @@ function show(method, path, status, ms, body) {
 }
 
 // Show the events that have reached the demo's receiver since the page was opened. The page of a site gets no events: they
-// go to the site's own systems. `known.events` is how many the page knows.
+// go to the site's own systems.
 async function showEvents() {
   try {
-    const query = known.events === null ? "" : `?after=${known.events}`;
+    const query = knownEvents === null ? "" : `?after=${knownEvents}`;
     const { count, events } = await (await fetch(`/demo/events${query}`)).json();
-    known.events = count;
+    knownEvents = count;
     for (const { webhookId, receivedAt, event } of events) {
       const ms = Date.parse(receivedAt) - Date.parse(event.timestamp);
       show("EVENT", event.type, 204, ms, JSON.stringify({ "webhook-id": webhookId, ...event })).className = "event";
@@ -106,7 +91,7 @@ async function session(learner) {
 document.querySelector("#calls").open = matchMedia("(width >= 72rem)").matches;
 
 showEvents();
-await import("/progress-ui/progress-ui.js");
+const { storeOf } = await import("/progress-ui/progress-ui.js");
 
 let { learner, courses } = await session();
 if (!learner) ({ learner } = await session("full"));
@@ -133,8 +118,18 @@ choices.forEach(({ title }, at) => {
   document.querySelector("#courses").append(label);
 });
 
+// What the components show. The page asks their store, so it needs no calls of its own.
+let store;
+let stop = () => {};
+// The lesson whose header is shown if the address names none.
+let lessonToContinueWith = null;
+
 function choose(at) {
   const { courseId } = choices[at];
+  lessonToContinueWith = null;
+  stop();
+  store = storeOf(undefined, courseId);
+  stop = store.subscribe(open);
   for (const element of [course, lesson]) {
     if (courseId) element.setAttribute("course-id", courseId);
     else element.removeAttribute("course-id");
@@ -154,11 +149,13 @@ document.querySelector("#learners").addEventListener("change", async ({ target }
 });
 
 // The demo has no page for each lesson, so this shows a lesson's header on the one page. The id of the lesson is in the
-// address. Without one, the lesson to continue with is shown.
+// address. Without one, the lesson to continue with is shown. It stays when it is ticked, as the page of a lesson does.
 function open() {
-  const lessonId = location.hash.slice(1) || known.next;
+  const { lessons, next } = store.view;
+  if (!lessons.has(lessonToContinueWith)) lessonToContinueWith = next?.lessonId ?? null;
+  const lessonId = location.hash.slice(1) || lessonToContinueWith;
   lesson.setAttribute("lesson-id", lessonId ?? "");
-  document.querySelector("#lesson-name").textContent = known.titles.get(lessonId) ?? "–";
+  document.querySelector("#lesson-name").textContent = lessons.get(lessonId)?.title ?? "–";
 }
 addEventListener("hashchange", open);
 
