@@ -207,7 +207,7 @@ def test_it_signs_in_as_authjs_would_and_keeps_nothing_where_a_script_could_read
     ]
     policy = page.evaluate("async () => (await fetch('/')).headers.get('Content-Security-Policy')")
     assert "unsafe" not in policy
-    assert policy.startswith("default-src 'none'; script-src 'self'; style-src 'self';")
+    assert policy.startswith("default-src 'none'; script-src 'self'; style-src 'sha256-")
 
 
 def test_the_fifteen_lines_of_the_page_work_from_another_port(new_context, demo, elsewhere, base):

@@ -1,4 +1,5 @@
 // The demo: who is signed in, which course is shown, which lesson's page is open, and what goes over the wire.
+import { storeOf } from "/progress-ui/progress-ui.js";
 
 const MAX_SHOWN = 50; // calls and events, in the drawer
 const EVENTS_MS = 1000; // how often to ask for events
@@ -6,7 +7,8 @@ const EVENTS_MS = 1000; // how often to ask for events
 const list = document.querySelector("#call-list");
 const { fetch } = window;
 
-// Replace fetch before the components load, so that the drawer shows every call of theirs. A site does not need this.
+// Replace fetch before the components are on the page, so that the drawer shows every call of theirs. A site does not need
+// this.
 window.fetch = async (resource, options) => {
   const { pathname } = new URL(resource, location.href);
   const started = performance.now();
@@ -90,33 +92,19 @@ async function session(learner) {
 // The drawer begins open if there is room for it beside the dashboard.
 document.querySelector("#calls").open = matchMedia("(width >= 72rem)").matches;
 
-showEvents();
-const { storeOf } = await import("/progress-ui/progress-ui.js");
-
-let { learner, courses } = await session();
-if (!learner) ({ learner } = await session("full"));
-
 const course = document.createElement("course-progress");
 const lesson = document.createElement("lesson-progress");
 course.setAttribute("lesson-href", "#{lessonId}");
 const hint = element("p", "hint", "Sell them access, as Stripe would say it, and come back: ");
 hint.append(element("code", "", "make stripe-event FILE=app/demo/stripe/active.json"));
 hint.slot = "no-access";
-hint.hidden = learner !== "none";
+hint.hidden = true;
 course.append(hint);
 
-const choices = [...courses, { courseId: null, title: "Both" }];
-choices.forEach(({ title }, at) => {
-  const label = document.createElement("label");
-  const input = Object.assign(document.createElement("input"), {
-    type: "radio",
-    name: "course",
-    value: at,
-    checked: at === 0,
-  });
-  label.append(input, element("span", "", title));
-  document.querySelector("#courses").append(label);
-});
+// Whom the cookie has signed in. The first visit signs a learner in.
+const signedIn = session().then(({ learner }) => learner ?? session("full").then(() => "full"));
+// The components show their outlines at once. They ask when the sign-in is done, and then with the cookie.
+course.token = () => signedIn.then(() => null);
 
 // What the components show. The page asks their store, so it needs no calls of its own.
 let store;
@@ -124,29 +112,32 @@ let stop = () => {};
 // The lesson whose header is shown if the address names none.
 let lessonToContinueWith = null;
 
-function choose(at) {
-  const { courseId } = choices[at];
+function choose(courseId) {
   lessonToContinueWith = null;
   stop();
-  store = storeOf(undefined, courseId);
+  store = storeOf(undefined, courseId || null);
   stop = store.subscribe(open);
   for (const element of [course, lesson]) {
     if (courseId) element.setAttribute("course-id", courseId);
     else element.removeAttribute("course-id");
   }
 }
-choose(0);
+choose(document.querySelector("#courses :checked").value);
 
 document.querySelector("#courses").addEventListener("change", ({ target }) => {
   location.hash = ""; // the lesson may be in another course
   choose(target.value);
 });
-document.querySelector(`#learners [value="${learner}"]`).checked = true;
+function showLearner(learner) {
+  document.querySelector(`#learners [value="${learner}"]`).checked = true;
+  hint.hidden = learner !== "none"; // the event is about this learner
+}
 document.querySelector("#learners").addEventListener("change", async ({ target }) => {
   await session(target.value);
-  hint.hidden = target.value !== "none"; // the event is about this learner
+  showLearner(target.value);
   course.reset(); // this also resets the lesson's header, because both elements use one store
 });
+signedIn.then(showLearner);
 
 // The demo has no page for each lesson, so this shows a lesson's header on the one page. The id of the lesson is in the
 // address. Without one, the lesson to continue with is shown. It stays when it is ticked, as the page of a lesson does.
@@ -161,3 +152,4 @@ addEventListener("hashchange", open);
 
 document.querySelector("#dashboard").append(course);
 document.querySelector("#lesson").append(lesson);
+signedIn.then(showEvents);
