@@ -342,7 +342,6 @@ def test_it_starts_after_everything_was_killed_and_after_the_supervisor_alone_wa
 DEMO_PAGE = {
     "/": "text/html; charset=utf-8",
     "/demo/page.js": "text/javascript; charset=utf-8",
-    "/demo/page.css": "text/css; charset=utf-8",
     "/demo/icon.svg": "image/svg+xml; charset=utf-8",
     "/demo/session": "application/json",
     "/demo/events": "application/json",

@@ -139,14 +139,15 @@ class Service {
   #completedAt = new Map();
   // All known prerequisites of each lesson. The outline names only those that are still to be completed.
   #prerequisites = new Map();
-  // For each course the lesson to continue with.
-  #next = new Map();
   #courseTitles = new Map();
   // When the learner last completed each module and each course, by id. The answer to a write names what it completed.
   // A course may have the id of a module.
   #completions = { modules: new Map(), courses: new Map() };
   // The lessons that this page has seen completed. If one is unmarked, it is not a new lesson.
   #seenCompleted = new Set();
+  // The calls beside the outline that are due: their answer is not known yet, or the progress has changed since. What was
+  // once completed changes only with progress. The titles of courses are read again at the same times.
+  #due = new Set(["completions"]);
   // What the learner may do. It is read only when no available lesson is left, because only then it is shown.
   #access = null;
   // The answer to the last write. Its numbers are shown until anything else changes.
@@ -242,9 +243,8 @@ class Service {
     const change = this.#waiting.add(id, completed, this.#tag, { held: this.#held !== null });
     // A change that was sent is settled by its own answer.
     if (!earlier?.sent) earlier?.settle({});
-    // From here on, this page computes both itself.
+    // From here on, this page computes the numbers itself.
     this.#answer = null;
-    this.#next.clear();
     this.#publish();
     change.opened = locked
       .map(({ lessonId }) => this.view(courseId).lessons.get(lessonId))
@@ -284,7 +284,6 @@ class Service {
     if (document) {
       for (const [lessonId, module] of this.#listed())
         if (module.moduleId === moduleId) this.#completedAt.set(lessonId, null);
-      this.#next.clear();
       this.#compare({ modules: [document.module], courses: [document.course], overall: document.overall });
     } else if (code === "rate_limited") {
       // Starting over does not wait: it must not happen behind the learner's back. The changes after it wait.
@@ -320,7 +319,6 @@ class Service {
       this.#restored.push({ lessonId, settled: change.settled });
     }
     this.#answer = null;
-    this.#next.clear();
     this.#publish();
     this.#send();
   }
@@ -354,19 +352,17 @@ class Service {
       const answers = await Promise.all(paths.map((path) => this.#get(path)));
       paths.forEach((path, at) => replies.set(path, answers[at]));
     };
-    // The answer for a course names its next lesson. For everything, that is a call of its own.
-    const paths = courses.flatMap((courseId) => (courseId ? [pathOf(courseId)] : [pathOf(null), "next"]));
-    const knowsCompletions = this.#cached.completions !== undefined;
-    await ask(knowsCompletions ? paths : [...paths, "completions"]);
+    const due = new Set(this.#due);
+    await ask([...courses.map(pathOf), ...due]);
     if (load === this.#loads) {
       const read = courses.map((courseId) => replies.get(pathOf(courseId)).document).filter(Boolean);
-      const hasCourses = replies.get(pathOf(null))?.document?.modules.some(({ courseId }) => courseId);
-      // The outline names courses by their ids alone.
-      const more = hasCourses ? ["courses"] : [];
-      if (read.some((document) => isFinished(document.overall ?? document))) more.push("access");
-      // What was once completed changes only if progress changes.
       const isNew = (path) => replies.get(path).document && replies.get(path).document !== this.#cached[path]?.document;
-      if (knowsCompletions && courses.some((courseId) => isNew(pathOf(courseId)))) more.push("completions");
+      if (courses.some((courseId) => isNew(pathOf(courseId)))) due.add("completions");
+      // The outline names courses by their ids alone.
+      const hasCourses = replies.get(pathOf(null))?.document?.modules.some(({ courseId }) => courseId);
+      if (hasCourses && isNew(pathOf(null))) due.add("courses");
+      const more = [...due].filter((path) => !replies.has(path));
+      if (read.some((document) => isFinished(document.overall ?? document))) more.push("access");
       await ask(more);
     }
     if (load !== this.#loads) return this.#refreshing;
@@ -389,9 +385,10 @@ class Service {
     }
     this.#ended = null;
     for (const [path, answer] of replies) if (answer.document) this.#cached[path] = answer;
+    // If an answer was lost, the next read asks for it again.
+    this.#due = new Set([...due].filter((path) => !replies.get(path)?.document));
     for (const { courseId, title } of replies.get("courses")?.document?.courses ?? [])
       this.#courseTitles.set(courseId, title);
-    if (replies.has("next")) this.#next.set(null, replies.get("next").document);
     for (const courseId of courses) this.#adopt(courseId, replies.get(pathOf(courseId)));
     this.#access = replies.get("access")?.document ?? null;
     const completions = replies.get("completions")?.document;
@@ -425,9 +422,9 @@ class Service {
     this.#tag = this.#access = this.#answer = this.#ended = null;
     this.#documents.clear();
     this.#failures.clear();
-    this.#next.clear();
     this.#courseTitles.clear();
     this.#cached = {};
+    this.#due = new Set(["completions"]);
     this.#completedAt.clear();
     this.#forgetCompletions();
     this.#seenCompleted.clear();
@@ -460,10 +457,7 @@ class Service {
     this.#answer = null;
     this.#failures.delete(courseId);
     this.#documents.set(courseId, document);
-    if (courseId) {
-      this.#courseTitles.set(courseId, document.title);
-      this.#next.set(courseId, document.next);
-    }
+    if (courseId) this.#courseTitles.set(courseId, document.title);
     const lessons = document.modules.flatMap((module) => module.lessons);
     // What keeps a lesson locked is not completed. It may be in another course, which is not read now.
     for (const { prerequisites } of lessons) for (const id of prerequisites) this.#completedAt.set(id, null);
@@ -773,10 +767,9 @@ class Service {
     }
     // Everything in the view of a course is that course.
     if (courses.has(ofCourse)) Object.assign(overall, countsOf(courses.get(ofCourse)));
-    const named = lessons.get(this.#next.get(ofCourse)?.lessonId);
     const timeOf = ({ lessonId }) =>
       isCompleted(lessonId) ? (this.#completedAt.get(lessonId) ?? this.#waiting.get(lessonId).at) : null;
-    const next = named?.state === "available" ? named : following([...lessons.values()], timeOf);
+    const next = following([...lessons.values()], timeOf);
     const failure = this.#failures.get(ofCourse);
     return {
       status: this.#ended ?? failure?.code ?? (this.#documents.has(ofCourse) ? "ready" : "loading"),

@@ -34,6 +34,7 @@ ELSEWHERE = (
         "test_docs",
         "test_errors",
         "test_event_docs",
+        "test_first_paint",
         "test_imports",
         "test_install",
     ),

@@ -150,6 +150,8 @@ def test_a_tick_moves_all_there_is_and_the_drawer_shows_the_call(new_context, de
     page.get_by_role("button", name=re.compile("^Basics")).click()
     page.get_by_role("checkbox", name="Lucian's Luscious Lasagna").click()
     expect(page.locator(".counts")).to_have_text("0 of 38 lessons")
+    # The numbers are shown before they are stored, and the page closes at the end of the test.
+    expect(page.locator(".notice:visible")).to_contain_text("“Lucian's Luscious Lasagna” is not completed any more.")
 
 
 def test_each_learner_and_each_course_can_be_chosen(new_context, demo):
@@ -205,7 +207,7 @@ def test_it_signs_in_as_authjs_would_and_keeps_nothing_where_a_script_could_read
     ]
     policy = page.evaluate("async () => (await fetch('/')).headers.get('Content-Security-Policy')")
     assert "unsafe" not in policy
-    assert policy.startswith("default-src 'none'; script-src 'self'; style-src 'self';")
+    assert policy.startswith("default-src 'none'; script-src 'self'; style-src 'sha256-")
 
 
 def test_the_fifteen_lines_of_the_page_work_from_another_port(new_context, demo, elsewhere, base):
@@ -229,9 +231,9 @@ def test_the_fifteen_lines_of_the_page_work_from_another_port(new_context, demo,
     page.get_by_role("checkbox", name="Lucian's Luscious Lasagna").click()
     expect(page.locator("lesson-progress").get_by_role("button")).to_have_text("Mark as completed")
     page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
-    made.wait(5)
+    made.wait(3)
     assert made[:2] == [f"POST lessons/{FIRST} 200", f"DELETE lessons/{FIRST} 200"]
-    assert sorted(made[2:]) == ["GET courses 304", "GET next 304", "GET outline 304"]
+    assert made[2:] == ["GET outline 304"]
 
 
 def test_the_ten_lines_of_a_course_work_from_another_port(new_context, demo, elsewhere, base):

@@ -140,9 +140,9 @@ def test_an_element_that_appears_asks_again(shown, db):
     navigate(shown)
     expect(shown.percent).to_have_text("50%")
     # Both components have appeared, and together they read once.
-    assert sorted(made.wait(3)) == ["GET completions 304", "GET next 200", "GET outline 200"]
+    assert made.wait(2) == ["GET outline 200", "GET completions 304"]
     navigate(shown)
-    assert sorted(made.wait(5)[3:]) == ["GET next 304", "GET outline 304"]
+    assert made.wait(3)[2:] == ["GET outline 304"]
 
 
 def test_an_answer_that_was_asked_for_before_is_not_waited_for_and_not_shown(shown):
@@ -179,7 +179,7 @@ def test_a_write_on_its_way_is_not_stored_as_another_learners(shown, db):
     is_the_other_learners(shown)
     expect(shown.notice).to_have_text(OTHER_LEARNER)
     expect(shown.course.get_by_role("status")).to_have_text(OTHER_LEARNER)
-    assert made.asked == [f"POST lessons/{uuid4(HELLO)}", "GET outline", "GET next", "GET completions"]
+    assert made.asked == [f"POST lessons/{uuid4(HELLO)}", "GET outline", "GET completions"]
     assert made[0] == f"POST lessons/{uuid4(HELLO)} 412"
     assert completions(db) == before
     # Now the page is the other learner's, and a change of theirs is stored for them.
@@ -221,14 +221,14 @@ def test_a_next_learner_without_access_is_told_nothing_of_the_last_ones_change(s
 
 
 def test_a_session_that_changes_between_two_questions_is_one_learners(shown):
-    """The outline is about one learner, and the next lesson about another one. Then the page reads both again."""
-    outline = Held(shown.page, "/outline$")
+    """The outline is about one learner, and the completions about another one. Then the page reads both again."""
+    completions = Held(shown.page, "/completions$")
     sign_in(shown, OTHER)
     navigate(shown)
-    outline.wait()
-    outline.let_pass()
+    completions.wait()
+    completions.let_pass()
     sign_in(shown, LEARNER)
-    outline.let_go()
+    completions.let_go()
     is_the_first_learners(shown)
     expect(shown.course.locator(".next")).to_have_text("Infiltration")
 
@@ -241,7 +241,7 @@ def test_a_click_before_the_answer_is_the_click_of_who_was_shown(shown, db):
     navigate(shown)
     outline.wait()
     shown.lesson.get_by_role("button").click()  # "Mark as not completed", while the page still shows the first learner
-    made.wait(2)  # GET next, and the write, which is refused and makes the page ask again
+    made.wait(1)  # the write, which is refused and makes the page ask again
     outline.let_go()
     outline.let_go()
     is_the_other_learners(shown)
@@ -270,7 +270,7 @@ def test_two_learners_who_have_done_the_same_are_told_apart(visit, world, db):  
     sign_in(shown, OTHER)
     made = Calls(shown.page)
     refresh(shown)
-    assert sorted(made) == ["GET next 304", "GET outline 304"]
+    assert made == ["GET outline 304"]
     shown.lesson.get_by_role("button").click()
     expect(shown.lesson.get_by_role("status")).to_contain_text("“Lasagna” is completed.")
     assert [row[:2] for row in completions(db)] == [(OTHER, uuid4(LASAGNA))]
@@ -285,7 +285,7 @@ def without_tag(route: Route) -> None:
 def test_without_a_tag_nothing_is_sent(visit, world, db):  # noqa: F811
     """A proxy may remove the header, or an old release may not send it. Then nobody can tell whose session it is."""
     shown = visit(body="")
-    shown.page.route(re.compile("/(outline|next)$"), without_tag)
+    shown.page.route(re.compile("/outline$"), without_tag)
     navigate(shown)
     expect(shown.percent).to_have_text("0%")
     made = Calls(shown.page)
@@ -293,8 +293,8 @@ def test_without_a_tag_nothing_is_sent(visit, world, db):  # noqa: F811
     expect(shown.page.locator("lesson-progress .notice p")).to_have_text(
         "“Lasagna” was not saved. Something went wrong, and it was not your fault: try again."
     )
-    made.wait(2)
-    assert sorted(made.asked) == ["GET next", "GET outline"]
+    made.wait(1)
+    assert made.asked == ["GET outline"]
     shown.page.unroute_all(behavior="wait")
     refresh(shown)
     shown.lesson.get_by_role("button").click()
@@ -430,25 +430,21 @@ FAILING = {
 @pytest.mark.parametrize("kind", FAILING)
 def test_where_one_call_fails_what_the_other_brought_is_shown(visit, two_learners, db, kind):  # noqa: F811
     shown = visit(body="")
-    shown.page.route(re.compile("/next$"), FAILING[kind])
+    shown.page.route(re.compile("/completions$"), FAILING[kind])
     navigate(shown)
     is_the_first_learners(shown)
-    # Without the answer of /next, the components themselves choose the lesson to continue with.
     expect(shown.course.locator(".next")).to_have_text("Infiltration")
     expect(shown.course.locator(".instead")).to_be_hidden()
-    complete(db, INFILTRATION, at="2026-01-02T00:00:00Z")
-    shown.becomes_visible()
-    expect(shown.percent).to_have_text("40%")
-    expect(shown.course.locator(".next")).to_have_text("Cipher")
+    # What the last read did not bring is asked for again, although the outline has not changed.
+    made = Calls(shown.page)
     shown.page.unroute_all()
-    # The answer that succeeded is newer than the other one, and is shown.
+    shown.becomes_visible()
+    assert sorted(made.wait(2)) == ["GET completions 200", "GET outline 304"]
+    # Without the outline, the page goes on showing what it knows.
     shown.page.route(re.compile("/outline$"), FAILING[kind])
     complete(db, HELLO, at="2026-01-03T00:00:00Z")
-    made = Calls(shown.page)
-    shown.becomes_visible()
-    expect(shown.course.locator(".next")).not_to_have_text("Cipher")
-    expect(shown.percent).to_have_text("40%")
-    assert "GET next 200" in made
+    shown.page.evaluate("() => document.querySelector('course-progress').refresh()")
+    is_the_first_learners(shown)
     shown.page.unroute_all()
     shown.becomes_visible()
-    expect(shown.percent).to_have_text("60%")
+    expect(shown.percent).to_have_text("50%")

@@ -1,5 +1,7 @@
 """The page of `make run` at /, its sign-in, and a receiver of events. In any other service all of these are 404."""
 
+import base64
+import hashlib
 import json
 import time
 from datetime import UTC, datetime
@@ -9,7 +11,6 @@ from flask import Blueprint, Response, request
 from standardwebhooks import Webhook, WebhookVerificationError
 
 from app import answers
-from app.demo.courses import COURSES
 from app.demo.learners import HOURS, LEARNERS, session_cookie
 from app.problems import Problem
 from app.service import current_service
@@ -23,15 +24,18 @@ FOLDER = Path(__file__).parent
 # The events that the receiver has got since the start of the demo, one a line. It is a file because gunicorn may have
 # several workers.
 RECEIVED = FOLDER.parent.parent.parent / ".local" / "events.jsonl"
-# No inline script, no inline style, and no HTML made from text: the components must work on a site with this policy.
+STYLES = (FOLDER / "index.html").read_text().partition("<style>")[2].partition("</style>")[0]
+HASH = base64.b64encode(hashlib.sha256(STYLES.encode()).digest()).decode()
+# No inline script, no other style than the page's own, and no HTML made from text: the components must work on a site
+# with this policy.
 POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; base-uri 'none';"
-    " form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
+    f"default-src 'none'; script-src 'self'; style-src 'sha256-{HASH}'; img-src 'self'; connect-src 'self';"
+    " base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script';"
+    " trusted-types 'none'"
 )
 FILES = {
     "/": ("index.html", "text/html"),
     "/demo/page.js": ("page.js", "text/javascript"),
-    "/demo/page.css": ("page.css", "text/css"),
     "/demo/icon.svg": ("icon.svg", "image/svg+xml"),
 }
 
@@ -49,14 +53,9 @@ for path, (name, _) in FILES.items():
     blueprint.add_url_rule(path, name.replace(".", "_"), _file)
 
 
-def _session(learner: str | None) -> str:
-    courses = [{"courseId": id, "title": title} for id, title, _ in COURSES]
-    return json.dumps({"learner": learner, "courses": courses})
-
-
 @blueprint.get("/demo/session")
 def session() -> Response:
-    """Answer which learner is signed in (`full`, `free`, `buyer`, `none` or null), and the courses to choose from."""
+    """Answer which learner is signed in (`full`, `free`, `buyer`, `none` or null)."""
     settings = current_service().settings
     learner = None
     cookie = cookies.find(request.headers.get("Cookie", ""), settings)
@@ -66,7 +65,7 @@ def session() -> Response:
             learner = next((name for name, known in LEARNERS.items() if known == user_id), None)
         except InvalidSessionError:
             pass  # the session has expired, or belongs to another site on this machine
-    return answers.answer(_session(learner))
+    return answers.answer(json.dumps({"learner": learner}))
 
 
 @blueprint.post("/demo/session")
@@ -79,7 +78,7 @@ def sign_in() -> Response:
     if not isinstance(learner, str) or learner not in LEARNERS:
         raise Problem("invalid_body", f"Send one of these learners: {', '.join(LEARNERS)}.")
     name, value = session_cookie(settings, LEARNERS[learner], int(time.time()))
-    response = answers.answer(_session(learner))
+    response = answers.answer(json.dumps({"learner": learner}))
     # SameSite=Lax and HttpOnly, like the cookie of Auth.js.
     response.set_cookie(name, value, max_age=HOURS * 3600, httponly=True, samesite="Lax", secure=name.startswith("__"))
     return response

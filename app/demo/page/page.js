@@ -1,4 +1,5 @@
 // The demo: who is signed in, which course is shown, which lesson's page is open, and what goes over the wire.
+import { storeOf } from "/progress-ui/progress-ui.js";
 
 const MAX_SHOWN = 50; // calls and events, in the drawer
 const EVENTS_MS = 1000; // how often to ask for events
@@ -6,7 +7,8 @@ const EVENTS_MS = 1000; // how often to ask for events
 const list = document.querySelector("#call-list");
 const { fetch } = window;
 
-// Replace fetch before the components load, so that the drawer shows every call of theirs. A site does not need this.
+// Replace fetch before the components are on the page, so that the drawer shows every call of theirs. A site does not need
+// this.
 window.fetch = async (resource, options) => {
   const { pathname } = new URL(resource, location.href);
   const started = performance.now();
@@ -16,7 +18,6 @@ window.fetch = async (resource, options) => {
       const ms = performance.now() - started;
       const body = await response.clone().text();
       show(options?.method ?? "GET", pathname, response.status, ms, body);
-      if (response.status === 200) learn(pathname, JSON.parse(body));
     }
     return response;
   } catch (error) {
@@ -25,22 +26,8 @@ window.fetch = async (resource, options) => {
   }
 };
 
-// The page reads these from the answers to the components' calls, so it needs no calls of its own.
-const known = { titles: new Map(), next: null, events: null };
-
-function learn(path, document) {
-  if (/\/(outline|courses\/[^/]+)$/.test(path)) {
-    known.titles = new Map(
-      document.modules.flatMap(({ lessons }) => lessons.map(({ lessonId, title }) => [lessonId, title])),
-    );
-    if (document.next) known.next = document.next.lessonId;
-    open();
-  }
-  if (path.endsWith("/next")) {
-    known.next = document.lessonId;
-    open();
-  }
-}
+// How many events the page knows. null until the first answer.
+let knownEvents = null;
 
 function element(name, className, text = "") {
   const made = document.createElement(name);
@@ -72,12 +59,12 @@ function show(method, path, status, ms, body) {
 }
 
 // Show the events that have reached the demo's receiver since the page was opened. The page of a site gets no events: they
-// go to the site's own systems. `known.events` is how many the page knows.
+// go to the site's own systems.
 async function showEvents() {
   try {
-    const query = known.events === null ? "" : `?after=${known.events}`;
+    const query = knownEvents === null ? "" : `?after=${knownEvents}`;
     const { count, events } = await (await fetch(`/demo/events${query}`)).json();
-    known.events = count;
+    knownEvents = count;
     for (const { webhookId, receivedAt, event } of events) {
       const ms = Date.parse(receivedAt) - Date.parse(event.timestamp);
       show("EVENT", event.type, 204, ms, JSON.stringify({ "webhook-id": webhookId, ...event })).className = "event";
@@ -105,62 +92,64 @@ async function session(learner) {
 // The drawer begins open if there is room for it beside the dashboard.
 document.querySelector("#calls").open = matchMedia("(width >= 72rem)").matches;
 
-showEvents();
-await import("/progress-ui/progress-ui.js");
-
-let { learner, courses } = await session();
-if (!learner) ({ learner } = await session("full"));
-
 const course = document.createElement("course-progress");
 const lesson = document.createElement("lesson-progress");
 course.setAttribute("lesson-href", "#{lessonId}");
 const hint = element("p", "hint", "Sell them access, as Stripe would say it, and come back: ");
 hint.append(element("code", "", "make stripe-event FILE=app/demo/stripe/active.json"));
 hint.slot = "no-access";
-hint.hidden = learner !== "none";
+hint.hidden = true;
 course.append(hint);
 
-const choices = [...courses, { courseId: null, title: "Both" }];
-choices.forEach(({ title }, at) => {
-  const label = document.createElement("label");
-  const input = Object.assign(document.createElement("input"), {
-    type: "radio",
-    name: "course",
-    value: at,
-    checked: at === 0,
-  });
-  label.append(input, element("span", "", title));
-  document.querySelector("#courses").append(label);
-});
+// Whom the cookie has signed in. The first visit signs a learner in.
+const signedIn = session().then(({ learner }) => learner ?? session("full").then(() => "full"));
+// The components show their outlines at once. They ask when the sign-in is done, and then with the cookie.
+course.token = () => signedIn.then(() => null);
 
-function choose(at) {
-  const { courseId } = choices[at];
+// What the components show. The page asks their store, so it needs no calls of its own.
+let store;
+let stop = () => {};
+// The lesson whose header is shown if the address names none.
+let lessonToContinueWith = null;
+
+function choose(courseId) {
+  lessonToContinueWith = null;
+  stop();
+  store = storeOf(undefined, courseId || null);
+  stop = store.subscribe(open);
   for (const element of [course, lesson]) {
     if (courseId) element.setAttribute("course-id", courseId);
     else element.removeAttribute("course-id");
   }
 }
-choose(0);
+choose(document.querySelector("#courses :checked").value);
 
 document.querySelector("#courses").addEventListener("change", ({ target }) => {
   location.hash = ""; // the lesson may be in another course
   choose(target.value);
 });
-document.querySelector(`#learners [value="${learner}"]`).checked = true;
+function showLearner(learner) {
+  document.querySelector(`#learners [value="${learner}"]`).checked = true;
+  hint.hidden = learner !== "none"; // the event is about this learner
+}
 document.querySelector("#learners").addEventListener("change", async ({ target }) => {
   await session(target.value);
-  hint.hidden = target.value !== "none"; // the event is about this learner
+  showLearner(target.value);
   course.reset(); // this also resets the lesson's header, because both elements use one store
 });
+signedIn.then(showLearner);
 
 // The demo has no page for each lesson, so this shows a lesson's header on the one page. The id of the lesson is in the
-// address. Without one, the lesson to continue with is shown.
+// address. Without one, the lesson to continue with is shown. It stays when it is ticked, as the page of a lesson does.
 function open() {
-  const lessonId = location.hash.slice(1) || known.next;
+  const { lessons, next } = store.view;
+  if (!lessons.has(lessonToContinueWith)) lessonToContinueWith = next?.lessonId ?? null;
+  const lessonId = location.hash.slice(1) || lessonToContinueWith;
   lesson.setAttribute("lesson-id", lessonId ?? "");
-  document.querySelector("#lesson-name").textContent = known.titles.get(lessonId) ?? "–";
+  document.querySelector("#lesson-name").textContent = lessons.get(lessonId)?.title ?? "–";
 }
 addEventListener("hashchange", open);
 
 document.querySelector("#dashboard").append(course);
 document.querySelector("#lesson").append(lesson);
+signedIn.then(showEvents);
