@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from psycopg.rows import DictRow
 
-from app.database.statements import Rows, StatementCall, array, one
+from app.database.statements import Rows, StatementCall, Step, array, one
 from app.events import content, outbox
 from app.events.outbox import Event
 from app.problems import RETRY_AFTER, Problem
@@ -28,9 +28,9 @@ def mark(learner: Learner, lesson_id: str, completed_at: str | None) -> str:
 
     Raises Problem, as every function here does, with the codes of contract §4 that depend on what is stored.
     """
-    parameters = {"lesson_id": lesson_id, "lesson_ids": array([lesson_id]), "completed_at": completed_at}
-    rows = _write(learner, _lesson_events, "mark", "complete", "lesson", **parameters)
-    return _with_completions(_lesson(rows["mark"], rows["lesson"]), rows)
+    parameters = {"lesson_id": lesson_id, "to_mark": array([lesson_id]), "completed_at": completed_at}
+    rows = _mark(learner, _lesson_events, "may_mark", "mark", "lesson", **parameters)
+    return _with_completions(_lesson(rows["may_mark"], rows.get("lesson")), rows)
 
 
 def unmark(learner: Learner, lesson_id: str) -> str:
@@ -42,8 +42,8 @@ def unmark(learner: Learner, lesson_id: str) -> str:
 def mark_lessons(learner: Learner, lesson_ids: Iterable[str], completed_ats: Iterable[str | None]) -> str:
     """Mark many lessons as completed, each at its time. Return the answer of the call, as JSON."""
     parameters = {"lesson_ids": array(lesson_ids), "completed_ats": array(completed_ats)}
-    rows = _write(learner, _many_events, "mark_lessons", "complete", "marked_lessons", **parameters)
-    parts = {"results": one(rows["mark_lessons"])["results"], **one(rows["marked_lessons"])}
+    rows = _mark(learner, _many_events, "may_mark_lessons", "mark_lessons", "marked_lessons", **parameters)
+    parts = {"results": one(rows["may_mark_lessons"])["results"], **one(rows["marked_lessons"])}
     # PostgreSQL has made the JSON of each part.
     answer = "{" + ", ".join(f'"{name}" : {part}' for name, part in parts.items()) + "}"
     return _with_completions(answer, rows)
@@ -89,7 +89,7 @@ def _lesson(outcome: DictRow | None, lesson: DictRow | None) -> str:
 
 def _completions(rows: Rows) -> str:
     """Return the completions that a write has made, as a JSON list."""
-    completions: str = one(rows["complete"])["completions"] if "complete" in rows else "[]"
+    completions: str = one(rows["finished"])["completions"] if "finished" in rows else "[]"
     return completions
 
 
@@ -109,11 +109,7 @@ def _start_over(learner: Learner, write: str, count: str, **ids: str | None) -> 
 def _lesson_events(user_id: str, write: DictRow, rows: Rows) -> list[Event]:
     """Return the events of a mark or an unmark."""
     completions = json.loads(_completions(rows))
-    if "mark" in rows:
-        is_marked = write["available"] and not write["prerequisites"]
-        changed = is_marked and not write["was_completed"]
-    else:
-        changed = write["removed_at"] is not None
+    changed = not write["was_completed"] if "mark" in rows else write["removed_at"] is not None
     if not changed and not completions:
         return []
     answer = json.loads(one(rows["lesson"])["answer"])
@@ -147,6 +143,43 @@ def _start_over_events(user_id: str, write: DictRow, rows: Rows) -> list[Event]:
     return content.of_write(user_id, "lesson.uncompleted", json.loads(write["removed"]), [], counts)
 
 
+def _mark(
+    learner: Learner,
+    events: Callable[[str, DictRow, Rows], list[Event]],
+    may_mark: str,
+    mark: str,
+    count: str,
+    **parameters: str | None,
+) -> Rows:
+    """Ask which marks the learner may make, store these, complete and count, in one transaction of two or three trips.
+
+    Returns the row of each statement, by its name. A mark that is refused has the row of `may_mark` alone. For many
+    marks, the statements of storing and of counting run even if all are refused. See _run for `events`.
+    """
+    given = {"user_id": learner.user_id, **parameters}
+
+    def store(rows: Rows) -> tuple[list[StatementCall], Step | None] | None:
+        outcome = one(rows[may_mark])
+        is_refused = not outcome.get("available", True) or outcome.get("prerequisites")
+        # Without the lock, nothing is written: _run then begins anew.
+        if not outcome["enrolled"] or is_refused or rows["lock"] is None:
+            return None
+        # The lessons of a list that may be marked, with their times. They are for the statements of many marks.
+        given.update({name: outcome[name] for name in ("to_mark", "to_mark_ats") if name in outcome})
+        finishes = outcome["finishes"]
+        calls = [mark, "finished", count] if finishes else [mark, count]
+        return [(name, given) for name in calls], finish if finishes or learner.sends_events else None
+
+    def finish(rows: Rows) -> tuple[list[StatementCall], Step | None]:
+        completing: list[StatementCall] = []
+        if "finished" in rows:
+            found = {"user_id": learner.user_id, **one(rows["finished"])}
+            completing = [(f"complete_{kind}s", found) for kind in ("module", "course") if found[f"{kind}_ids"] != "{}"]
+        return completing + _adding_events(learner, events, may_mark, rows), None
+
+    return _run(learner, may_mark, lambda: learner.transaction(("lock", given), (may_mark, given), then=store))
+
+
 def _write(
     learner: Learner,
     events: Callable[[str, DictRow, Rows], list[Event]],
@@ -156,47 +189,45 @@ def _write(
 ) -> Rows:
     """Run lock.sql, a statement that writes, and others after it, in one transaction. Return the row of each, by name.
 
-    `events` makes the events of the write, from the user id, the row of the statement that writes, and all rows. Raises
-    Problem not_enrolled or unavailable.
+    See _run for `events`.
     """
     # One statement after the other, because a statement that waited for the lock still sees the data from before the
     # wait, and because a statement does not see its own writes.
-    given = {"user_id": learner.user_id, **parameters}
-    first = ["lock", write, *names]
+    calls = [(name, {"user_id": learner.user_id, **parameters}) for name in ("lock", write, *names)]
 
-    def complete(rows: Rows) -> list[StatementCall]:
-        may_complete = one(rows[write])["enrolled"] and _may_complete(rows)
-        return [("complete", given)] if may_complete else []
-
-    def add_events(rows: Rows) -> list[StatementCall] | None:
-        row = one(rows[write])
-        if not row["enrolled"]:
-            return []
-        if rows["lock"] is None:
+    def add_events(rows: Rows) -> tuple[list[StatementCall], Step | None] | None:
+        if one(rows[write])["enrolled"] and rows["lock"] is None:
             return None  # without the lock, the events could get another order than the writes
-        return outbox.adding(learner.user_id, events(learner.user_id, row, rows))
+        return _adding_events(learner, events, write, rows), None
 
-    then: list[Callable[[Rows], list[StatementCall] | None]] = [add_events] if learner.sends_events else []
-    if learner.sends_events and "complete" in names:
-        # The events need a second trip anyway. So complete.sql, which is expensive, runs after the counts, and only if
-        # these say that a module may be complete.
-        first.remove("complete")
-        then.insert(0, complete)
+    then = add_events if learner.sends_events else None
+    return _run(learner, write, lambda: learner.transaction(*calls, then=then))
 
-    def run() -> Rows:
-        return learner.transaction(*((name, given) for name in first), then=then)
 
+def _adding_events(
+    learner: Learner, events: Callable[[str, DictRow, Rows], list[Event]], write: str, rows: Rows
+) -> list[StatementCall]:
+    """Return the statement that adds the events of a write, as a list. It is empty if there are none.
+
+    `events` makes the events from the user id, the row of the statement `write`, and all rows.
+    """
+    row = one(rows[write])
+    if not learner.sends_events or not row["enrolled"]:
+        return []
+    return outbox.adding(learner.user_id, events(learner.user_id, row, rows))
+
+
+def _run(learner: Learner, write: str, run: Callable[[], Rows]) -> Rows:
+    """Run a write. Return its rows, of which that of the statement `write` says whether the learner is enrolled.
+
+    Raises Problem not_enrolled or unavailable.
+    """
     rows = run()
     enrolled = one(rows[write])["enrolled"]
     # Another call, or the site, may have added the learner after lock.sql ran. Then nothing was locked, and the counts
-    # may be wrong. A second write of the same lessons changes no completion.
+    # may be wrong. A second unmark, or a second start over, changes nothing.
     if (enrolled and rows["lock"] is None) or (not enrolled and learner.add()):
-        completions = _completions(rows)
         rows = run()
-        # The second write finds the modules completed, so only the first one returned their completions. With events,
-        # the first write was rolled back, and the second returns them.
-        if completions != "[]" and not learner.sends_events:
-            rows["complete"] = {"completions": completions}
     if not one(rows[write])["enrolled"]:
         raise Problem("not_enrolled")
     if rows["lock"] is None:
@@ -204,16 +235,3 @@ def _write(
         retry_after = {"Retry-After": RETRY_AFTER}
         raise Problem("unavailable", headers=retry_after, error="lock.sql found no row of the learner")
     return rows
-
-
-def _may_complete(rows: Rows) -> bool:
-    """Return whether marks may have completed a module: in one of their modules, every lesson that counts is completed.
-
-    This is so for each module of which every published lesson is completed.
-    """
-    if "lesson" in rows:
-        lesson = rows["lesson"]
-        modules = [json.loads(lesson["answer"])["module"]] if lesson else []
-    else:
-        modules = json.loads(one(rows["marked_lessons"])["modules"])
-    return any(module["completedCount"] == module["totalCount"] > 0 for module in modules)

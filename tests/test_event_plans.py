@@ -68,14 +68,13 @@ def million(migrated_database: Callable[[], str]) -> Iterator[Million]:
 BUDGETS = {
     "events/add": 40,
     "events/claim": 450,
-    "events/lock": 200,
+    "events/lock": 20,
     "events/record": 350,
     "events/promote": 200,
     "events/expire": 9_000,
     "admin/events": 60,
     "admin/redeliver_given_up": 60,
     "admin/redeliver": 30_000,
-    "admin/redeliver_lock": 2_500,
 }
 
 

@@ -562,7 +562,7 @@ def test_a_connection_that_is_lost_in_a_commit_is_no_success(make_api, db, at_co
     at_commit("perform pg_terminate_backend(pg_backend_pid())")
     with caplog.at_level("INFO", "progress.requests"):
         assert_problem(mark(api, 2), "unavailable")
-    assert caplog.records[-1].__dict__["fields"]["statement"] == "lock+mark+complete+lesson"
+    assert caplog.records[-1].__dict__["fields"]["statement"] == "lock+may_mark"
     assert completions(db) == []
     db.execute("drop trigger at_commit on progress")
     assert ok(mark(api, 2))["completed"] is True

@@ -252,7 +252,7 @@ def test_a_learner_who_is_added_meanwhile_gets_each_event_once(make_api, db, dat
     add_module(db, 1, 0x11)
     api = make_api(**WEBHOOK)
     with lock_held(database_url) as other:
-        other.execute("lock table progress in access exclusive mode")  # mark.sql waits for this, and lock.sql does not
+        other.execute("lock table progress in access exclusive mode")  # may_mark.sql waits for this
         with in_background(lambda: mark(api, 0x11, json={"completedAt": MAY})) as answers:
             wait_until_blocked(db)
             other.execute("insert into users (id) values (%s)", [LEARNER])

@@ -24,7 +24,7 @@ from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout
 from app.call import Call, current_call
 from app.database import readiness, statements
 from app.database.connection import Connection, DeadlineError, connect_options
-from app.database.statements import Rows, Statement, StatementCall
+from app.database.statements import Rows, Statement, StatementCall, Step
 from app.settings import Settings
 
 T = TypeVar("T")
@@ -178,17 +178,14 @@ class Pool(ConnectionPool[Connection]):
         label = name if isinstance(name, str) else name.name
         return self.use(label, lambda connection: statements.run(connection, name, **parameters).fetchone(), again=True)
 
-    def transaction(
-        self, *calls: StatementCall, then: Sequence[Callable[[Rows], list[StatementCall] | None]] = ()
-    ) -> Rows:
-        """Run statements, each once, in one transaction and, without `then`, in one trip.
+    def transaction(self, *calls: StatementCall, then: Step | None = None) -> Rows:
+        """Run statements, each once, in one transaction. Without `then`, this is one trip.
 
-        Returns the first row of each statement by its name, None where it has none. Each function of `then` returns
-        further statements, made from all rows so far. These run in the same transaction, in a trip of their own. If a
-        function returns None, the transaction is rolled back.
+        Returns the first row of each statement by its name, None where it has none. `then` makes further statements,
+        for a trip of their own.
         """
 
-        def work(connection: Connection) -> Rows:
+        def work(connection: Connection, then: Step | None = then) -> Rows:
             names: list[str] = []
             cursors: list[Cursor[Any]] = []
             rows: Rows = {}
@@ -208,14 +205,14 @@ class Pool(ConnectionPool[Connection]):
                     rows[name] = cursor.fetchone() if cursor.description else None
 
             try:
-                trip(calls, is_last=not then)
-                for number, make in enumerate(then, 1):
-                    further = make(rows)
-                    if further is None:
+                trip(calls, is_last=then is None)
+                while then is not None:
+                    following = then(rows)
+                    if following is None:
                         connection.rollback()
                         break
-                    if further or number == len(then):
-                        trip(further, is_last=number == len(then))
+                    further, then = following
+                    trip(further, is_last=then is None)
                 return rows
             except BaseException:
                 if not connection.closed:

@@ -56,7 +56,7 @@ def check_delivery(settings: DeliverySettings) -> None:
         _check_server(connection, ["users", "events"])
         _check_migrations(connection)
         statements.run(connection, "events/claim", limit="0")
-        statements.run(connection, "events/lock", user_ids="{}")
+        statements.run(connection, "events/lock", user_id=NOBODY)
         statements.run(connection, "events/record", attempts="[]")
         statements.run(connection, "events/expire")
 

@@ -1,7 +1,7 @@
 """The statements of sql/: each file is one, and a statement is named by its path there, without `.sql`."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,6 +11,9 @@ from psycopg.rows import DictRow
 
 StatementCall = tuple[str, dict[str, str | None]]  # a statement's name, and its parameters
 Rows = dict[str, DictRow | None]  # the first row of each statement, by its name
+# A further trip of a transaction: from all rows so far it makes the statements of the trip, and the step after them,
+# None if these are the last. If a step returns None, the transaction is rolled back.
+Step = Callable[[Rows], "tuple[list[StatementCall], Step | None] | None"]
 
 SQL = Path(__file__).parent.parent.parent / "sql"
 
@@ -70,6 +73,13 @@ def run(connection: psycopg.Connection[Any], name: str | Statement, /, **paramet
     """
     statement = STATEMENTS[name] if isinstance(name, str) else name
     return connection.execute(statement.query, [parameters[key] for key in statement.parameters])
+
+
+def lock(connection: psycopg.Connection[Any], user_ids: Iterable[str]) -> None:
+    """Lock learners until the transaction ends, in one trip. Callers that sort the ids never wait for each other."""
+    with connection.pipeline():
+        for user_id in user_ids:
+            run(connection, "lock", user_id=user_id)
 
 
 def array(values: Iterable[str | None]) -> str:

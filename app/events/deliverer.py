@@ -259,8 +259,10 @@ class Deliverer:
         connection = self._connected()
         user_ids = {attempt.user_id for attempt in ended}
         with connection.transaction():
-            found = self._run("events/lock", user_ids=statements.array(sorted(user_ids)))
-            waiting = {str(row["id"]) for row in found if not row["locked"]}
+            # One trip for all learners.
+            with connection.pipeline():
+                locks = {user_id: statements.run(connection, "events/lock", user_id=user_id) for user_id in user_ids}
+            waiting = {user_id for user_id, lock in locks.items() for row in lock.fetchall() if not row["locked"]}
             now = [attempt for attempt in ended if attempt.user_id not in waiting]
             outcomes = json.dumps([_outcome(attempt) for attempt in now])
             finished = {str(row["user_id"]) for row in self._run("events/record", attempts=outcomes)}

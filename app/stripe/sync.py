@@ -146,13 +146,18 @@ def _owner(connection: psycopg.Connection[Any], subscription_id: str) -> DictRow
 
 
 def _given(connection: psycopg.Connection[Any], source: str) -> DictRow | None:
-    return statements.run(connection, "admin/stripe_given", source=source).fetchone()
+    payment = statements.run(connection, "stripe/payment", source=source).fetchone()
+    if payment is None:
+        return None
+    user_id = payment["user_id"] and str(payment["user_id"])
+    given = statements.one(statements.run(connection, "admin/stripe_given", user_id=user_id, source=source).fetchone())
+    return {"user_id": user_id, **given}
 
 
 def _described_courses(row: DictRow | None) -> str:
     if row is None:
         return "unknown"
-    return f"{row['courses'] or 'no course'}, {row['user_id'] or 'of no known learner'}"
+    return f"{row['courses']}, {row['user_id'] or 'of no known learner'}"
 
 
 def _described(row: DictRow | None) -> str:

@@ -5,7 +5,7 @@ from typing import Any
 import psycopg
 
 from app.database import statements
-from app.database.statements import array, one
+from app.database.statements import array
 
 BATCH_LEARNERS = 200
 FIRST_UUID = "00000000-0000-0000-0000-000000000000"
@@ -25,7 +25,9 @@ def write_missing(connection: psycopg.Connection[Any]) -> str:
             user_ids = [str(row["id"]) for row in statements.run(connection, "admin/complete_learners", **batch)]
             if not user_ids:
                 return f"completions written: {modules} of modules, {courses} of courses"
-            written = one(statements.run(connection, "admin/complete", user_ids=array(user_ids)).fetchone())
-            modules += written["module_count"]
-            courses += written["course_count"]
+            statements.lock(connection, user_ids)
+            for missing in statements.run(connection, "admin/complete", user_ids=array(user_ids)).fetchall():
+                found = missing | {"user_id": str(missing["user_id"])}
+                modules += statements.run(connection, "complete_modules", **found).rowcount
+                courses += statements.run(connection, "complete_courses", **found).rowcount
             after = user_ids[-1]

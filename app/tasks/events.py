@@ -81,11 +81,11 @@ def redeliver(connection: psycopg.Connection[Any], webhook_id: str) -> str:
 
 def _wait_again(connection: psycopg.Connection[Any], chosen: list[dict[str, Any]]) -> int:
     """Let events wait again. Return how many."""
-    user_ids = statements.array(sorted({row["user_id"] for row in chosen}))
+    user_ids = sorted({row["user_id"] for row in chosen})
     # promote.sql must see what other transactions wrote before the lock was there.
     connection.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
     with connection.transaction():
-        statements.run(connection, "admin/redeliver_lock", user_ids=user_ids)
+        statements.lock(connection, user_ids)
         changed = statements.run(connection, "admin/redeliver", chosen=json.dumps(chosen)).fetchall()
-        statements.run(connection, "events/promote", user_ids=user_ids)
+        statements.run(connection, "events/promote", user_ids=statements.array(user_ids))
     return len(changed)

@@ -69,11 +69,12 @@ def end_of_access(text: str) -> str:
 
 def revoke_free(connection: Connection, user_id: str) -> bool:
     """End the free access of a learner; a row that has ended stays. Return whether the learner had free access."""
+    before = statements.run(connection, "admin/access", user_id=user_id).fetchone()
     try:
-        row = statements.one(statements.run(connection, "admin/revoke_free", user_id=user_id).fetchone())
+        statements.run(connection, "admin/revoke_free", user_id=user_id)
     except ForeignKeyViolation:
         raise TaskError(f"there is no learner {user_id}; add them with: make add-user") from None
-    return bool(row["was_free"])
+    return bool(before and before["free_access"])
 
 
 def grant_course(connection: Connection, user_id: str, course_id: str, until: str | None) -> None:

@@ -1,7 +1,7 @@
 """The tasks of support, on a learner's behalf: make mark, unmark and start-over. They run the writes of the calls."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import psycopg
@@ -9,7 +9,7 @@ from psycopg import IsolationLevel
 from psycopg.types.string import TextLoader
 
 from app.database import statements
-from app.database.statements import Rows, StatementCall
+from app.database.statements import Rows, StatementCall, Step
 from app.problems import Problem
 from app.tasks import TaskError
 from app.writes import Learner
@@ -32,14 +32,17 @@ def write(
     connection.isolation_level = IsolationLevel.READ_COMMITTED
     connection.adapters.register_loader("json", TextLoader)
 
-    def run(*calls: StatementCall, then: Sequence[Callable[[Rows], list[StatementCall] | None]] = ()) -> Rows:
+    def run(*calls: StatementCall, then: Step | None = None) -> Rows:
         rows: Rows = {}
-        for make in (lambda _: list(calls), *then):
-            # Where the transaction of a call is rolled back, `make` returns None, the function raises Problem, and the
-            # block below rolls back.
-            for name, parameters in make(rows) or ():
+        following: tuple[list[StatementCall], Step | None] | None = (list(calls), then)
+        # Where the transaction of a call is rolled back, a step returns None, the function raises Problem, and the
+        # block below rolls back.
+        while following is not None:
+            further, step = following
+            for name, parameters in further:
                 cursor = statements.run(connection, name, **parameters)
                 rows[name] = cursor.fetchone() if cursor.description else None
+            following = step(rows) if step else None
         return rows
 
     # NEW_LEARNERS is for people with a session. A task must not add a learner whose id was mistyped.

@@ -36,7 +36,7 @@ given_modules as (
     left join given_courses on given.course_id = given_courses.id
 ),
 
-changes as (
+changes as materialized (
     select
         1 as rank,
         'course' as kind,
@@ -108,32 +108,56 @@ changes as (
         lessons.id as lesson_id
     from jsonb_array_elements_text(:'catalog'::jsonb -> 'left_out') as given (id)
     inner join lessons on given.id::uuid = lessons.id
+),
+
+-- The lessons whose completions are asked for: those that change, and those of the modules that move.
+counted as materialized (
+    select
+        lesson_id,
+        count(*) as completions
+    from progress
+    where
+        lesson_id in (
+            select lesson_id
+            from changes
+            where lesson_id is not null and (added or moved or unpublished or changed)
+            union all
+            select lessons.id
+            from changes
+            inner join lessons on changes.module_id = lessons.module_id
+            where changes.moved
+        )
+    group by lesson_id
+),
+
+counted_modules as (
+    select
+        lessons.module_id,
+        sum(counted.completions)::bigint as completions
+    from counted
+    inner join lessons on counted.lesson_id = lessons.id
+    group by lessons.module_id
 )
 
 select
-    kind,
-    title,
-    added,
-    coalesce(moved, false) as moved,
-    coalesce(unpublished, false) as unpublished,
-    coalesce(changed, false) as changed,
-    case
-        when kind = 'lesson'
-            then (
-                select count(*)
-                from progress
-                where progress.lesson_id = changes.lesson_id
-            )
-        when moved
-            then (
-                select count(*)
-                from lessons
-                inner join progress on lessons.id = progress.lesson_id
-                where lessons.module_id = changes.module_id
-            )
-        else 0
-    end as completions
+    changes.kind,
+    changes.title,
+    changes.added,
+    coalesce(changes.moved, false) as moved,
+    coalesce(changes.unpublished, false) as unpublished,
+    coalesce(changes.changed, false) as changed,
+    coalesce(
+        case
+            when changes.kind = 'lesson' then counted.completions
+            when changes.moved then counted_modules.completions
+        end,
+        0
+    ) as completions
 from changes
-where added or moved or unpublished or changed
+left join counted on changes.lesson_id = counted.lesson_id
+left join counted_modules on changes.module_id = counted_modules.module_id
+where changes.added or changes.moved or changes.unpublished or changes.changed
 -- In catalog order, modules without a course come first.
-order by rank asc, course_position asc nulls first, module_position asc, position asc, title asc;
+order by
+    changes.rank asc, changes.course_position asc nulls first, changes.module_position asc,
+    changes.position asc, changes.title asc;

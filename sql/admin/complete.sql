@@ -1,14 +1,15 @@
--- Writes the missing completions of some learners: of each module and each course of which every published lesson is
--- completed. They are missing if the progress came by plain SQL. It runs under the lock of admin/complete_learners.sql.
---
--- The unique indexes of the two tables hold the rest of the rule: a learner has at most one open completion of a module
--- or a course, and no two with the same time.
+-- Which completions of some learners are not stored: of each module and each course of which every published lesson is
+-- completed. They are missing if the progress came by plain SQL. It runs under lock.sql for each learner.
+-- complete_modules.sql and complete_courses.sql then store what it found.
 --
 -- Parameters:
 --   user_ids  uuid[]  the learners
--- Returns: one row
---   module_count  bigint  how many completions of modules were written
---   course_count  bigint  how many completions of courses were written
+-- Returns: one row for each learner of whom a completion is missing
+--   user_id               uuid  the learner
+--   module_ids            text  the modules, as an array of uuid
+--   module_completed_ats  text  when each of them was completed, as an array of timestamptz
+--   course_ids            text  the courses, as an array of uuid
+--   course_completed_ats  text  when each of them was completed, as an array of timestamptz
 -- Buffers: 150 light, 320 heavy
 
 with published as materialized (
@@ -54,22 +55,54 @@ own_courses as (
     group by own.user_id, published.course_id
 ),
 
-completed_modules as (
-    insert into module_completions (user_id, module_id, completed_at)
+-- A completion is stored once while it is open, and once for each time. Each `not in` becomes a hash table.
+stored_modules as materialized (
+    select
+        user_id,
+        module_id,
+        completed_at,
+        started_over_at
+    from module_completions
+    where user_id = any(:'user_ids'::uuid[])
+),
+
+stored_courses as materialized (
+    select
+        user_id,
+        course_id,
+        completed_at,
+        started_over_at
+    from course_completions
+    where user_id = any(:'user_ids'::uuid[])
+),
+
+missing as (
     select
         own.user_id,
         own.module_id,
+        null::uuid as course_id,
         own.completed_at
     from own
     inner join published on own.module_id = published.module_id and own.lesson_count = published.lesson_count
-    on conflict do nothing
-    returning user_id
-),
-
-completed_courses as (
-    insert into course_completions (user_id, course_id, completed_at)
+    where
+        (own.user_id, own.module_id) not in (
+            select
+                user_id,
+                module_id
+            from stored_modules
+            where started_over_at is null
+        )
+        and (own.user_id, own.module_id, own.completed_at) not in (
+            select
+                user_id,
+                module_id,
+                completed_at
+            from stored_modules
+        )
+    union all
     select
         own_courses.user_id,
+        null as module_id,
         own_courses.course_id,
         own_courses.completed_at
     from own_courses
@@ -77,10 +110,34 @@ completed_courses as (
         on
             own_courses.course_id = published_courses.course_id
             and own_courses.lesson_count = published_courses.lesson_count
-    on conflict do nothing
-    returning user_id
+    where
+        (own_courses.user_id, own_courses.course_id) not in (
+            select
+                user_id,
+                course_id
+            from stored_courses
+            where started_over_at is null
+        )
+        and (own_courses.user_id, own_courses.course_id, own_courses.completed_at) not in (
+            select
+                user_id,
+                course_id,
+                completed_at
+            from stored_courses
+        )
 )
 
 select
-    (select count(*) from completed_modules) as module_count,
-    (select count(*) from completed_courses) as course_count;
+    user_id,
+    coalesce(array_agg(module_id order by module_id) filter (where module_id is not null), '{}')::text as module_ids,
+    coalesce(
+        array_agg(completed_at order by module_id) filter (where module_id is not null),
+        '{}'
+    )::text as module_completed_ats,
+    coalesce(array_agg(course_id order by course_id) filter (where course_id is not null), '{}')::text as course_ids,
+    coalesce(
+        array_agg(completed_at order by course_id) filter (where course_id is not null),
+        '{}'
+    )::text as course_completed_ats
+from missing
+group by user_id;

@@ -11,7 +11,33 @@
 --   named                   uuid  the learner who owns it as soon as they are in users, null if nothing names one
 -- Buffers: 5 light, 5 heavy
 
-with owned as (
+-- Which of the learners that something of the customer names are in users. An array keeps the question small where
+-- users is distributed: a join would fetch the ids of all learners.
+with known as materialized (
+    select id
+    from users
+    where id = any(array(
+        select claimed_user_id
+        from stripe_subscriptions
+        where customer_id = :'customer_id'::text
+        union all
+        select claimed_user_id
+        from stripe_checkouts
+        where customer_id = :'customer_id'::text
+        union all
+        select stripe_checkouts.claimed_user_id
+        from stripe_subscriptions
+        inner join stripe_checkouts
+            on stripe_subscriptions.stripe_subscription_id = stripe_checkouts.stripe_subscription_id
+        where stripe_subscriptions.customer_id = :'customer_id'::text
+        union all
+        select claimed_user_id
+        from stripe_customers
+        where customer_id = :'customer_id'::text
+    ))
+),
+
+owned as (
     select
         subscription.stripe_subscription_id,
         subscription.user_id as before,
@@ -27,7 +53,7 @@ with owned as (
         order by session_created asc, checkout_session_id asc
         limit 1
     ) as checkout on true
-    left join users as learner
+    left join known as learner
         on coalesce(
             subscription.claimed_user_id, checkout.claimed_user_id, customer.claimed_user_id
         ) = learner.id
@@ -48,14 +74,14 @@ tied as (
     set user_id = claimed_user_id
     where
         customer_id = :'customer_id'::text
-        and claimed_user_id in (select id from users)
+        and claimed_user_id in (select id from known)
         and user_id is distinct from claimed_user_id
 ),
 
 named as (
     update stripe_checkouts
     set user_id = learner.id
-    from users as learner
+    from known as learner
     where
         stripe_checkouts.customer_id = :'customer_id'::text
         and stripe_checkouts.claimed_user_id = learner.id

@@ -9,13 +9,20 @@
 --   after   uuid  the owner now, null if there is none
 -- Buffers: 10 light, 10 heavy
 
-with owned as (
+-- An array keeps the question small where users is distributed: a join would fetch the ids of all learners.
+with known as materialized (
+    select id
+    from users
+    where id = any(:'user_ids'::uuid[])
+),
+
+owned as (
     select
         payment.source,
         payment.user_id as before,
         learner.id as after
     from stripe_payments as payment
-    left join users as learner on payment.claimed_user_id = learner.id
+    left join known as learner on payment.claimed_user_id = learner.id
     where payment.claimed_user_id = any(:'user_ids'::uuid[])
 ),
 

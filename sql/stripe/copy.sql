@@ -8,13 +8,26 @@
 -- or under stripe/apply_terms_lock.sql.
 --
 -- Parameters:
---   prices    text[]   Stripe's ids of the prices and products that give access; empty: every subscription does
 --   user_ids  uuid[]   the learners
+--   prices    text[]   Stripe's ids of the prices and products that give access; empty: every subscription does
 --   grace     integer  seconds that access lasts after the end of the period of an active or trialing subscription
 -- Returns: nothing
 -- Buffers: 10 light, 10 heavy
 
-with counting as (
+-- Rows that name one of the subscriptions. An array keeps the question small where subscriptions is distributed.
+with held as materialized (
+    select
+        user_id,
+        stripe_subscription_id
+    from subscriptions
+    where stripe_subscription_id = any(array(
+        select stripe_subscription_id
+        from stripe_subscriptions
+        where user_id = any(:'user_ids'::uuid[])
+    ))
+),
+
+counting as (
     select
         subscription.user_id,
         subscription.stripe_subscription_id,
@@ -38,7 +51,7 @@ with counting as (
         -- Another learner's row may name this subscription, if somebody wrote that row by hand. When the settings are
         -- applied, such a row stays. When an event is stored, release.sql has deleted it before.
         and not exists (
-            select from subscriptions as held
+            select from held
             where
                 held.stripe_subscription_id = subscription.stripe_subscription_id
                 and held.user_id != subscription.user_id

@@ -7,13 +7,24 @@
 --   user_ids  text  the learners, for stripe/attach_payments.sql, stripe/take_courses.sql and stripe/give_courses.sql
 -- Buffers: 10 light, 10 heavy
 
+-- An array keeps the question small where users is distributed: a join would fetch the ids of all learners.
+with known as materialized (
+    select id
+    from users
+    where id = any(array(
+        select claimed_user_id
+        from stripe_payments
+        where user_id is null
+    ))
+)
+
 select coalesce(array_agg(differing.user_id), '{}')::text as user_ids
 from (
     select claimed_user_id as user_id
     from stripe_payments
     where
         user_id is null
-        and claimed_user_id in (select id from users)
+        and claimed_user_id in (select id from known)
     union
     select paid_courses.user_id
     from paid_courses

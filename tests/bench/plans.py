@@ -15,6 +15,9 @@ VALUES = {
     "course_id": "00000000-0000-4000-8000-00000000000c",
     "completed_at": "now",
     "completed_ats": "{null}",
+    "to_mark_ats": "{2026-01-01T00:00:00Z}",
+    "module_completed_ats": "{2026-01-01T00:00:00Z}",
+    "course_completed_ats": "{2026-01-01T00:00:00Z}",
     "expires_at": "2030-01-01T00:00:00Z",
     "email": "learner@example.org",
     "name": "A learner",
@@ -28,7 +31,6 @@ VALUES = {
     "refunded_at": "1795478400",
     "refund_failed_at": "1795478300",
     "dispute_lost_at": "1795478400",
-    "course_ids": "{00000000-0000-4000-8000-0000000000c0}",
     "stripe_subscription_id": "sub_1",
     "status": "active",
     "current_period_end": "1924992000",
@@ -154,7 +156,8 @@ def explain(
             ' "expires" timestamptz)'
         )
     values = VALUES | learner._asdict() | {"claimed_user_id": learner.user_id, "user_ids": f"{{{learner.user_id}}}"}
-    values["lesson_ids"] = f"{{{learner.lesson_id}}}"
+    values["lesson_ids"] = values["to_mark"] = f"{{{learner.lesson_id}}}"
+    values["module_ids"], values["course_ids"] = f"{{{learner.module_id}}}", f"{{{learner.course_id}}}"
     values |= given
     if name == "learners/add":
         values["user_id"] = "00000000-0000-4000-8000-00000000feed"
