@@ -150,7 +150,7 @@ next: {uuid4(0x41)}  "Lesson 41"
 completed last:
   2026-01-01T00:00:00.000Z  {uuid4(0x11)}  "Lesson 11"
 courses and modules:
-    {uuid4(4)}  0 of 1  0 %    1 locked  "Module 4"
+  {uuid4(4)}    0 of 1  0 %    1 locked  "Module 4"
   {uuid4(3)}    1 of 1  100 %  1 locked  "Course 3"
     {uuid4(1)}  1 of 1  100 %  1 locked  "Module 1"
 locked, each with the lessons to complete first:

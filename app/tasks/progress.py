@@ -89,12 +89,10 @@ def _latest(lessons: dict[str, Any]) -> Iterator[str]:
 def _modules(modules: list[Any], courses: list[Any], begun: list[Any]) -> Iterator[str]:
     """Yield how far the learner is in each course and each module. Of many modules, only in those that are begun."""
     listed = begun if len(modules) > MAX_LISTED else modules
-    rows: list[Row] = []
-    for course in (None, *courses):
-        course_id = course and course["courseId"]
-        if course:
-            rows.append((course_id, *_counts(course), course["title"]))
-        within = (module for module in listed if module["courseId"] == course_id)
+    rows = [(module["moduleId"], *_counts(module), module["title"]) for module in listed if not module["courseId"]]
+    for course in courses:
+        rows.append((course["courseId"], *_counts(course), course["title"]))
+        within = (module for module in listed if module["courseId"] == course["courseId"])
         rows += ((f"  {module['moduleId']}", *_counts(module), module["title"]) for module in within)
     heading = "courses and modules:" if courses else "modules:"
     yield from _list(heading, rows, len(modules) - len(listed), "modules that are not begun")
