@@ -60,7 +60,7 @@ def shown(connection: psycopg.Connection[Any], user_id: str, prices: tuple[str, 
     yield from _uncounted(uncounted)
     yield from _completions(completions, titles)
     if events["waiting"]:
-        yield f"events: {events['waiting']} wait, the oldest since {events['since']}; see: make events"
+        yield f"events: {events['waiting']} waiting, the oldest since {events['since']}; see: make events"
     if events["given_up"]:
         yield f"events: {events['given_up']} given up; see: make events"
 
