@@ -147,6 +147,7 @@ def test_the_example_of_the_page_is_what_it_prints(db, database_url):
     db.execute(
         "insert into events (user_id, webhook_id, type, data, created_at, next_attempt_at, delivered_at, given_up_at)"
         " values (%(id)s, 'msg_1', 'lesson.completed', '{}', '2025-12-01T00:00:00Z', null, now(), null),"
+        " (%(id)s, 'msg_5', 'lesson.completed', '{}', '2025-12-02T00:00:00Z', null, now(), null),"
         " (%(id)s, 'msg_2', 'lesson.completed', '{}', '2026-01-01T11:12:13.456Z', null, null, now()),"
         " (%(id)s, 'msg_3', 'lesson.completed', '{}', '2026-01-02T10:00:00Z', now(), null, null),"
         " (%(id)s, 'msg_4', 'lesson.completed', '{}', '2026-01-03T09:30:00Z', null, null, null)",
