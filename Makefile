@@ -11,7 +11,7 @@ $(foreach name,USER COURSE MODULE LESSON AT EVENT ROLE FILE DRY_RUN PARTIAL CONF
 		$(eval unexport $(name))))
 
 .PHONY: help install install-dev install-system run test test-deep test-crash test-system mutate audit scale-data explain bench bench-connections lint format migrate rollback migration-status migrate-unlock grants load-catalog \
-	learner-id add-user grant-free revoke-free grant-course revoke-course access mark unmark start-over complete stripe-sync stripe-event deliver events redeliver token lock
+	learner-id add-user grant-free revoke-free grant-course revoke-course access mark unmark start-over complete stripe-sync stripe-event deliver events redeliver token lock progress
 
 
 help:  ## print this list
@@ -108,6 +108,9 @@ revoke-course: install  ## end the course COURSE=<id> that USER=<id> was given b
 
 access: install  ## show which access USER=<id> has, and why
 	@$(RUN) app.cli access
+
+progress: install  ## show what USER=<id> sees: access, counts, what is next, what is locked by what, completions
+	@$(RUN) app.cli progress
 
 mark: install  ## mark LESSON=<id> as completed by USER=<id>, on their behalf [AT=2026-11-23T08:42:30Z]
 	@$(RUN) app.cli mark

@@ -18,7 +18,7 @@ from app import checks, logs, settings, writes
 from app.database.connection import read_write
 from app.database.readiness import NotReadyError
 from app.stripe.mirror import AccessTerms, give_waiting_courses
-from app.tasks import TaskError, catalog, completions, grants, learners, migrations, support
+from app.tasks import TaskError, catalog, completions, grants, learners, migrations, progress, support
 from app.user_ids import MAX_CHARACTERS, learner_id
 
 T = TypeVar("T")
@@ -291,6 +291,14 @@ def access(user_id: str) -> None:
     """Say what access a learner has, and why."""
     with _connect(writes=False) as connection:
         _print(learners.access(connection, user_id, _prices()))
+
+
+@cli.command("progress")
+@USER
+def show_progress(user_id: str) -> None:
+    """Show what a learner sees: access, counts, what is next, what is locked by what, completions."""
+    with _connect(writes=False) as connection:
+        _print(progress.shown(connection, user_id, _prices()))
 
 
 def _write(user_id: str, function: Callable[..., str], **arguments: str | None) -> None:

@@ -4,7 +4,7 @@ import os
 from time import perf_counter
 
 import prometheus_client
-from flask import Blueprint, Flask, Response, request
+from flask import Blueprint, Flask, Response, current_app, request
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, multiprocess
 
 from app.call import current_call
@@ -46,6 +46,7 @@ def init_app(app: Flask) -> None:
 @blueprint.get("/metrics")
 def exposition() -> Response:
     """Answer with the metrics of all workers, in Prometheus' text format."""
+    _begin_at_zero()
     registry = prometheus_client.REGISTRY
     if "PROMETHEUS_MULTIPROC_DIR" in os.environ:  # set by gunicorn.conf.py
         registry = CollectorRegistry()
@@ -53,6 +54,19 @@ def exposition() -> Response:
     return Response(
         prometheus_client.generate_latest(registry), headers={"Content-Type": prometheus_client.CONTENT_TYPE_LATEST}
     )
+
+
+def _begin_at_zero() -> None:
+    """Expose what alerts count before it happens. A series that begins with 1 has no rate, so no alert would fire."""
+    for rule in current_app.url_map.iter_rules():
+        for status in (500, 503):
+            REQUESTS.labels(_name(rule.endpoint), status)
+    for outcome in ("unattached", "malformed"):
+        STRIPE.labels(outcome)
+
+
+def _name(endpoint: str) -> str:
+    return endpoint.rpartition(".")[2]
 
 
 def _observe_pool() -> None:
@@ -63,7 +77,7 @@ def _observe_pool() -> None:
 
 
 def _count(response: Response) -> Response:
-    endpoint = (request.endpoint or "none").rpartition(".")[2]
+    endpoint = _name(request.endpoint or "none")
     REQUESTS.labels(endpoint, response.status_code).inc()
     call = current_call()
     DURATION.labels(endpoint).observe(perf_counter() - call.started)

@@ -178,7 +178,7 @@ def backend(api: FlaskClient) -> int:
 
 def test_a_task_that_writes_refuses_a_standby_and_one_that_reads_does_not(pair):
     pair.point_to(pair.standby)
-    for command in ("access", "migration-status"):
+    for command in ("access", "progress", "migration-status"):
         assert cli(pair.url(), command, USER=uuid4(0xC0))[0] == 0
     for command in ("grant-free", "revoke-free", "add-user", "migrate", "rollback", "migrate-unlock"):
         status, out, err = cli(pair.url(), command, USER=uuid4(0xC0))

@@ -74,6 +74,7 @@ VALUES = {
     "checkout_session_id": "cs_1",
     "session_created": "1795478400",
     "user_ids": f"{{{LEARNER}}}",
+    "ids": f"{{{uuid4(3)},{uuid4(2)},{uuid4(0x11)}}}",
     "after": uuid4(0),
     "prices": "{price_1,prod_1}",
     "grace": "3600",

@@ -31,6 +31,8 @@ VALUES = {
     "refunded_at": "1795478400",
     "refund_failed_at": "1795478300",
     "dispute_lost_at": "1795478400",
+    "course_ids": "{00000000-0000-4000-8000-0000000000c0}",
+    "ids": "{00000000-0000-4000-8000-0000000000c0}",
     "stripe_subscription_id": "sub_1",
     "status": "active",
     "current_period_end": "1924992000",

@@ -54,6 +54,7 @@ STRIPE = [
     *("-k", "not psql_gets and not all_orders and not fails_is_one"),
 ]
 COMPLETIONS = [STATEMENTS, "tests/test_completions.py", *ONE_PLAN]
+PROGRESS = ["tests/test_progress_task.py", STATEMENTS, *ONE_PLAN]
 COOKIES = [STATEMENTS, "tests/test_cookies.py", "-k", "database"]
 
 TESTS = {
@@ -64,6 +65,7 @@ TESTS = {
     **dict.fromkeys(("finished", "complete_modules", "complete_courses", "completions"), COMPLETIONS),
     **dict.fromkeys(("may_mark", "mark", "unmark", "lesson"), WRITES),
     **dict.fromkeys(("may_mark_lessons", "mark_lessons", "marked_lessons"), MANY_MARKS),
+    **dict.fromkeys(("admin/titles", "admin/uncounted", "admin/learner_events"), PROGRESS),
     "lock": LOCK,
     **dict.fromkeys(("limits/hit", "limits/window"), LIMITS),
     "session": COOKIES,

@@ -4,8 +4,10 @@ As root on Debian it installs what is missing. Otherwise it says what is missing
 """
 
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 # What is needed, and the Debian package that brings it.
@@ -28,6 +30,7 @@ ELSEWHERE = (
     *(
         "proof/test_fuzz",
         "proof/test_schema",
+        "test_alerts",
         "test_container",
         "test_cookies",
         "test_demo",
@@ -50,15 +53,19 @@ ELSEWHERE = (
     *("test_progress_ui", "test_proxies", "test_reload", "test_sessions", "test_settings"),
 )
 PLANS = ("test_plans", "test_event_plans")  # another version makes other plans
+# The only program needed of the package of Prometheus. The package itself would start a server, now and at each boot.
+PROMTOOL = Path("/usr/local/bin/promtool")
 CREATECLUSTER = Path("/etc/postgresql-common/createcluster.conf")
 
 
 def main() -> None:
     """Install what is missing, then run the whole suite on PostgreSQL 15, and the tests of this folder."""
     missing = [package for path, package in NEEDED.items() if not Path(path).exists()]
-    if missing:
+    promtool = bool(shutil.which("promtool"))
+    if missing or not promtool:
         if os.getuid() != 0 or not Path("/etc/debian_version").exists():
-            sys.exit(f"make test-system: this is missing, and root can install it on Debian: {', '.join(missing)}")
+            names = ", ".join([*missing, *([] if promtool else ["promtool"])])
+            sys.exit(f"make test-system: this is missing, and root can install it on Debian: {names}")
         if not CREATECLUSTER.exists():
             # The package would create and start a server. Only its programs are needed.
             CREATECLUSTER.parent.mkdir(exist_ok=True)
@@ -67,6 +74,8 @@ def main() -> None:
         subprocess.run(["apt-get", "update", "-qq"], check=True, env=quiet)
         command = ["apt-get", "install", "-y", "-qq", "--no-install-recommends", *missing]
         subprocess.run(command, check=True, env=quiet, stdout=subprocess.DEVNULL)
+        if not promtool:
+            _take_promtool()
     node = subprocess.run(["node", "--version"], check=True, capture_output=True, text=True).stdout.strip()
     if tuple(map(int, node.removeprefix("v").split(".")[:2])) < (20, 9):
         sys.exit(f"make test-system: Next.js needs Node.js 20.9 or newer, and this is {node}")
@@ -85,6 +94,17 @@ def main() -> None:
         print("without root, no image is built: tests/system/test_container.py is left out", flush=True)
         command += ["--ignore=tests/system/test_container.py"]
     sys.exit(subprocess.run(command, env=on_15, check=False).returncode)
+
+
+def _take_promtool() -> None:
+    """Take promtool out of the package of Prometheus, without installing the package."""
+    with tempfile.TemporaryDirectory() as folder:
+        # As root: apt's own user has no right to this folder.
+        download = ["apt-get", "download", "-qq", "-o", "APT::Sandbox::User=root", "prometheus"]
+        subprocess.run(download, cwd=folder, check=True)
+        [package] = Path(folder).glob("*.deb")
+        subprocess.run(["dpkg-deb", "--extract", package, folder], check=True)
+        shutil.move(f"{folder}/usr/bin/promtool", PROMTOOL)
 
 
 if __name__ == "__main__":
