@@ -54,6 +54,7 @@ STRIPE = [
     *("-k", "not psql_gets and not all_orders and not fails_is_one"),
 ]
 COMPLETIONS = [STATEMENTS, "tests/test_completions.py", *ONE_PLAN]
+LEARNER_DATA = [STATEMENTS, "tests/test_learner_data.py", *ONE_PLAN]
 COOKIES = [STATEMENTS, "tests/test_cookies.py", "-k", "database"]
 
 TESTS = {
@@ -62,6 +63,7 @@ TESTS = {
     **dict.fromkeys(("start_over_module", "start_over_course", "start_over_all"), START_OVER),
     **dict.fromkeys(("module_counts", "course_counts"), START_OVER),
     **dict.fromkeys(("complete", "completions"), COMPLETIONS),
+    "export": LEARNER_DATA,
     **dict.fromkeys(("mark", "unmark", "lesson"), WRITES),
     **dict.fromkeys(("mark_lessons", "marked_lessons"), MANY_MARKS),
     "lock": LOCK,
