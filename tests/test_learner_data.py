@@ -1,13 +1,20 @@
-"""A learner's data, contract §8: the export has all of it and nothing else."""
+"""A learner's data, contract §8: the export has all of it and nothing else, and erasing leaves nothing of it."""
 
 import json
 import re
+from collections.abc import Iterator
+from contextlib import closing
 from typing import Any
 
 import psycopg
 import pytest
+from psycopg.rows import dict_row
 
-from tests.conftest import both_plans
+from app.database import statements
+from tests import pages
+from tests.conftest import both_plans, one_plan
+from tests.test_cli import run
+from tests.test_concurrency import in_background, lock_held, wait_until_blocked
 from tests.world import (
     LEARNER,
     STRANGER,
@@ -15,8 +22,10 @@ from tests.world import (
     add_lesson,
     add_module,
     add_user,
+    assert_problem,
     bearer,
     get,
+    mark,
     ok,
     uuid4,
 )
@@ -113,6 +122,15 @@ def world(db: psycopg.Connection) -> psycopg.Connection:
     for user_id in (LEARNER, OTHER):
         fill(db, user_id)
     return db
+
+
+def test_the_page_for_operators_says_of_each_table_what_it_holds():
+    told = {
+        name
+        for row in pages.table("docs/learner-data.md", "What is stored where")
+        for name in re.findall(r"`(\w+)`", row[0])
+    }
+    assert told == set(SHOWN) | {"events", "rate_limits"}
 
 
 def at(document: Any, path: str) -> Any:
@@ -284,3 +302,206 @@ def test_the_etag_is_weak_and_changes_with_what_is_stored_alone(api, world):
     assert api.get("/api/progress/export", headers=condition).status_code == 304
     world.execute("update users set name = 'Ada' where id = %s", [LEARNER])
     assert ok(api.get("/api/progress/export", headers=condition))["name"] == "Ada"
+
+
+# Erasing
+
+
+def erased(user_id: str, before: dict[str, list[str]]) -> dict[str, list[str]]:
+    """Return what must be left of every row of every table."""
+    return {table: [row for row in found if not of(user_id, row)] for table, found in before.items()}
+
+
+def counts(user_id: str, before: dict[str, list[str]]) -> set[str]:
+    """Return the lines that say how many rows each table has of a learner."""
+    found = {table: sum(of(user_id, row) for row in listed) for table, listed in before.items()}
+    return {f"{table}: {count}" for table, count in found.items() if table not in OF_NOBODY}
+
+
+AT_STRIPE = "the customer cus_adaword must be deleted at Stripe: its next event would be stored again"
+
+
+def test_after_erasing_no_table_has_a_row_of_the_learner_and_every_other_row_is_as_before(world, database_url):
+    # What a payment gave, which was claimed by the learner before they were in users.
+    world.execute("update stripe_payments set user_id = null")
+    before = rows(world)
+    code, out, err = run(database_url, "erase-user", USER=LEARNER, CONFIRM="yes")
+    assert (code, err) == (0, "")
+    lines = out.splitlines()
+    assert lines[-2:] == [AT_STRIPE, "erased"]
+    assert set(lines[:-2]) == counts(LEARNER, before)
+    assert len(lines[:-2]) == len(set(lines[:-2]))
+    assert rows(world) == erased(LEARNER, before)
+
+
+def test_without_confirmation_it_says_what_there_is_and_removes_nothing(world, database_url):
+    before = rows(world)
+    for confirm in ({}, {"CONFIRM": "no"}):
+        code, out, err = run(database_url, "erase-user", USER=LEARNER, **confirm)
+        assert (code, err) == (1, "Error: nothing was removed; to remove these rows, add CONFIRM=yes\n")
+        assert set(out.splitlines()) == counts(LEARNER, before) | {AT_STRIPE}
+        assert rows(world) == before
+
+
+def test_who_is_erased_already_and_who_never_was_there_is_refused(world, database_url):
+    nobody = f"Error: there is no learner {STRANGER}: nothing is stored under this id\n"
+    for task in ("export-user", "erase-user"):
+        assert run(database_url, task, USER=STRANGER, CONFIRM="yes") == (1, "", nobody)
+    assert run(database_url, "erase-user", USER=LEARNER, CONFIRM="yes")[0] == 0
+    assert run(database_url, "erase-user", USER=LEARNER, CONFIRM="yes") == (1, "", nobody.replace(STRANGER, LEARNER))
+
+
+def test_what_stripe_keeps_for_a_person_who_is_not_in_users_is_exported_and_erased(world, database_url):
+    world.execute("update stripe_subscriptions set user_id = null, claimed_user_id = null")
+    for table in ("customers", "checkouts", "payments"):
+        world.execute(f"update stripe_{table} set user_id = null")
+    world.execute("delete from users where id = %s", [LEARNER])
+    before = rows(world)
+    code, out, _ = run(database_url, "export-user", USER=LEARNER)
+    assert code == 0
+    assert [row["stripeSubscriptionId"] for row in json.loads(out)["stripe"]["subscriptions"]] == ["sub_adaword"]
+    code, out, _ = run(database_url, "erase-user", USER=LEARNER, CONFIRM="yes")
+    assert (code, set(out.splitlines())) == (0, counts(LEARNER, before) | {AT_STRIPE, "erased"})
+    assert rows(world) == erased(LEARNER, before)
+
+
+def test_a_row_of_the_write_limit_is_erased_whatever_its_key_is(make_api, world, database_url):
+    world.execute("delete from rate_limits")
+    api = make_api(RATE_LIMIT_WRITES="10 per minute")
+    for user_id in (LEARNER, OTHER):
+        ok(mark(api, 0x11, user_id))
+    run(database_url, "erase-user", USER=LEARNER, CONFIRM="yes")
+    [key] = world.execute("select key from rate_limits").fetchall()
+    assert OTHER in key[0]
+
+
+@pytest.fixture
+def site_users(world: psycopg.Connection) -> Iterator[psycopg.Connection]:
+    """The table users is the site's own, because it has not the comment of this service."""
+    [comment] = world.execute("select obj_description('users'::regclass)").fetchone() or ()
+    world.execute("comment on table users is null")
+    yield world
+    world.execute(f"comment on table users is '{comment}'")
+
+
+@one_plan
+def test_where_users_is_the_sites_own_the_row_stays_and_nothing_else(api, site_users, database_url):
+    before = rows(site_users)
+    code, out, _ = run(database_url, "erase-user", USER=LEARNER, CONFIRM="yes")
+    assert code == 0
+    assert "users: 0, because the table is the site's own; the site removes the row there\n" in out
+    assert rows(site_users) == erased(LEARNER, before) | {"users": before["users"]}
+    # There is nothing to erase now, but the learner is there.
+    assert run(database_url, "erase-user", USER=LEARNER, CONFIRM="yes")[0] == 0
+    assert_problem(mark(api, 0x11), "not_enrolled")
+
+
+@pytest.mark.parametrize("deleting", ["no action", "restrict"])
+def test_a_table_of_the_sites_that_refers_to_the_learner_is_named_and_nothing_is_removed(world, database_url, deleting):
+    world.execute(f"create table orders (user_id uuid references users (id) on delete {deleting})")
+    try:
+        world.execute("insert into orders values (%s)", [LEARNER])
+        before = rows(world)
+        for confirm in ({}, {"CONFIRM": "yes"}):
+            code, out, err = run(database_url, "erase-user", USER=LEARNER, **confirm)
+            assert (code, out) == (1, "")
+            assert err == (
+                "Error: nothing was removed: the table public.orders refers to this learner in users;"
+                " remove its rows of the learner first\n"
+            )
+        assert rows(world) == before
+    finally:
+        world.execute("drop table orders")
+
+
+def test_the_services_role_may_export_and_not_erase(world, environ):
+    url = environ["DATABASE_URL"]
+    assert run(url, "export-user", USER=LEARNER)[0] == 0
+    code, out, err = run(url, "erase-user", USER=LEARNER, CONFIRM="yes")
+    assert (code, out) == (1, "")
+    assert re.fullmatch(r"Error: permission denied for table \w+\n", err)
+
+
+@one_plan
+def test_the_task_prints_what_the_call_answers(api, world, environ):
+    world.execute("update users set name = 'Zoë 🎓 \\ \"x\"'")
+    answer = api.get("/api/progress/export", headers=bearer())
+    code, out, err = run(environ["DATABASE_URL"], "export-user", USER=LEARNER)
+    assert (code, err) == (0, "")
+    moment = re.compile('"exportedAt" : "[^"]*"')
+    assert moment.sub("", out) == moment.sub("", answer.text)
+
+
+# Erasing while others write
+
+
+def erase_in_background(database_url: str) -> Any:
+    return in_background(lambda: run(database_url, "erase-user", USER=LEARNER, CONFIRM="yes"))
+
+
+def test_erasing_waits_for_a_write_and_removes_what_it_stored(world, database_url):
+    world.execute("delete from progress")
+    before = rows(world)
+    with lock_held(database_url) as other, erase_in_background(database_url) as answers:
+        wait_until_blocked(world)
+        other.execute("insert into progress values (%s, %s, now())", [LEARNER, uuid4(0x11)])
+        other.commit()
+    assert answers[0][0] == 0
+    assert "progress: 1\n" in answers[0][1]
+    assert rows(world) == erased(LEARNER, before)
+
+
+@one_plan
+def test_a_write_that_waits_for_erasing_is_refused(api, world, database_url):
+    with closing(psycopg.connect(database_url)) as other:
+        # Erasing has locked the learner, and waits for this table.
+        other.execute("lock table events in share mode")
+        with erase_in_background(database_url) as erasing:
+            wait_until_blocked(world)
+            with in_background(lambda: mark(api, 0x11)) as marked:
+                wait_until_blocked(world, 2)
+                other.commit()
+    assert erasing[0][0] == 0
+    assert_problem(marked[0], "not_enrolled")
+    assert not [row for row in rows(world)["progress"] if of(LEARNER, row)]
+
+
+@pytest.mark.parametrize(
+    ("stripe_id", "change"),
+    [
+        ("cus_adaword", "update stripe_subscriptions set status = 'canceled' where customer_id = 'cus_adaword'"),
+        ("pi_adaword", "update stripe_reversals set refunded_at = now() where payment_intent_id = 'pi_adaword'"),
+        (LEARNER, "update stripe_payments set event_created = now() where source = 'pi_adaword'"),
+    ],
+)
+def test_erasing_waits_for_an_event_of_stripes_without_a_deadlock(world, database_url, stripe_id, change):
+    before = rows(world)
+    with closing(psycopg.connect(database_url, cursor_factory=psycopg.RawCursor)) as event:
+        statements.run(event, "stripe/lock", stripe_id=stripe_id)
+        event.execute(change.encode())
+        with erase_in_background(database_url) as answers:
+            wait_until_blocked(world)
+            statements.run(event, "lock", user_id=LEARNER)  # with the learner's row locked, this would be a deadlock
+            event.commit()
+    assert answers[0][0] == 0
+    assert rows(world) == erased(LEARNER, before)
+
+
+@pytest.mark.usefixtures("site_users")
+def test_a_deliverer_that_has_claimed_an_event_finds_nothing_to_record(world, database_url):
+    """The learner's row stays, so the deliverer can lock it."""
+    world.execute("update events set next_attempt_at = now() where user_id = %s", [LEARNER])
+    with closing(
+        psycopg.connect(database_url, autocommit=True, cursor_factory=psycopg.RawCursor, row_factory=dict_row)
+    ) as deliverer:
+        [claimed] = statements.run(deliverer, "events/claim", limit="1").fetchall()
+        assert str(claimed["user_id"]) == LEARNER
+        assert run(database_url, "erase-user", USER=LEARNER, CONFIRM="yes")[0] == 0
+        before = rows(world)
+        attempt = {"userId": LEARNER, "id": claimed["id"], "claimedAt": claimed["claimed_at"], "delivered": True}
+        with deliverer.transaction():
+            [learner] = statements.run(deliverer, "events/lock", user_ids=f"{{{LEARNER}}}").fetchall()
+            assert learner["locked"]
+            assert statements.run(deliverer, "events/record", attempts=json.dumps([attempt])).fetchall() == []
+            statements.run(deliverer, "events/promote", user_ids=f"{{{LEARNER}}}")
+    assert rows(world) == before

@@ -167,6 +167,8 @@ def test_the_ctes_that_stand_in_several_statements_are_equal():
     module = cte("module", "locked")
     assert module
     assert copies("locked", but=of_a_part) == {module.replace("from prerequisites", "from published_prerequisites")}
+    # Whose a subscription at Stripe is: what the export shows, and what erasing deletes.
+    assert cte("export", "own_subscriptions") == cte("admin/erase", "own_subscriptions")
     # What starting over deletes, closes and returns.
     assert cte("start_over_module", "removed") == cte("start_over_course", "removed")
     assert cte("start_over_course", "started_over_modules") == cte("start_over_all", "started_over_modules")

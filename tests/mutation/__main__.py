@@ -83,6 +83,8 @@ def tests_for(name: str) -> list[str]:
         return [STATEMENTS, "tests/test_new_learners.py", "-k", "not psql_gets and not one_moment"]
     if name.startswith("stripe/"):
         return STRIPE
+    if name.startswith("admin/erase"):
+        return LEARNER_DATA
     return CATALOG if name.startswith("admin/catalog_") else COMMANDS
 
 
