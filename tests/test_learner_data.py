@@ -12,7 +12,8 @@ from psycopg.rows import dict_row
 
 from app.database import statements
 from tests import pages
-from tests.conftest import both_plans, one_plan
+from tests.bench import plans
+from tests.conftest import MODES, both_plans, one_plan
 from tests.test_cli import run
 from tests.test_concurrency import in_background, lock_held, wait_until_blocked
 from tests.world import (
@@ -302,6 +303,40 @@ def test_the_etag_is_weak_and_changes_with_what_is_stored_alone(api, world):
     assert api.get("/api/progress/export", headers=condition).status_code == 304
     world.execute("update users set name = 'Ada' where id = %s", [LEARNER])
     assert ok(api.get("/api/progress/export", headers=condition))["name"] == "Ada"
+
+
+# Two thousand learners who pay. Every second one is not in users yet.
+MANY_WHO_PAY = """
+    insert into users (id) select gen_random_uuid() from generate_series(1, 1000);
+    create temporary table payers on commit drop as
+    select
+        row_number() over () as number,
+        coalesce(id, gen_random_uuid()) as named,
+        id as owner
+    from users full join generate_series(1001, 2000) on false;
+    insert into stripe_customers (customer_id, claimed_user_id, user_id, event_created)
+    select 'cus_' || number, named, owner, now() from payers;
+    insert into stripe_checkouts
+        (checkout_session_id, customer_id, stripe_subscription_id, claimed_user_id, user_id, session_created)
+    select 'cs_' || number, 'cus_' || number, 'sub_' || number, named, owner, now() from payers;
+    insert into stripe_subscriptions
+        (stripe_subscription_id, customer_id, claimed_user_id, user_id, status, event_id, event_type, event_created,
+        object, previous_attributes)
+    select 'sub_' || number, 'cus_' || number, named, owner, 'active', 'evt', 'updated', now(), '{}', '{}' from payers;
+    insert into stripe_payments (source, checkout_session_id, claimed_user_id, course_ids, user_id, event_created)
+    select 'pi_' || number, 'cs_' || number, named, '{}', owner, now() from payers;
+    insert into stripe_reversals (payment_intent_id) select 'pi_' || number from payers;
+    analyze;
+"""
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_an_export_reads_nothing_that_stripe_said_of_others(world, mode):
+    with world.transaction(force_rollback=True):
+        world.execute(MANY_WHO_PAY)
+        plan = plans.explain(world, "export", plans.Learner("", LEARNER, "", "", ""), mode)
+    scans = {node["Relation Name"] for node in plan.nodes() if node["Node Type"] == "Seq Scan"}
+    assert not [name for name in scans if name.startswith("stripe_")], "\n".join(plans.lines(plan.document))
 
 
 # Erasing
