@@ -11,7 +11,7 @@ $(foreach name,USER COURSE MODULE LESSON AT EVENT ROLE FILE DRY_RUN PARTIAL CONF
 		$(eval unexport $(name))))
 
 .PHONY: help install install-dev install-system run test test-deep test-crash test-system mutate audit scale-data explain bench bench-connections lint format migrate rollback migration-status migrate-unlock grants load-catalog \
-	learner-id add-user grant-free revoke-free grant-course revoke-course access mark unmark start-over complete stripe-sync stripe-event deliver events redeliver token lock progress
+	learner-id add-user grant-free revoke-free grant-course revoke-course access mark unmark start-over complete stripe-sync stripe-event deliver events redeliver token lock progress export-user erase-user
 
 
 help:  ## print this list
@@ -111,6 +111,11 @@ access: install  ## show which access USER=<id> has, and why
 
 progress: install  ## show what USER=<id> sees: access, counts, what is next, what is locked by what, completions
 	@$(RUN) app.cli progress
+export-user: install  ## print everything that is stored of USER=<id>, as JSON
+	@$(RUN) app.cli export-user
+
+erase-user: install  ## remove everything that is stored of USER=<id>; without CONFIRM=yes, say what there is
+	@$(RUN) app.cli erase-user
 
 mark: install  ## mark LESSON=<id> as completed by USER=<id>, on their behalf [AT=2026-11-23T08:42:30Z]
 	@$(RUN) app.cli mark

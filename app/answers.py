@@ -3,7 +3,7 @@
 import re
 
 from flask import Flask, Response, request
-from werkzeug.http import generate_etag
+from werkzeug.http import generate_etag, quote_etag
 
 from app.call import current_call
 
@@ -20,19 +20,23 @@ WRITE_ENDPOINTS = (
 )
 
 
-def answer(document: str) -> Response:
-    """Answer 200 with a JSON text unchanged. The answer to a GET has an ETag, and is a 304 if If-None-Match has it."""
+def answer(document: str, version: str | None = None) -> Response:
+    """Answer 200 with a JSON text unchanged. The answer to a GET has an ETag, and is a 304 if If-None-Match has it.
+
+    The ETag is made from the document. A document that says when it was made differs each time. Give its `version`,
+    which does not: the ETag is then a weak one.
+    """
     body = f"{document}\n".encode()
     response = Response(body, mimetype="application/json")
     if request.method in ("GET", "HEAD"):
-        tag(response, body)
+        tag(response, body if version is None else version.encode(), weak=version is not None)
     return response
 
 
-def tag(response: Response, body: bytes) -> None:
-    """Give a response with this body an ETag. Make it a 304 if If-None-Match has the same ETag."""
-    etag = generate_etag(body)
-    response.headers["ETag"] = f'"{etag}"'
+def tag(response: Response, content: bytes, weak: bool = False) -> None:
+    """Give a response an ETag made from this content. Make it a 304 if If-None-Match has the same ETag."""
+    etag = generate_etag(content)
+    response.headers["ETag"] = quote_etag(etag, weak)
     # make_conditional() would also obey Range and If-Match, and would answer 412 with the body of a 200.
     if "If-None-Match" in request.headers and request.if_none_match.contains_weak(etag):
         response.status_code = 304

@@ -18,7 +18,7 @@ from app import checks, logs, settings, writes
 from app.database.connection import read_write
 from app.database.readiness import NotReadyError
 from app.stripe.mirror import AccessTerms, give_waiting_courses
-from app.tasks import TaskError, catalog, completions, grants, learners, migrations, progress, support
+from app.tasks import TaskError, catalog, completions, grants, learner_data, learners, migrations, progress, support
 from app.user_ids import MAX_CHARACTERS, learner_id
 
 T = TypeVar("T")
@@ -299,6 +299,25 @@ def show_progress(user_id: str) -> None:
     """Show what a learner sees: access, counts, what is next, what is locked by what, completions."""
     with _connect(writes=False) as connection:
         _print(progress.shown(connection, user_id, _prices()))
+
+
+@cli.command()
+@USER
+def export_user(user_id: str) -> None:
+    """Print everything that is stored of a learner, as JSON."""
+    with _connect(writes=False) as connection:
+        document = learner_data.export(connection, user_id)
+    # As bytes: JSON is UTF-8, whatever the encoding of the terminal is.
+    click.echo(document.encode())
+
+
+@cli.command()
+@USER
+@click.option("--confirm", default="", envvar="CONFIRM", help="yes: remove it")
+def erase_user(user_id: str, confirm: str) -> None:
+    """Remove everything that is stored of a learner. Without --confirm=yes, say what there is."""
+    with _connect() as connection:
+        _print(learner_data.erase(connection, user_id, confirm == "yes"))
 
 
 def _write(user_id: str, function: Callable[..., str], **arguments: str | None) -> None:

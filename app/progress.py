@@ -3,6 +3,7 @@
 from typing import Any
 
 from flask import Blueprint, Response
+from psycopg.rows import DictRow
 
 from app import checks, writes
 from app.answers import answer
@@ -82,6 +83,13 @@ def completions() -> Response:
     return answer(_read("completions", enrolled_only=False))
 
 
+@blueprint.get("/export")
+def export() -> Response:
+    """Answer with everything that is stored of the learner. Learners who are not enrolled get an answer too."""
+    row = _read_row("export", enrolled_only=False)
+    return answer(row["answer"], row["version"])
+
+
 @blueprint.post("/lessons/<lesson_id>")
 def mark(lesson_id: str) -> Response:
     """Mark a lesson as completed."""
@@ -134,13 +142,17 @@ def start_all_over() -> Response:
 
 
 def _read(name: str, enrolled_only: bool = True, **parameters: str) -> Any:
+    return _read_row(name, enrolled_only, **parameters)["answer"]
+
+
+def _read_row(name: str, enrolled_only: bool = True, **parameters: str) -> DictRow:
     parameters["user_id"] = current_call().user_id
     row = one(current_service().pool.read(name, **parameters))
     if not row["enrolled"] and add_learner():
         row = one(current_service().pool.read(name, **parameters))
     if enrolled_only and not row["enrolled"]:
         raise Problem("not_enrolled")
-    return row["answer"]
+    return row
 
 
 def _learner() -> Learner:

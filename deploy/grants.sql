@@ -1,7 +1,8 @@
--- The role that the service runs as. The role can do what the statements in sql/ do, and nothing else. It cannot read
--- e-mail addresses or names, cannot write the catalog, and cannot create, alter or drop anything. For NEW_LEARNERS it can
--- add rows to `enrollments`, and to `users` if that table is the service's own, but not change or delete them. It can
--- do what PUBLIC can do in the database: create temporary tables, and, if the database was created before PostgreSQL 15,
+-- The role that the service runs as. The role can do what the statements in sql/ do, and nothing else. It cannot
+-- write the catalog, and cannot create, alter or drop anything. For NEW_LEARNERS it can add rows to `enrollments`, and to
+-- `users` if that table is the service's own, but not change or delete them. For the export of a learner's data it can
+-- read e-mail addresses and names in the service's own `users`; in a site's `users` it can read the id alone. It can do
+-- what PUBLIC can do in the database: create temporary tables, and, if the database was created before PostgreSQL 15,
 -- tables in the schema public. To prevent the latter, the owner runs `revoke create on schema public from public`.
 --
 -- The owner of the tables runs this script after each `make migrate`. It may be repeated. The role may have any name:
@@ -58,17 +59,20 @@ revoke all on :"schema".courses, :"schema".modules, :"schema".lessons, :"schema"
 :"schema".stripe_payments, :"schema".stripe_reversals, :"schema".paid_courses,
 :"schema".learner_tag_keys, :"schema".events,
 :"schema".learner_access, :"schema".accessible_lessons, :"schema".published_prerequisites,
+:"schema".learner_contacts,
 :"schema"._yoyo_migration from :"role";
 
 grant select on :"schema".courses, :"schema".modules, :"schema".lessons, :"schema".lesson_prerequisites,
 :"schema".subscriptions, :"schema".enrollments, :"schema".course_enrollments to :"role";
 
 -- The views read these tables with the rights of the role that asks, so the role needs both.
-grant select on :"schema".learner_access, :"schema".accessible_lessons, :"schema".published_prerequisites to :"role";
+grant select on :"schema".learner_access, :"schema".accessible_lessons, :"schema".published_prerequisites,
+:"schema".learner_contacts
+to :"role";
 
 -- For lock.sql: `for no key update` needs the right to update a column. No statement updates an id, and foreign keys
 -- prevent it for most rows. Only the owner of a site's own users table can grant this right. The service adds learners to
--- its own users table alone (NEW_LEARNERS), and never to a site's.
+-- its own users table alone (NEW_LEARNERS), and reads e-mail addresses and names there alone (learner_contacts).
 select
     pg_has_role(relowner, 'usage') as may_grant_users,
     coalesce(obj_description(oid, 'pg_class') ~ 'created by progress-tracking', false) as own_users
@@ -80,7 +84,7 @@ where oid = 'users'::regclass
 revoke all on users from :"role";
 grant select (id), update (id) on users to :"role";
 \if :own_users
-grant insert (id) on users to :"role";
+grant insert (id), select (email, name) on users to :"role";
 \endif
 \endif
 

@@ -26,7 +26,8 @@ begin
             'stripe_payments', 'stripe_reversals', 'paid_courses', 'stripe_payments_claimed_user_id_idx',
             'stripe_payments_user_id_idx', 'module_completions', 'course_completions', 'module_completions_open_idx',
             'course_completions_open_idx', 'module_completions_module_id_idx', 'course_completions_course_id_idx',
-            'events', 'events_due_idx', 'events_waiting_idx', 'events_delivered_idx', 'events_given_up_idx'
+            'events', 'events_due_idx', 'events_waiting_idx', 'events_delivered_idx', 'events_given_up_idx',
+            'learner_contacts'
         )
         and (obj_description(coalesce(indrelid, pg_class.oid), 'pg_class') ~ 'created by progress-tracking') is not true;
     if taken is not null then

@@ -361,11 +361,28 @@ def test_the_shell_blocks_run_as_they_stand(checkout):
     owner, schema = block("sh", "app.cli migrate", "owner@/progress"), block("sh", "app.cli migrate", "owner@/site")
     dump, restore = block("sh", "pg_dump "), block("sh", "pg_restore ")
     queries = [text for text in blocks("sh") if "sql/summary.sql" in text]
+    exported, erasing = block("sh", "make export-user"), block("sh", "make erase-user")
     # These need a container engine. tests/system/test_container.py builds the image and runs its commands without one.
     engine = [text for text in blocks("sh") if text.startswith("docker ")]
     # These need Next.js: tests/system/test_next.py runs them.
     steps = [text for text in blocks("sh", {"docs/front-end.md": PAGES["docs/front-end.md"]}) if text.startswith("# ")]
-    known = [start, test, copy, learners, learner, events, sale, venv, production, owner, schema, dump, restore]
+    known = [
+        start,
+        test,
+        copy,
+        learners,
+        learner,
+        events,
+        sale,
+        exported,
+        erasing,
+        venv,
+        production,
+        owner,
+        schema,
+        dump,
+        restore,
+    ]
     known += [*queries, *engine, *steps]
     assert sorted(known) == sorted(blocks("sh")), "a shell block that nothing runs"
     environ = {"PATH": f"{postgres.bindir()}:{os.environ['PATH']}", "HOME": "/nonexistent", "PORT": str(free_port())}
@@ -394,6 +411,13 @@ def test_the_shell_blocks_run_as_they_stand(checkout):
         assert run(learner) == f"{learner_id('clx1a2b3c0000abcd1234efgh', UUID(re.findall('=(.*)', learner)[0]))}\n"
         for sold in (events, sale):
             assert run(sold) == '{"outcome": "applied"}\n' * 2
+        run(exported)
+        assert json.loads((checkout / "learner.json").read_text())["stripe"]["payments"]
+        [told] = re.findall(r"^   (progress: 1\n(?:   .*\n)+)   ```$", PAGES["docs/learner-data.md"], re.M)
+        # Without CONFIRM, make fails and nothing is removed.
+        looked = run(f"{erasing.replace(' CONFIRM=yes', '').strip()} 2>/dev/null || true").splitlines()
+        assert [re.sub("[0-9]+$", "", line) for line in looked] == re.findall("^ *(.*?)[0-9]*$", told, re.M)[:-1]
+        assert run(erasing).splitlines()[-1] == "erased"
         # An unset variable is an error in each of these blocks. Each block prints the row of the demo's learner.
         for query in queries:
             assert re.search(r'"totalCount" : 322|Execution Time', run(query)), query

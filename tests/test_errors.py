@@ -157,6 +157,8 @@ def test_a_read_without_a_session_and_then_without_access(api, world, path):
         assert ok(answer) == {"full": False, "free": False, "courses": [], "until": None}
     elif path == "completions":
         assert ok(answer) == {"modules": [], "courses": []}
+    elif path == "export":
+        assert ok(answer)["userId"] == STRANGER
     else:
         assert_problem(answer, "not_enrolled")
 

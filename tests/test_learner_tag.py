@@ -27,7 +27,6 @@ from tests.world import (
     bearer,
     completions,
     cookie,
-    get,
     lesson_path,
     mark,
     module_path,
@@ -225,7 +224,8 @@ def test_a_write_with_another_tag_is_refused_and_stores_nothing(api, world, meth
 def test_a_read_takes_no_notice_of_a_tag(api, world):
     for path in READS:
         another = bearer() | {"Learner-Tag": "another"}
-        assert api.get(f"/api/progress/{path}", headers=another).get_json() == get(api, path)
+        answers = [api.get(f"/api/progress/{path}", headers=headers) for headers in (another, bearer())]
+        assert answers[0].headers["ETag"] == answers[1].headers["ETag"]
         assert api.head(f"/api/progress/{path}", headers=another).status_code == 200
 
 

@@ -583,7 +583,8 @@ def test_a_schema_of_our_own_leaves_alone_a_site_that_has_tables_of_the_same_nam
             "select distinct view_name, table_schema from information_schema.view_table_usage"
             " where view_schema = 'progress'"
         ).fetchall()
-    assert sorted(read) == [(view, "progress") for view in VIEWS]
+    # learner_contacts reads nothing where users is the site's own.
+    assert sorted(read) == [(view, "progress") for view in VIEWS if view != "learner_contacts"]
 
 
 def test_a_schema_of_our_own_has_a_users_table_of_its_own_where_the_path_has_none(empty):

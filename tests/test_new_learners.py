@@ -76,6 +76,9 @@ READS = (
 )
 
 
+ANSWERED = ("access", "completions", "export")  # also for who is not enrolled
+
+
 @pytest.mark.parametrize("setting", [{}, {"NEW_LEARNERS": "refuse"}])
 def test_with_refuse_nobody_is_added(make_api, world, setting):
     api = make_api(**setting)
@@ -88,7 +91,7 @@ def test_with_refuse_nobody_is_added(make_api, world, setting):
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
-@pytest.mark.parametrize("path", [*READS, "/api/progress/access", "/api/progress/completions"])
+@pytest.mark.parametrize("path", [*READS, *(f"/api/progress/{name}" for name in ANSWERED)])
 def test_with_add_free_the_first_read_adds_the_learner_with_free_access(make_api, world, path, method):
     api = make_api(**FREELY)
     assert api.open(path, method=method, headers=bearer()).status_code == 200

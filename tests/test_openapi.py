@@ -207,7 +207,16 @@ def example(operation: str) -> Any:
     return described["responses"]["200"]["content"]["application/json"]["example"]
 
 
-def test_every_example_of_an_answer_is_the_answer(api, curriculum):
+def without_times(value: Any) -> Any:
+    """Return an export without what is different each time, and without the learner's id."""
+    if isinstance(value, dict):
+        varying = {"exportedAt", "createdAt", "updatedAt", "userId"}
+        return {name: without_times(each) for name, each in value.items() if name not in varying}
+    return [without_times(each) for each in value] if isinstance(value, list) else value
+
+
+def test_every_example_of_an_answer_is_the_answer(api, curriculum, db):
+    db.execute("update users set email = 'ada@example.org', name = 'Ada'")
     assert api.delete(FIRST, headers=bearer()).json == example("unmarkLesson")
     assert api.post(FIRST, headers=bearer(), json=EARLIER).json == example("markLesson")
     body = OPERATIONS["markLesson"][2]["requestBody"]["content"]["application/json"]["examples"]
@@ -216,7 +225,11 @@ def test_every_example_of_an_answer_is_the_answer(api, curriculum):
         if "reads" not in described["tags"] or not path.startswith("/api/progress/") or name == "getAccess":
             continue
         ids = {one["name"]: one["example"] for one in contract.DOCUMENT["paths"][path].get("parameters", [])}
-        assert api.get(path.format(**ids), headers=bearer()).json == example(name)
+        answer = api.get(path.format(**ids), headers=bearer()).json
+        if name == "getExport":
+            assert without_times(answer) == without_times(example(name))
+        else:
+            assert answer == example(name)
     starts = (("startModuleOver", MODULE), ("startCourseOver", COURSE), ("startAllOver", f"{LESSONS}?all=true"))
     for name, path in starts:
         api.post(FIRST, headers=bearer(), json=EARLIER)

@@ -44,7 +44,11 @@ def check(settings: Settings) -> None:
         _check_statements(connection)
         # PostgreSQL checks no right when it prepares a statement. So run statements that need the rights which the
         # newest migrations added.
-        for name, values in (("summary", {"user_id": NOBODY}), ("learner_tag_key", {})):
+        for name, values in (
+            ("summary", {"user_id": NOBODY}),
+            ("export", {"user_id": NOBODY}),
+            ("learner_tag_key", {}),
+        ):
             statements.run(connection, name, **values)
         if settings.webhook_url:
             statements.run(connection, "events/add", user_id=NOBODY, events="[]")

@@ -55,6 +55,7 @@ STRIPE = [
 ]
 COMPLETIONS = [STATEMENTS, "tests/test_completions.py", *ONE_PLAN]
 PROGRESS = ["tests/test_progress_task.py", STATEMENTS, *ONE_PLAN]
+LEARNER_DATA = [STATEMENTS, "tests/test_learner_data.py", *ONE_PLAN]
 COOKIES = [STATEMENTS, "tests/test_cookies.py", "-k", "database"]
 
 TESTS = {
@@ -66,6 +67,7 @@ TESTS = {
     **dict.fromkeys(("may_mark", "mark", "unmark", "lesson"), WRITES),
     **dict.fromkeys(("may_mark_lessons", "mark_lessons", "marked_lessons"), MANY_MARKS),
     **dict.fromkeys(("admin/titles", "admin/uncounted", "admin/learner_events"), PROGRESS),
+    "export": LEARNER_DATA,
     "lock": LOCK,
     **dict.fromkeys(("limits/hit", "limits/window"), LIMITS),
     "session": COOKIES,
@@ -83,6 +85,8 @@ def tests_for(name: str) -> list[str]:
         return [STATEMENTS, "tests/test_new_learners.py", "-k", "not psql_gets and not one_moment"]
     if name.startswith("stripe/"):
         return STRIPE
+    if name.startswith("admin/erase"):
+        return LEARNER_DATA
     return CATALOG if name.startswith("admin/catalog_") else COMMANDS
 
 

@@ -150,6 +150,8 @@ class Learner:
             return self.access_answer()  # learners who are not enrolled get an answer too
         if path == "completions":
             return self.completions()
+        if path == "export":
+            return self.export()
         if not self.is_enrolled():
             return {"code": "not_enrolled"}
         name, _, id = path.partition("/")
@@ -175,6 +177,34 @@ class Learner:
                 )
             ]
             for kind in ("module", "course")
+        }
+
+    def export(self) -> dict[str, Any]:
+        """Return what known_of_export() returns: the progress alone."""
+        lessons = self.catalog.lessons
+        return {
+            "lessons": [
+                {
+                    "lessonId": lesson,
+                    "title": lessons[lesson].title,
+                    "moduleId": lessons[lesson].module_id,
+                    "courseId": self.catalog.course_of(lesson),
+                    "completedAt": at,
+                }
+                for at, lesson in sorted((timestamp(at), lesson) for lesson, at in self.completed.items())
+            ],
+            "completions": {
+                f"{kind}s": [
+                    {f"{kind}Id": id, "completedAt": at, "startedOver": not is_open}
+                    for at, id, is_open in sorted(
+                        (timestamp(at), id, is_open)
+                        for (each, id), times in self.finished.items()
+                        if each == kind
+                        for at, is_open in times.items()
+                    )
+                ]
+                for kind in ("module", "course")
+            },
         }
 
     def finish(self, marked: list[str]) -> dict[str, Any]:
@@ -381,3 +411,24 @@ class Learner:
             **of_course,
             "overall": self.summary(),
         }
+
+
+def known_of_export(document: dict[str, Any]) -> dict[str, Any]:
+    """Return what the model knows of an export: the progress, without the times at which rows were written.
+
+    Return any other document unchanged.
+    """
+    if "exportedAt" not in document:
+        return document
+    written = ("createdAt", "updatedAt")
+    return {
+        "lessons": [{name: row[name] for name in row if name not in written} for row in document["lessons"]],
+        "completions": {
+            kind: [
+                {name: row[name] for name in row if name != "startedOverAt"}
+                | {"startedOver": row["startedOverAt"] is not None}
+                for row in rows
+            ]
+            for kind, rows in document["completions"].items()
+        },
+    }

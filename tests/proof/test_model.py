@@ -22,7 +22,7 @@ from werkzeug.test import TestResponse
 
 from tests.calls import reads
 from tests.conftest import DEEP, MODES
-from tests.proof.model import Catalog, Course, Learner, Lesson, Module, Subscription
+from tests.proof.model import Catalog, Course, Learner, Lesson, Module, Subscription, known_of_export
 from tests.world import assert_problem, ok, token, uuid4
 
 COURSES = [uuid4(number) for number in (2, 1)]  # whose ids are also those of modules
@@ -79,8 +79,7 @@ prerequisites = st.one_of(st.sets(pairs, max_size=12), st.just(chain), st.just(d
 def seen(response: TestResponse) -> dict[str, Any]:
     """Return an answer in the form of the model's answers. Assert what holds for every success and every error."""
     if response.status_code == 200:
-        document: dict[str, Any] = ok(response)
-        return document
+        return known_of_export(ok(response))
     document = response.get_json()
     members: dict[str, Any] = {name: document[name] for name in ("code", "prerequisites") if name in document}
     assert_problem(response, **members)

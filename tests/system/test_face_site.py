@@ -1,11 +1,13 @@
 """What a site's own script can use of the components: events, links for its router, properties, and the store."""
 
+import json
 import re
 from typing import Any
 
 import pytest
 from playwright.sync_api import Page, expect
 
+from tests.pages import block
 from tests.system.conftest import Calls, Held, assert_axe_finds_nothing, screenshot
 
 # Fixtures are found by their names.
@@ -372,3 +374,21 @@ def test_a_second_copy_of_the_script_has_the_same_stores(visit, world):  # noqa:
         " import(`${service}/progress-ui/progress-ui.js${query}`))); return one.storeOf() === two.storeOf() }",
         shown.service,
     )
+
+
+def test_a_link_and_a_function_of_the_page_store_the_export_as_a_file(visit, world, service, db):  # noqa: F811
+    complete(db, LASAGNA)
+    shown = visit()
+    function = block("js", "downloadMyProgress").replace("https://progress.example.org", service)
+    with shown.page.expect_download() as by_function:
+        shown.page.evaluate(f"(token) => {{ {function} return downloadMyProgress(token) }}", token())
+    # The link needs a page of the service's own origin, as behind a proxy or with the rewrites of Next.js.
+    html = f"<!doctype html><title>Account</title>{block('html', 'download=')}"
+    shown.page.route("**/account", lambda route: route.fulfill(body=html, content_type="text/html"))
+    shown.page.goto(f"{service}/account")
+    with shown.page.expect_download() as by_link:
+        shown.page.get_by_role("link").click()
+    for download in (by_function.value, by_link.value):
+        assert download.suggested_filename == "my-progress.json"
+        document = json.loads(download.path().read_text("utf-8"))
+        assert (document["userId"], document["lessons"][0]["lessonId"]) == (LEARNER, uuid4(LASAGNA))
