@@ -2,8 +2,11 @@
 
 import csv
 import os
+import random
 import subprocess
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,8 +16,11 @@ import psycopg
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from psycopg.rows import dict_row
 
+from app.database.statements import STATEMENTS
 from app.tasks import progress_csv
+from app.tasks.completions import write_missing
 from app.user_ids import learner_id
 from tests.test_cli import Answer, make, run, spawn
 from tests.test_concurrency import in_background, lock_held, wait_until_blocked
@@ -25,6 +31,7 @@ from tests.world import (
     add_lesson,
     add_module,
     add_user,
+    bearer,
     complete,
     completions,
     get,
@@ -193,6 +200,17 @@ def test_twenty_faults_are_named_in_the_order_of_the_file_and_the_others_counted
         *(f"line {line}" for line in range(2, 22)),
         "and 10 more",
     ]
+
+
+def test_the_first_faults_are_those_of_the_first_lines_whatever_the_plan(world):
+    with world.transaction(force_rollback=True):
+        # A merge join would give the rows in the order of the learners.
+        world.execute("set local enable_hashjoin = off; set local enable_nestloop = off")
+        world.execute(STATEMENTS["admin/import_begin"].query)
+        for line in range(1, 31):
+            world.execute("insert into imported values (%s, %s, %s)", [line, uuid4(100 - line), ONE])
+        rows = psycopg.RawCursor(world).execute(STATEMENTS["admin/import_faults"].query, ["20"]).fetchall()
+    assert rows == [(line, uuid4(100 - line), None, 30) for line in range(1, 21)]
 
 
 def test_a_dry_run_locks_nobody_and_writes_nothing(world, database_url, load):
@@ -375,6 +393,53 @@ def test_a_mark_during_an_import_waits_for_it_and_is_no_second_event(make_api, w
     assert (answer["completedAt"], answer["overall"]["completedCount"]) == ("2026-01-01T00:00:00.000Z", 2)
     assert "completions" not in answer
     assert world.execute("select count(*) from events").fetchone() == (0,)
+
+
+def test_an_import_marks_and_make_complete_at_once_meet_no_deadlock(make_api, world, database_url, tmp_path):
+    api = make_api()
+    learners, lessons = [uuid4(0xA00 + number) for number in range(4)], [0x11, 0x12, 0x21]
+    for learner in learners:
+        add_user(world, learner)
+    path, columns = tmp_path / "progress.csv", progress_csv.Columns(*HEADER.strip().split(","))
+    done = threading.Event()
+
+    def import_once(connection: psycopg.Connection) -> None:
+        rows = [f"{learner},{uuid4(lesson)},\n" for learner in learners for lesson in lessons]
+        path.write_text(HEADER + "".join(random.sample(rows, 8)))
+        learner, lesson = progress_csv.learner(None), progress_csv.lesson
+        progress_csv.import_progress(connection, path, columns, learner, lesson, skip=False, dry_run=False)
+
+    def again_and_again(task: Callable[[psycopg.Connection], object]) -> int:
+        # As app/cli.py connects.
+        with psycopg.connect(
+            database_url, autocommit=True, cursor_factory=psycopg.RawCursor, row_factory=dict_row
+        ) as connection:
+            count = 0
+            while not done.is_set():
+                task(connection)
+                count += 1
+        return count
+
+    def write(seed: int) -> set[int]:
+        draw = random.Random(seed)
+        answers = []
+        for _ in range(25):
+            headers = bearer(draw.choice(learners))
+            listed = [{"lessonId": uuid4(lesson)} for lesson in draw.sample(lessons, 2)]
+            answers += [
+                api.post("/api/progress/lessons", headers=headers, json={"lessons": listed}),
+                api.delete(f"/api/progress/modules/{uuid4(1)}", headers=headers),
+            ]
+        return {answer.status_code for answer in answers}
+
+    with ThreadPoolExecutor() as pool:
+        tasks = [pool.submit(again_and_again, task) for task in (import_once, write_missing)]
+        try:
+            assert set.union(*pool.map(write, range(3))) == {200}
+        finally:
+            done.set()
+        assert all(task.result() for task in tasks)
+    assert run(database_url, "complete") == (0, "completions written: 0 of modules, 0 of courses\n", "")
 
 
 # Exports.

@@ -169,9 +169,11 @@ def _gunicorn(app: str, environ: dict[str, str]) -> Iterator[Server]:
 
 
 def _run(server: Server, requests: list[Request], seconds: float, postgres: int) -> Run:
-    before = _cpu(server.pid), _cpu(postgres)
+    before = cpu_seconds(server.pid), cpu_seconds(postgres)
     found = _load(server, requests, seconds)
-    python, database = (after - then for after, then in zip((_cpu(server.pid), _cpu(postgres)), before, strict=True))
+    python, database = (
+        after - then for after, then in zip((cpu_seconds(server.pid), cpu_seconds(postgres)), before, strict=True)
+    )
     count = found["requests"]
     return Run(
         count / found["seconds"],
@@ -200,7 +202,7 @@ def _load(server: Server, requests: list[Request], seconds: float, rate: float =
     return found
 
 
-def _cpu(parent: int) -> float:
+def cpu_seconds(parent: int) -> float:
     """Return the seconds of CPU that a process and its children have used. Children that have ended count too."""
     pids = [parent, *map(int, Path(f"/proc/{parent}/task/{parent}/children").read_text().split())]
     ticks = 0

@@ -54,6 +54,10 @@ STRIPE = [
     *("-k", "not psql_gets and not all_orders and not fails_is_one"),
 ]
 COMPLETIONS = [STATEMENTS, "tests/test_completions.py", *ONE_PLAN]
+PROGRESS_CSV = [
+    *(STATEMENTS, "tests/test_progress_csv.py"),
+    *("-k", "not psql_gets and not make_passes and not at_once and not killed"),
+]
 COOKIES = [STATEMENTS, "tests/test_cookies.py", "-k", "database"]
 
 TESTS = {
@@ -81,6 +85,8 @@ def tests_for(name: str) -> list[str]:
         return [STATEMENTS, "tests/test_new_learners.py", "-k", "not psql_gets and not one_moment"]
     if name.startswith("stripe/"):
         return STRIPE
+    if name.startswith("admin/import_") or name == "admin/export_progress":
+        return PROGRESS_CSV
     return CATALOG if name.startswith("admin/catalog_") else COMMANDS
 
 
@@ -144,6 +150,7 @@ PYTHON = {
         *("-k", "(test_settings and not does_not_start) or stops_the_start or this_machine_alone or any_name"),
     ],
     "app/tasks/catalog.py": CATALOG[1:],
+    "app/tasks/progress_csv.py": PROGRESS_CSV[1:],
 }
 
 
