@@ -5,13 +5,14 @@ LOCK = --upgrade --universal --python-version 3.11 --generate-hashes --no-header
 
 # A variable on the command line of make reaches a task through the environment, unchanged: neither make nor a shell
 # interprets its value. A variable that was in the environment before, such as a login shell's USER, does not reach it.
-$(foreach name,USER COURSE MODULE LESSON AT EVENT ROLE FILE DRY_RUN PARTIAL CONFIRM EMAIL NAME UNTIL HOURS SIZE URL SECONDS,\
+$(foreach name,USER COURSE MODULE LESSON AT EVENT ROLE FILE DRY_RUN PARTIAL CONFIRM EMAIL NAME UNTIL HOURS SIZE URL SECONDS SKIP USERS LESSONS \
+	USER_COLUMN LESSON_COLUMN TIME_COLUMN,\
 	$(if $(filter command,$(origin $(name))),\
 		$(eval override export $(name) := $$(value $(name))),\
 		$(eval unexport $(name))))
 
 .PHONY: help install install-dev install-system run test test-deep test-crash test-system mutate audit scale-data explain bench bench-connections lint format migrate rollback migration-status migrate-unlock grants load-catalog \
-	learner-id add-user grant-free revoke-free grant-course revoke-course access mark unmark start-over complete stripe-sync stripe-event deliver events redeliver token lock progress export-user erase-user
+	learner-id add-user grant-free revoke-free grant-course revoke-course access mark unmark start-over complete stripe-sync stripe-event deliver events redeliver token lock progress export-user erase-user import-progress export-progress
 
 
 help:  ## print this list
@@ -125,6 +126,12 @@ unmark: install  ## remove the mark of LESSON=<id> by USER=<id>, on their behalf
 
 start-over: install  ## remove the marks of USER=<id> in [COURSE=<id> or MODULE=<id>], or all of them, on their behalf
 	@$(RUN) app.cli start-over
+
+import-progress: install  ## store the completions in the CSV file FILE=...; SKIP=1 leaves out wrong rows; DRY_RUN=1 changes nothing
+	@$(RUN) app.cli import-progress
+
+export-progress: install  ## write every completion into the CSV file FILE=...
+	@$(RUN) app.cli export-progress
 
 complete: install  ## write the completions of modules and courses that no mark has written
 	@$(RUN) app.cli complete

@@ -3,7 +3,7 @@
 import json
 import re
 from datetime import UTC, datetime, timedelta
-from typing import Any, cast
+from typing import Any
 
 from flask import request
 from marshmallow import Schema, ValidationError, fields
@@ -133,10 +133,25 @@ def _completed_at(loaded: dict[str, Any]) -> str | None:
 
 def completed_at(text: str) -> str:
     """Return a `completedAt` as text in UTC for PostgreSQL. Raise ValueError, which says why, if it is not one."""
+    return _instant(text).isoformat()
+
+
+def _instant(text: str) -> datetime:
+    """Return a `completedAt` in UTC: not before 1970, and at most five minutes in the future (contract §3).
+
+    Raises ValueError, which says why.
+    """
     try:
-        return str(_completed_at(_MARK.load({"completedAt": text})))
-    except ValidationError as error:
-        raise ValueError(cast("dict[str, list[str]]", error.messages)["completedAt"][0]) from None
+        instant = date_time(text)
+    except (ValueError, OverflowError):
+        raise ValueError(
+            "Must be an RFC 3339 date-time with Z or an offset, such as 2026-11-23T08:42:30.123Z."
+        ) from None
+    if instant < datetime(1970, 1, 1, tzinfo=UTC):
+        raise ValueError("Must not be before 1970-01-01T00:00:00Z.")
+    if instant > datetime.now(UTC) + timedelta(minutes=5):
+        raise ValueError("Must not be more than five minutes in the future.")
+    return instant
 
 
 def date_time(text: str) -> datetime:
@@ -159,22 +174,15 @@ def date_time(text: str) -> datetime:
 
 
 class _Instant(fields.Field[datetime]):
-    """A `completedAt`: not before 1970, and at most five minutes in the future (contract §3)."""
+    """A `completedAt` in a body."""
 
     def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> datetime:
         if not isinstance(value, str):
             raise ValidationError("Must be a string.")
         try:
-            instant = date_time(value)
-        except (ValueError, OverflowError):
-            raise ValidationError(
-                "Must be an RFC 3339 date-time with Z or an offset, such as 2026-11-23T08:42:30.123Z."
-            ) from None
-        if instant < datetime(1970, 1, 1, tzinfo=UTC):
-            raise ValidationError("Must not be before 1970-01-01T00:00:00Z.")
-        if instant > datetime.now(UTC) + timedelta(minutes=5):
-            raise ValidationError("Must not be more than five minutes in the future.")
-        return instant
+            return _instant(value)
+        except ValueError as error:
+            raise ValidationError(str(error)) from None
 
 
 class _Mark(Schema):

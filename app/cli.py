@@ -18,7 +18,7 @@ from app import checks, logs, settings, writes
 from app.database.connection import read_write
 from app.database.readiness import NotReadyError
 from app.stripe.mirror import AccessTerms, give_waiting_courses
-from app.tasks import TaskError, catalog, completions, grants, learner_data, learners, migrations, progress, support
+from app.tasks import TaskError, catalog, completions, grants, learner_data, learners, migrations, progress, progress_csv, support
 from app.user_ids import MAX_CHARACTERS, learner_id
 
 T = TypeVar("T")
@@ -283,6 +283,55 @@ def complete() -> None:
     """Write the missing completions of modules and courses."""
     with _connect() as connection:
         _print([completions.write_missing(connection)])
+
+
+def _file(ctx: click.Context, param: click.Parameter, file: Path | None) -> Path:
+    if file is None:
+        raise click.ClickException("FILE is not given; say which CSV file: FILE=<path>")
+    return file
+
+
+CSV_FILE = click.argument(
+    "file", type=click.Path(path_type=Path), envvar="FILE", required=False, callback=_file, metavar="FILE"
+)
+
+
+@cli.command()
+@CSV_FILE
+@click.option("--skip", is_flag=True, envvar="SKIP", help="leave out the rows that have a fault")
+@click.option("--dry-run", is_flag=True, envvar="DRY_RUN", help="say what this would do, and do nothing")
+@click.option("--users", type=click.Path(path_type=Path), envvar="USERS", help="a CSV file: their learners and ours")
+@click.option("--lessons", type=click.Path(path_type=Path), envvar="LESSONS", help="a CSV file: their lessons and ours")
+@click.option("--user-column", envvar="USER_COLUMN", default="user_id", show_default=True)
+@click.option("--lesson-column", envvar="LESSON_COLUMN", default="lesson_id", show_default=True)
+@click.option("--time-column", envvar="TIME_COLUMN", default="completed_at", show_default=True)
+def import_progress(
+    file: Path,
+    skip: bool,
+    dry_run: bool,
+    users: Path | None,
+    lessons: Path | None,
+    user_column: str,
+    lesson_column: str,
+    time_column: str,
+) -> None:
+    """Store the completions of a CSV file, all or none."""
+    ours = progress_csv.learner(_namespace())
+    learner = progress_csv.mapping(users, "USERS", ours) if users else ours
+    lesson = progress_csv.mapping(lessons, "LESSONS", progress_csv.lesson) if lessons else progress_csv.lesson
+    columns = progress_csv.Columns(user_column, lesson_column, time_column)
+    with _connect() as connection:
+        _print(progress_csv.import_progress(connection, file, columns, learner, lesson, skip, dry_run))
+    click.echo("dry run: nothing was written" if dry_run else "imported")
+
+
+@cli.command()
+@CSV_FILE
+def export_progress(file: Path) -> None:
+    """Write every completion into a CSV file, in the form that import-progress reads."""
+    with _connect(writes=False) as connection:
+        count = progress_csv.export_progress(connection, file)
+    click.echo(f"exported: {count} completions", err=str(file) == "-")
 
 
 @cli.command()

@@ -362,6 +362,8 @@ def test_the_shell_blocks_run_as_they_stand(checkout):
     dump, restore = block("sh", "pg_dump "), block("sh", "pg_restore ")
     queries = [text for text in blocks("sh") if "sql/summary.sql" in text]
     exported, erasing = block("sh", "make export-user"), block("sh", "make erase-user")
+    moving = {"docs/moving.md": PAGES["docs/moving.md"]}
+    users_map, lessons_map, dry_run, progress, times = blocks("sh", moving)
     # These need a container engine. tests/system/test_container.py builds the image and runs its commands without one.
     engine = [text for text in blocks("sh") if text.startswith("docker ")]
     # These need Next.js: tests/system/test_next.py runs them.
@@ -383,7 +385,7 @@ def test_the_shell_blocks_run_as_they_stand(checkout):
         dump,
         restore,
     ]
-    known += [*queries, *engine, *steps]
+    known += [*queries, *engine, *steps, *blocks("sh", moving)]
     assert sorted(known) == sorted(blocks("sh")), "a shell block that nothing runs"
     environ = {"PATH": f"{postgres.bindir()}:{os.environ['PATH']}", "HOME": "/nonexistent", "PORT": str(free_port())}
     environ |= {"WEB_CONCURRENCY": "1"}
@@ -441,6 +443,18 @@ def test_the_shell_blocks_run_as_they_stand(checkout):
         assert any("Listening at: http://127.0.0.1:" in line for line in service.stderr)
         service.terminate()
         service.communicate(timeout=30)
+        people = "insert into users (id, email) select gen_random_uuid(), name || '@example.org'"
+        run(f"""psql -Xqc "{people} from unnest('{{ann,bob}}'::text[]) as name" "{ours}\"""")
+        export, lessons = blocks("csv", moving)
+        (checkout / "theirs.csv").write_text(export.replace("05T14:22:01Z", "05 14:22:01 UTC"))
+        run(times)
+        assert (checkout / "export.csv").read_text() == export
+        run(users_map, SITE_URL=ours)
+        run(lessons_map)
+        assert len((checkout / "lessons.csv").read_text().splitlines()) > 450
+        (checkout / "lessons.csv").write_text(lessons)
+        for task in (dry_run, progress):
+            assert f"```\n{run(task)}```" in PAGES["docs/moving.md"]
         run(f'psql -Xqc "create database site" "{ours}"')
         options = re.search(r"&options=[^']*", schema)
         assert options

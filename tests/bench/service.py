@@ -111,9 +111,9 @@ def gunicorn(app: str, environ: dict[str, str]) -> Iterator[Server]:
 
 def run(server: Server, requests: list[Request], seconds: float, postgres: int) -> Run:
     """Send requests, each when the one before it is answered. `postgres` is the process id of PostgreSQL."""
-    before = cpu(server.pid), cpu(postgres)
+    before = cpu_seconds(server.pid), cpu_seconds(postgres)
     found = load(server, requests, seconds)
-    python, database = (after - then for after, then in zip((cpu(server.pid), cpu(postgres)), before, strict=True))
+    python, database = (after - then for after, then in zip((cpu_seconds(server.pid), cpu_seconds(postgres)), before, strict=True))
     count = found["requests"]
     return Run(
         count / found["seconds"],
@@ -145,7 +145,7 @@ def load(
     return found
 
 
-def cpu(parent: int) -> float:
+def cpu_seconds(parent: int) -> float:
     """Return the seconds of CPU that a process and its children have used. Children that have ended count too."""
     pids = [parent, *map(int, Path(f"/proc/{parent}/task/{parent}/children").read_text().split())]
     ticks = 0

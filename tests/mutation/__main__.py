@@ -56,6 +56,10 @@ STRIPE = [
 COMPLETIONS = [STATEMENTS, "tests/test_completions.py", *ONE_PLAN]
 PROGRESS = ["tests/test_progress_task.py", STATEMENTS, *ONE_PLAN]
 LEARNER_DATA = [STATEMENTS, "tests/test_learner_data.py", *ONE_PLAN]
+PROGRESS_CSV = [
+    *(STATEMENTS, "tests/test_progress_csv.py"),
+    *("-k", "not psql_gets and not make_passes and not at_once and not killed"),
+]
 COOKIES = [STATEMENTS, "tests/test_cookies.py", "-k", "database"]
 
 TESTS = {
@@ -87,6 +91,8 @@ def tests_for(name: str) -> list[str]:
         return STRIPE
     if name.startswith("admin/erase"):
         return LEARNER_DATA
+    if name.startswith("admin/import_") or name == "admin/export_progress":
+        return PROGRESS_CSV
     return CATALOG if name.startswith("admin/catalog_") else COMMANDS
 
 
@@ -150,6 +156,7 @@ PYTHON = {
         *("-k", "(test_settings and not does_not_start) or stops_the_start or this_machine_alone or any_name"),
     ],
     "app/tasks/catalog.py": CATALOG[1:],
+    "app/tasks/progress_csv.py": PROGRESS_CSV[1:],
 }
 
 
