@@ -18,7 +18,18 @@ from app import checks, logs, settings, writes
 from app.database.connection import read_write
 from app.database.readiness import NotReadyError
 from app.stripe.mirror import AccessTerms, give_waiting_courses
-from app.tasks import TaskError, catalog, completions, grants, learner_data, learners, migrations, progress, progress_csv, support
+from app.tasks import (
+    TaskError,
+    catalog,
+    completions,
+    grants,
+    learner_data,
+    learners,
+    migrations,
+    progress,
+    progress_csv,
+    support,
+)
 from app.user_ids import MAX_CHARACTERS, learner_id
 
 T = TypeVar("T")

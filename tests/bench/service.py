@@ -113,7 +113,9 @@ def run(server: Server, requests: list[Request], seconds: float, postgres: int) 
     """Send requests, each when the one before it is answered. `postgres` is the process id of PostgreSQL."""
     before = cpu_seconds(server.pid), cpu_seconds(postgres)
     found = load(server, requests, seconds)
-    python, database = (after - then for after, then in zip((cpu_seconds(server.pid), cpu_seconds(postgres)), before, strict=True))
+    python, database = (
+        after - then for after, then in zip((cpu_seconds(server.pid), cpu_seconds(postgres)), before, strict=True)
+    )
     count = found["requests"]
     return Run(
         count / found["seconds"],
