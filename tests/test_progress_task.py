@@ -1,15 +1,20 @@
 """make progress: what a learner sees, for those who help them. It says what the calls say."""
 
+import os
 import re
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 from unicodedata import east_asian_width
 
 import pytest
 
+from tests.conftest import ROOT
 from tests.pages import block
 from tests.proof.test_model import HEADERS
 from tests.proof.test_worlds import build, draw
-from tests.test_cli import NOBODY, make, run
+from tests.test_cli import NOBODY, clean, make, run
 from tests.world import (
     FREE_LEARNER,
     LEARNER,
@@ -167,6 +172,20 @@ def test_a_learner_with_nothing_and_nobody(db, database_url):
     assert run(database_url, "progress", USER=FREE_LEARNER)[1].endswith(not_enrolled)
     assert run(database_url, "progress", USER=STRANGER) == (1, "", NOBODY)
     assert run(database_url, "progress") == (1, "", "Error: USER is not given; say which learner: USER=<id>\n")
+
+
+def test_a_full_disk_is_told_in_one_line_and_a_reader_who_has_enough_in_none(db, database_url):
+    add_user(db)
+    command = [sys.executable, "-m", "app.cli", "progress", LEARNER]
+    environ = clean(database_url)
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, cwd=ROOT, env=environ, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr) == (1, "Error: standard output: No space left on device\n")
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(command, cwd=ROOT, env=environ, stdout=writer, stderr=subprocess.PIPE, text=True)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (1, "")
 
 
 def test_titles_of_any_form_stay_on_their_line(db, database_url):
