@@ -84,7 +84,7 @@ def expected(read) -> Sections:
     }
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", range(8))
 def test_it_says_what_the_calls_say(api, db, database_url, seed):
     catalog, learners = draw(seed)
     build(db, catalog, learners)
@@ -178,14 +178,15 @@ def test_a_full_disk_is_told_in_one_line_and_a_reader_who_has_enough_in_none(db,
     add_user(db)
     command = [sys.executable, "-m", "app.cli", "progress", LEARNER]
     environ = clean(database_url)
-    with Path("/dev/full").open("w") as full:
-        done = subprocess.run(command, cwd=ROOT, env=environ, stdout=full, stderr=subprocess.PIPE, text=True)
-    assert (done.returncode, done.stderr) == (1, "Error: standard output: No space left on device\n")
     reader, writer = os.pipe()
     os.close(reader)
-    done = subprocess.run(command, cwd=ROOT, env=environ, stdout=writer, stderr=subprocess.PIPE, text=True)
-    os.close(writer)
-    assert (done.returncode, done.stderr) == (1, "")
+    with Path("/dev/full").open("w") as full, os.fdopen(writer, "w") as closed:
+        tasks = [
+            subprocess.Popen(command, cwd=ROOT, env=environ, stdout=output, stderr=subprocess.PIPE, text=True)
+            for output in (full, closed)
+        ]
+        told = [(task.communicate(timeout=60)[1], task.returncode) for task in tasks]
+    assert told == [("Error: standard output: No space left on device\n", 1), ("", 1)]
 
 
 def test_titles_of_any_form_stay_on_their_line(db, database_url):
