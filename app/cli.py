@@ -4,7 +4,7 @@ import io
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 from uuid import UUID
@@ -60,6 +60,15 @@ class OneLine(click.Group):
             raise click.ClickException(error.format_message()) from None
         except TaskError as error:
             raise click.ClickException(str(error)) from None
+        except BrokenPipeError:
+            raise  # whoever reads the output has enough: click ends quietly
+        except OSError as error:
+            if not error.filename:
+                # Python writes what is left once more when it ends, and would print a traceback then. Tests replace
+                # standard output by something that is no file, so suppress that.
+                with suppress(OSError):
+                    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise click.ClickException(f"{error.filename or 'standard output'}: {error.strerror}") from None
 
 
 @click.group(cls=OneLine)

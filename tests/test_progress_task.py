@@ -1,15 +1,20 @@
 """make progress: what a learner sees, for those who help them. It says what the calls say."""
 
+import os
 import re
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 from unicodedata import east_asian_width
 
 import pytest
 
+from tests.conftest import ROOT
 from tests.pages import block
 from tests.proof.test_model import HEADERS
 from tests.proof.test_worlds import build, draw
-from tests.test_cli import NOBODY, make, run
+from tests.test_cli import NOBODY, clean, make, run
 from tests.world import (
     FREE_LEARNER,
     LEARNER,
@@ -79,7 +84,7 @@ def expected(read) -> Sections:
     }
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", range(8))
 def test_it_says_what_the_calls_say(api, db, database_url, seed):
     catalog, learners = draw(seed)
     build(db, catalog, learners)
@@ -167,6 +172,21 @@ def test_a_learner_with_nothing_and_nobody(db, database_url):
     assert run(database_url, "progress", USER=FREE_LEARNER)[1].endswith(not_enrolled)
     assert run(database_url, "progress", USER=STRANGER) == (1, "", NOBODY)
     assert run(database_url, "progress") == (1, "", "Error: USER is not given; say which learner: USER=<id>\n")
+
+
+def test_a_full_disk_is_told_in_one_line_and_a_reader_who_has_enough_in_none(db, database_url):
+    add_user(db)
+    command = [sys.executable, "-m", "app.cli", "progress", LEARNER]
+    environ = clean(database_url)
+    reader, writer = os.pipe()
+    os.close(reader)
+    with Path("/dev/full").open("w") as full, os.fdopen(writer, "w") as closed:
+        tasks = [
+            subprocess.Popen(command, cwd=ROOT, env=environ, stdout=output, stderr=subprocess.PIPE, text=True)
+            for output in (full, closed)
+        ]
+        told = [(task.communicate(timeout=60)[1], task.returncode) for task in tasks]
+    assert told == [("Error: standard output: No space left on device\n", 1), ("", 1)]
 
 
 def test_titles_of_any_form_stay_on_their_line(db, database_url):
