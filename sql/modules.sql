@@ -5,7 +5,7 @@
 -- Returns: one row
 --   enrolled  boolean  the learner has access of any kind
 --   answer    json     modules in catalog order, overall
--- Buffers: 40 light, 45 heavy
+-- Buffers: 38 light, 43 heavy
 
 with learner as (
     select count(*) > 0 as enrolled

@@ -5,7 +5,7 @@
 -- Returns: one row
 --   enrolled  boolean  the learner has access of any kind
 --   answer    json     percent, completedCount, totalCount
--- Buffers: 40 light, 45 heavy
+-- Buffers: 36 light, 41 heavy
 
 with learner as (
     select count(*) > 0 as enrolled
