@@ -28,6 +28,7 @@ ELSEWHERE = (
     *(
         "proof/test_fuzz",
         "proof/test_schema",
+        "test_citus",
         "test_container",
         "test_cookies",
         "test_demo",
