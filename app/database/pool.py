@@ -267,7 +267,7 @@ class Pool(ConnectionPool[Connection]):
             except InternalError_ as error:
                 if not (error.diag.message_primary or "").startswith(LOST_NODE_MESSAGES):
                     raise
-                raise LostNodeError(error.diag.message_primary) from None
+                raise LostNodeError("a node of the cluster is away") from None
             except DeadlineError:
                 if not call.is_probe:
                     self.begin_outage(started)
