@@ -13,6 +13,7 @@ from psycopg.errors import (
     DeadlockDetected,
     FeatureNotSupported,
     ForeignKeyViolation,
+    InternalError_,
     ObjectNotInPrerequisiteState,
     ReadOnlySqlTransaction,
     SerializationFailure,
@@ -37,6 +38,9 @@ CONFLICTS = (SerializationFailure, DeadlockDetected, ForeignKeyViolation)
 MAX_RETRIES_AFTER_CONFLICTS = 3
 # How a standby refuses a write, an unlogged table and a lock. A primary gives each of these errors for other reasons.
 STANDBY_REFUSALS = (ReadOnlySqlTransaction, FeatureNotSupported, ObjectNotInPrerequisiteState)
+# How Citus says that a node went away in the middle of a statement or of a commit. The SQLSTATE of these errors is
+# XX000, internal error. Any other XX000 is a fault of the server, and is answered as one.
+LOST_NODE_MESSAGES = ("failure on connection marked as essential", "could not commit transaction for shard")
 # How long requests wait at the beginning of an outage: one more connection may end it.
 OUTAGE_GRACE_SECONDS = 0.15
 # During an outage: the time between two attempts to connect, and the time in which a new connection has to answer.
@@ -50,6 +54,10 @@ class DownError(PoolTimeout):
 
 class StandbyError(OperationalError):
     """The server is a standby. Its connection is closed, since a failover may have left it at the old server."""
+
+
+class LostNodeError(OperationalError):
+    """A node of a Citus cluster went away. What needs another node goes on."""
 
 
 class Pool(ConnectionPool[Connection]):
@@ -256,6 +264,10 @@ class Pool(ConnectionPool[Connection]):
                 conflicts += 1
                 if conflicts > MAX_RETRIES_AFTER_CONFLICTS:
                     raise
+            except InternalError_ as error:
+                if not (error.diag.message_primary or "").startswith(LOST_NODE_MESSAGES):
+                    raise
+                raise LostNodeError("a node of the cluster is away") from None
             except DeadlineError:
                 if not call.is_probe:
                     self.begin_outage(started)

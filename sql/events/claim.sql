@@ -24,23 +24,36 @@ with due as materialized (
     order by next_attempt_at
     limit :'limit'::integer
     for update skip locked
+),
+
+claimed as (
+    update events
+    set
+        claimed_at = statement_timestamp(),
+        next_attempt_at = statement_timestamp() + interval '1 minute'
+    from due
+    where events.user_id = due.user_id and events.id = due.id
+    returning
+        events.user_id,
+        events.id,
+        events.claimed_at,
+        events.attempts,
+        events.webhook_id,
+        events.type,
+        events.created_at,
+        events.data
 )
 
-update events
-set
-    claimed_at = statement_timestamp(),
-    next_attempt_at = statement_timestamp() + interval '1 minute'
-from due
-where events.user_id = due.user_id and events.id = due.id
-returning
-    events.user_id,
-    events.id,
-    to_char(events.claimed_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') as claimed_at,
-    events.attempts,
-    events.webhook_id,
-    events.type,
+select
+    user_id,
+    id,
+    to_char(claimed_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') as claimed_at,
+    attempts,
+    webhook_id,
+    type,
     json_build_object(
-        'type', events.type,
-        'timestamp', to_char(events.created_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'),
-        'data', events.data
-    )::text as body;
+        'type', type,
+        'timestamp', to_char(created_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'),
+        'data', data
+    )::text as body
+from claimed;

@@ -14,10 +14,12 @@ with attempt as materialized (
         "userId" as user_id,
         id,
         "claimedAt" as claimed_at,
-        delivered,
         status,
         error,
-        "retrySeconds" as retry_seconds
+        case when delivered then statement_timestamp() end as delivered_at,
+        case when not delivered and "retrySeconds" is null then statement_timestamp() end as given_up_at,
+        -- Null for an event that is delivered or given up.
+        statement_timestamp() + make_interval(secs => "retrySeconds") as next_attempt_at
     from json_to_recordset(:'attempts'::json) as given (
         "userId" uuid,
         id bigint,
@@ -37,10 +39,9 @@ recorded as (
         last_attempt_at = statement_timestamp(),
         last_status = attempt.status,
         last_error = attempt.error,
-        -- Null for an event that is delivered or given up.
-        next_attempt_at = statement_timestamp() + make_interval(secs => attempt.retry_seconds),
-        delivered_at = case when attempt.delivered then statement_timestamp() end,
-        given_up_at = case when not attempt.delivered and attempt.retry_seconds is null then statement_timestamp() end
+        next_attempt_at = attempt.next_attempt_at,
+        delivered_at = attempt.delivered_at,
+        given_up_at = attempt.given_up_at
     from attempt
     where
         events.user_id = attempt.user_id

@@ -75,9 +75,17 @@ best as materialized (
         stripe_subscription_id asc
 ),
 
+mirrored as materialized (
+    select
+        stripe_subscription_id,
+        user_id
+    from stripe_subscriptions
+    where user_id = any(:'user_ids'::uuid[])
+),
+
 removed as (
     delete from subscriptions
-    using stripe_subscriptions as mirrored
+    using mirrored
     where
         subscriptions.user_id = any(:'user_ids'::uuid[])
         and subscriptions.user_id not in (select user_id from best)

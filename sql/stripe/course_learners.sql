@@ -16,6 +16,16 @@ with known as materialized (
         from stripe_payments
         where user_id is null
     ))
+),
+
+given as materialized (
+    select
+        user_id,
+        course_id,
+        source,
+        expires_at
+    from course_enrollments
+    where source != ''
 )
 
 select coalesce(array_agg(differing.user_id), '{}')::text as user_ids
@@ -28,7 +38,7 @@ from (
     union
     select paid_courses.user_id
     from paid_courses
-    left join course_enrollments as given
+    left join given
         on
             paid_courses.user_id = given.user_id
             and paid_courses.course_id = given.course_id

@@ -7,9 +7,16 @@
 -- Returns: nothing
 -- Buffers: 5 light, 5 heavy
 
+with owned as materialized (
+    select
+        stripe_subscription_id,
+        user_id
+    from stripe_subscriptions
+    where customer_id = :'customer_id'::text or user_id = any(:'user_ids'::uuid[])
+)
+
 delete from subscriptions
-using stripe_subscriptions as owned
+using owned
 where
-    (owned.customer_id = :'customer_id'::text or owned.user_id = any(:'user_ids'::uuid[]))
-    and subscriptions.stripe_subscription_id = owned.stripe_subscription_id
+    subscriptions.stripe_subscription_id = owned.stripe_subscription_id
     and subscriptions.user_id is distinct from owned.user_id;

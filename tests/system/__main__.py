@@ -31,6 +31,7 @@ ELSEWHERE = (
         "proof/test_fuzz",
         "proof/test_schema",
         "test_alerts",
+        "test_citus",
         "test_container",
         "test_cookies",
         "test_demo",
