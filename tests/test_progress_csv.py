@@ -41,6 +41,7 @@ from tests.world import (
 )
 
 HEADER = "user_id,lesson_id,completed_at\n"
+OTHER = uuid4(0xB0B)
 ONE, TWO, THREE = uuid4(0x11), uuid4(0x12), uuid4(0x21)
 JANUARY, MARCH = "2026-01-01T00:00:00Z", "2026-03-01T00:00:00Z"
 Load = Callable[..., Answer]
@@ -214,12 +215,15 @@ def test_the_first_faults_are_those_of_the_first_lines_whatever_the_plan(world):
 
 
 def test_a_dry_run_locks_nobody_and_writes_nothing(world, database_url, load):
+    complete(world, 0x11)
+    before = stored(world)
     with closing(psycopg.connect(database_url)) as other:
         other.execute("select from users for update")
         other.execute("lock table progress in share mode")
-        complete_rows = f"{LEARNER},{THREE},\n{LEARNER},{THREE},{JANUARY}\n"
-        assert load(complete_rows, DRY_RUN="1") == report(1, repeated=1, dry=True)
-    assert stored(world) == set()
+        rows = [(LEARNER, ONE), (LEARNER, TWO), (LEARNER, THREE), (LEARNER, THREE), (STRANGER, ONE)]
+        data = "".join(f"{user_id},{lesson_id},\n" for user_id, lesson_id in rows)
+        assert load(data, DRY_RUN="1") == report(3, stored=1, repeated=1, dry=True)
+    assert stored(world) == before
 
 
 @pytest.mark.parametrize(
@@ -377,22 +381,24 @@ def test_an_import_that_is_killed_leaves_nothing(world, database_url, tmp_path):
 
 def test_a_mark_during_an_import_waits_for_it_and_is_no_second_event(make_api, world, database_url, tmp_path):
     api = make_api(WEBHOOK_URL="http://127.0.0.1:9/", WEBHOOK_SECRET="whsec_" + "A" * 32)
+    add_user(world, OTHER)
     path = tmp_path / "progress.csv"
     path.write_text(f"{HEADER}{LEARNER},{ONE},{JANUARY}\n{LEARNER},{TWO},{JANUARY}\n")
     with closing(psycopg.connect(database_url)) as other:
         other.execute("lock table module_completions in exclusive mode")
         with in_background(lambda: run(database_url, "import-progress", FILE=str(path))) as imported:
             wait_until_blocked(world)
-            # A read goes on, and does not see what is not committed.
+            # A read goes on, and does not see what is not committed. So does a write of somebody else.
             assert get(api, "summary")["completedCount"] == 0
+            ok(mark(api, 0x11, OTHER))
             with in_background(lambda: mark(api, 0x11)) as answers:
                 wait_until_blocked(world, 2)
                 other.commit()
-    assert imported[0][0] == 0
+    assert imported == [report(2, written(1))]
     answer = ok(answers[0])
     assert (answer["completedAt"], answer["overall"]["completedCount"]) == ("2026-01-01T00:00:00.000Z", 2)
     assert "completions" not in answer
-    assert world.execute("select count(*) from events").fetchone() == (0,)
+    assert world.execute("select user_id::text from events").fetchall() == [(OTHER,)]
 
 
 def test_an_import_marks_and_make_complete_at_once_meet_no_deadlock(make_api, world, database_url, tmp_path):

@@ -184,7 +184,7 @@ def export_progress(connection: psycopg.Connection[Any], path: Path) -> int:
                 os.fsync(file.fileno())
             Path(name).replace(target)
         except BaseException:
-            Path(name).unlink()
+            Path(name).unlink(missing_ok=True)
             raise
     except OSError as error:
         raise TaskError(f"{path} cannot be written: {error.strerror}") from None

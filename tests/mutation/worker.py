@@ -63,6 +63,8 @@ def prepares(url: str, file: Path) -> bool:
             return False
         if file.stem == "session":
             connection.execute('create table sessions ("sessionToken" text, "userId" uuid, "expires" timestamptz)')
+        if file.stem.startswith("import_") and file.stem != "import_begin":
+            connection.execute(statements.STATEMENTS["admin/import_begin"].query)
         result = connection.pgconn.prepare(b"", statements.load(file, "sessions").query)
         return result.status == ExecStatus.COMMAND_OK
 
