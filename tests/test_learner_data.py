@@ -201,11 +201,78 @@ def test_lessons_and_completions_come_by_time_and_then_by_id(api, world):
     assert len(times) == 2
 
 
+def test_completions_and_courses_come_in_their_order(api, world):
+    """Completions by the millisecond and then by id, courses as in the catalog and then by source."""
+    add_course(world, 5, position=2)
+    add_course(world, 4, position=2)
+    for course, source in ((5, ""), (4, "b"), (4, "a")):
+        world.execute("insert into course_enrollments values (%s, %s, %s)", [LEARNER, uuid4(course), source])
+    shown = [(row["courseId"], row["source"]) for row in get(api, "export")["access"]["courses"]]
+    assert shown == [(uuid4(4), "a"), (uuid4(4), "b"), (uuid4(5), ""), (uuid4(3), ""), (uuid4(3), "pi_adaword")]
+    for kind, first, second in (("module", 1, 2), ("course", 4, 5)):
+        world.execute(f"delete from {kind}_completions")
+        for number, time in ((second, "05.678"), (first, "05.678999"), (second, "05.677"), (first, "05.679")):
+            world.execute(
+                f"insert into {kind}_completions values (%s, %s, %s, now())",
+                [LEARNER, uuid4(number), f"2026-01-02T03:04:{time}Z"],
+            )
+        rows = get(api, "export")["completions"][f"{kind}s"]
+        assert [row[f"{kind}Id"] for row in rows] == [uuid4(number) for number in (second, first, second, first)]
+
+
+def test_what_stripe_said_comes_by_the_time_of_its_row_and_then_by_id(api, world):
+    for table, key, columns, given in (
+        ("customers", "customer_id", "claimed_user_id, event_created", "%(user)s, now()"),
+        (
+            "checkouts",
+            "checkout_session_id",
+            "claimed_user_id, customer_id, stripe_subscription_id, session_created",
+            "%(user)s, 'cus', 'sub', now()",
+        ),
+        (
+            "subscriptions",
+            "stripe_subscription_id",
+            "claimed_user_id, customer_id, status, event_id, event_type, event_created, object, previous_attributes",
+            "%(user)s, 'cus', 'active', 'evt', 'updated', now(), '{}', '{}'",
+        ),
+        (
+            "payments",
+            "source",
+            "claimed_user_id, checkout_session_id, course_ids, event_created",
+            "%(user)s, 'cs', '{}', now()",
+        ),
+        ("reversals", "payment_intent_id", "refunded_at", "now()"),
+    ):
+        for id, day in (("b", 2), ("a", 2), ("c", 1)):
+            world.execute(
+                f"insert into stripe_{table} ({key}, created_at, {columns})"
+                f" values (%(id)s, make_timestamptz(2026, 1, %(day)s, 0, 0, 0), {given})",
+                {"user": LEARNER, "id": id, "day": day},
+            )
+        shown = get(api, "export")["stripe"][table]
+        [name] = {name for name, value in shown[0].items() if value == "c"}
+        assert [row[name] for row in shown[:-1]] == ["c", "a", "b"], table
+
+
 def test_a_time_without_an_end_is_shown_as_it_is_stored(api, world):
     world.execute("update enrollments set expires_at = 'infinity'")
     world.execute("update course_enrollments set expires_at = '-infinity'")
     world.execute("update subscriptions set current_period_end = null, mirrored_period_end = '-infinity'")
-    access = get(api, "export")["access"]
+    world.execute("update stripe_subscriptions set current_period_end = '2027-01-02T03:04:05.678Z'")
+    document = get(api, "export")
+    access = document["access"]
+    assert document["stripe"]["subscriptions"][0]["currentPeriodEnd"] == "2027-01-02T03:04:05.678Z"
+    world.execute(
+        "update enrollments set expires_at = '2027-01-02Z'; update course_enrollments set expires_at = '2027-01-03Z';"
+        " update subscriptions set current_period_end = 'infinity', mirrored_period_end = '2027-01-04Z';"
+        " update stripe_subscriptions set current_period_end = 'infinity'"
+    )
+    changed = get(api, "export")
+    assert changed["access"]["enrollment"]["expiresAt"] == "2027-01-02T00:00:00.000Z"
+    assert {course["expiresAt"] for course in changed["access"]["courses"]} == {"2027-01-03T00:00:00.000Z"}
+    assert changed["access"]["subscription"]["currentPeriodEnd"] == "infinity"
+    assert changed["access"]["subscription"]["mirroredPeriodEnd"] == "2027-01-04T00:00:00.000Z"
+    assert changed["stripe"]["subscriptions"][0]["currentPeriodEnd"] == "infinity"
     assert access["enrollment"]["expiresAt"] == "infinity"
     assert [course["expiresAt"] for course in access["courses"]] == ["-infinity"] * 2
     ends = access["subscription"]["currentPeriodEnd"], access["subscription"]["mirroredPeriodEnd"]
@@ -247,11 +314,21 @@ NOBODY = uuid4(0x99)  # not in users
         (None, LEARNER, [OTHER], OTHER, LEARNER),
         (None, None, [LEARNER, OTHER], OTHER, LEARNER),
         (None, None, [OTHER, LEARNER], LEARNER, OTHER),
+        (None, None, {"cs_2": LEARNER, "cs_1": OTHER}, LEARNER, OTHER),
         (None, None, [], LEARNER, LEARNER),
         (None, NOBODY, [LEARNER], OTHER, NOBODY),
         (None, None, [], None, None),
     ],
-    ids=["owned", "claimed", "first_session", "another_first", "customer", "claimed_by_nobody", "unnamed"],
+    ids=[
+        "owned",
+        "claimed",
+        "first_session",
+        "another_first",
+        "first_by_id",
+        "customer",
+        "claimed_by_nobody",
+        "unnamed",
+    ],
 )
 def test_a_subscription_is_in_the_export_of_the_learner_whom_the_mirror_gives_it_to_and_in_no_other(
     api, world, owner, claimed, sessions, customer, expected
@@ -263,23 +340,28 @@ def test_a_subscription_is_in_the_export_of_the_learner_whom_the_mirror_gives_it
         " values ('sub_1', 'cus_1', %s, %s, 'active', 'evt_1', 'updated', now(), '{}', '{}')",
         [claimed, owner],
     )
-    # The first session has the later id. A session of another subscription does not count.
-    for number, named in enumerate(sessions):
+    if isinstance(sessions, dict):  # by their ids: they were made in one second
+        made = [(id, named, 1) for id, named in sessions.items()]
+    else:  # the first session has the later id
+        made = [(f"cs_{9 - number}", named, number) for number, named in enumerate(sessions)]
+    for one in made:
         world.execute(
             "insert into stripe_checkouts (checkout_session_id, customer_id, stripe_subscription_id, claimed_user_id,"
             " session_created) values (%s, 'cus_1', 'sub_1', %s, to_timestamp(%s))",
-            [f"cs_{9 - number}", named, number],
+            one,
         )
+    # A session of another subscription, and another customer, do not count.
     world.execute(
         "insert into stripe_checkouts (checkout_session_id, customer_id, stripe_subscription_id, claimed_user_id,"
         " session_created) values ('cs_0', 'cus_1', 'sub_2', %s, to_timestamp(0))",
         [uuid4(0x98)],
     )
-    if customer:
-        world.execute(
-            "insert into stripe_customers (customer_id, claimed_user_id, event_created) values ('cus_1', %s, now())",
-            [customer],
-        )
+    for id, named in (("cus_0", uuid4(0x98)), ("cus_1", customer)):
+        if named:
+            world.execute(
+                "insert into stripe_customers (customer_id, claimed_user_id, event_created) values (%s, %s, now())",
+                [id, named],
+            )
     for user_id in (LEARNER, OTHER, NOBODY):
         shown = [row["stripeSubscriptionId"] for row in get(api, "export", user_id)["stripe"]["subscriptions"]]
         assert shown == (["sub_1"] if user_id == expected else []), user_id
@@ -331,10 +413,14 @@ MANY_WHO_PAY = """
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_an_export_reads_nothing_that_stripe_said_of_others(world, mode):
-    with world.transaction(force_rollback=True):
-        world.execute(MANY_WHO_PAY)
-        plan = plans.explain(world, "export", plans.Learner("", LEARNER, "", "", ""), mode)
+def test_an_export_reads_nothing_that_stripe_said_of_others(database_url, mode):
+    with (
+        # If psycopg prepared statements itself, it would deallocate all of them after a rollback.
+        closing(psycopg.connect(database_url, autocommit=True, prepare_threshold=None)) as connection,
+        connection.transaction(force_rollback=True),
+    ):
+        connection.execute(MANY_WHO_PAY)
+        plan = plans.explain(connection, "export", plans.Learner("", LEARNER, "", "", ""), mode)
     scans = {node["Relation Name"] for node in plan.nodes() if node["Node Type"] == "Seq Scan"}
     assert not [name for name in scans if name.startswith("stripe_")], "\n".join(plans.lines(plan.document))
 
@@ -520,6 +606,26 @@ def test_erasing_waits_for_an_event_of_stripes_without_a_deadlock(world, databas
             event.commit()
     assert answers[0][0] == 0
     assert rows(world) == erased(LEARNER, before)
+
+
+def test_erasing_locks_customers_then_payments_then_the_learner(world, database_url):
+    """Each in the order of the ids, as everybody does who locks several of them."""
+    for number in (3, 1, 2):
+        given = {"user": LEARNER, "number": number}
+        world.execute(
+            "insert into stripe_checkouts (checkout_session_id, customer_id, stripe_subscription_id, claimed_user_id,"
+            " session_created) values ('cs_' || %(number)s, 'z_' || %(number)s, 'sub', %(user)s, now())",
+            given,
+        )
+        world.execute(
+            "insert into stripe_payments (source, checkout_session_id, claimed_user_id, course_ids, event_created)"
+            " values ('a_' || %(number)s, 'cs', %(user)s, '{}', now())",
+            given,
+        )
+    with closing(psycopg.connect(database_url, cursor_factory=psycopg.RawCursor)) as connection:
+        locks = statements.run(connection, "admin/erase_locks", user_id=LEARNER).fetchall()
+    customers, payments = ["cus_adaword", "z_1", "z_2", "z_3"], ["a_1", "a_2", "a_3", "pi_adaword"]
+    assert locks == [*((id, True) for id in customers), *((id, False) for id in (*payments, LEARNER))]
 
 
 @pytest.mark.usefixtures("site_users")
