@@ -70,6 +70,7 @@ VALUES = {
     "session_created": "1795478400",
     "user_ids": f"{{{LEARNER}}}",
     "after": uuid4(0),
+    "since": "2026-01-01",
     "prices": "{price_1,prod_1}",
     "grace": "3600",
     "tables": '["users", "progress"]',

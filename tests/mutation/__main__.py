@@ -54,6 +54,7 @@ STRIPE = [
     *("-k", "not psql_gets and not all_orders and not fails_is_one"),
 ]
 COMPLETIONS = [STATEMENTS, "tests/test_completions.py", *ONE_PLAN]
+REPORTS = ["tests/proof/test_reports.py", "tests/test_reports.py", *ONE_PLAN]
 COOKIES = [STATEMENTS, "tests/test_cookies.py", "-k", "database"]
 
 TESTS = {
@@ -79,6 +80,8 @@ def tests_for(name: str) -> list[str]:
         return TESTS[name]
     if name.startswith("learners/") or name == "stripe/claimed":
         return [STATEMENTS, "tests/test_new_learners.py", "-k", "not psql_gets and not one_moment"]
+    if name.startswith("reports/") or name == "admin/is_course":
+        return REPORTS
     if name.startswith("stripe/"):
         return STRIPE
     return CATALOG if name.startswith("admin/catalog_") else COMMANDS

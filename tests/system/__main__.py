@@ -46,7 +46,7 @@ ELSEWHERE = (
         "test_openapi",
         "test_operation",
     ),
-    *("test_progress_ui", "test_proxies", "test_reload", "test_sessions", "test_settings"),
+    *("test_progress_ui", "test_proxies", "test_reload", "test_report_docs", "test_sessions", "test_settings"),
 )
 PLANS = ("test_plans", "test_event_plans")  # another version makes other plans
 CREATECLUSTER = Path("/etc/postgresql-common/createcluster.conf")
