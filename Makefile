@@ -6,13 +6,13 @@ LOCK = --upgrade --universal --python-version 3.11 --generate-hashes --no-header
 # A variable on the command line of make reaches a task through the environment, unchanged: neither make nor a shell
 # interprets its value. A variable that was in the environment before, such as a login shell's USER, does not reach it.
 $(foreach name,USER COURSE MODULE LESSON AT EVENT ROLE FILE DRY_RUN PARTIAL CONFIRM EMAIL NAME UNTIL HOURS SIZE URL SECONDS SKIP USERS LESSONS \
-	USER_COLUMN LESSON_COLUMN TIME_COLUMN,\
+	USER_COLUMN LESSON_COLUMN TIME_COLUMN SINCE FORMAT REPORTS,\
 	$(if $(filter command,$(origin $(name))),\
 		$(eval override export $(name) := $$(value $(name))),\
 		$(eval unexport $(name))))
 
 .PHONY: help install install-dev install-system run test test-deep test-crash test-system mutate audit scale-data explain bench bench-connections lint format migrate rollback migration-status migrate-unlock grants load-catalog \
-	learner-id add-user grant-free revoke-free grant-course revoke-course access mark unmark start-over complete stripe-sync stripe-event deliver events redeliver token lock progress export-user erase-user import-progress export-progress
+	learner-id add-user grant-free revoke-free grant-course revoke-course access mark unmark start-over complete stripe-sync stripe-event deliver events redeliver token lock progress export-user erase-user import-progress export-progress report
 
 
 help:  ## print this list
@@ -83,7 +83,7 @@ migration-status: install  ## list the migrations, applied and pending
 migrate-unlock: install  ## remove the lock of a migration run that was killed
 	@$(RUN) app.cli migrate-unlock
 
-grants: install  ## give ROLE=... the rights of the service, as deploy/grants.sql does
+grants: install  ## give ROLE=... the rights of the service, as deploy/grants.sql does; REPORTS=1: those for reports alone
 	@$(RUN) app.cli grants
 
 load-catalog: install  ## make the catalog equal to FILE=...; PARTIAL=1 leaves the rest alone; DRY_RUN=1 changes nothing
@@ -135,6 +135,9 @@ export-progress: install  ## write every completion into the CSV file FILE=...
 
 complete: install  ## write the completions of modules and courses that no mark has written
 	@$(RUN) app.cli complete
+
+report: install  ## print NAME=lessons|modules|courses|learners|days|stuck|completions [COURSE=<id> SINCE=2026-01-31 FORMAT=csv]
+	@$(RUN) app.cli report
 
 stripe-sync: install  ## read every subscription from Stripe with STRIPE_API_KEY, and correct what differs
 	@$(RUN) app.cli stripe-sync

@@ -4,7 +4,7 @@ import io
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 from uuid import UUID
@@ -28,6 +28,7 @@ from app.tasks import (
     migrations,
     progress,
     progress_csv,
+    reports,
     support,
 )
 from app.user_ids import MAX_CHARACTERS, learner_id
@@ -204,7 +205,8 @@ def migrate_unlock() -> None:
 
 @cli.command("grants")
 @click.option("--role", envvar="ROLE", default="", help="the role that the service runs as")
-def grant_rights(role: str) -> None:
+@click.option("--reports", "for_reports", is_flag=True, envvar="REPORTS", help="a role that can only run the reports")
+def grant_rights(role: str, for_reports: bool) -> None:
     """Give the service's role its rights and settings, as deploy/grants.sql does; create the role if there is none."""
     if not role:
         raise click.ClickException("ROLE is not given; say which role the service runs as: --role=progress")
@@ -213,9 +215,12 @@ def grant_rights(role: str) -> None:
         connection.add_notice_handler(
             lambda notice: click.echo(f"{notice.severity}:  {notice.message_primary}", err=True)
         )
-        for line in grants.grant(connection, role):
+        for line in grants.grant(connection, role, for_reports):
             click.echo(line, err=True)
-    click.echo(f"granted: {role} has the rights and settings of deploy/grants.sql")
+    if for_reports:
+        click.echo(f"granted: {role} can run the reports, and nothing else")
+    else:
+        click.echo(f"granted: {role} has the rights and settings of deploy/grants.sql")
 
 
 @cli.command()
@@ -422,7 +427,7 @@ def unmark(user_id: str, lesson_id: str) -> None:
 
 
 # click takes an empty variable for one that is not set. Here that would start everything over: COURSE="$id" with an
-# empty id. As a default, the empty text reaches CatalogId, which refuses it.
+# empty id. As a default, the empty text reaches CatalogId, which refuses it. The same is true for a report.
 @cli.command()
 @USER
 @click.option("--course", "course_id", type=CatalogId("course"), default=lambda: os.environ.get("COURSE"))
@@ -437,6 +442,21 @@ def start_over(user_id: str, course_id: str | None, module_id: str | None) -> No
         _write(user_id, writes.start_module_over, module_id=module_id)
     else:
         _write(user_id, writes.start_all_over)
+
+
+@cli.command()
+@click.argument("name", metavar="NAME", envvar="NAME", default="")
+@click.option("--course", "course_id", type=CatalogId("course"), default=lambda: os.environ.get("COURSE"))
+@click.option("--since", envvar="SINCE", default="", help="the first day in UTC, such as 2026-01-31")
+@click.option("--format", "output_format", envvar="FORMAT", default="table", help="table or csv")
+def report(name: str, course_id: str | None, since: str, output_format: str) -> None:
+    """Print a report of sql/reports/, as a table or as CSV."""
+    with (
+        _connect(writes=False) as connection,
+        closing(reports.report(connection, name, course_id, since, output_format)) as lines,
+    ):
+        for line in lines:
+            click.echo(line.encode() if output_format == "csv" else line, nl=False)
 
 
 @cli.command()

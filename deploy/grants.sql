@@ -9,6 +9,9 @@
 --
 --   psql "$DATABASE_URL" -v role=progress -f deploy/grants.sql
 --
+-- With `-v reports=on`, the script makes another role, for the reports of sql/reports/ (docs/reports.md). That role reads
+-- what the reports read, and writes nothing. It reads no table `users` at all. Do not use one role for both.
+--
 -- If row level security is enabled on a table that the service reads, the service does not start. A superuser then runs
 -- `alter role progress bypassrls`.
 --
@@ -21,6 +24,14 @@
 
 \set ON_ERROR_STOP on
 \set ECHO errors
+
+\if :{?reports}
+select :'reports' = 'on' as for_reports
+\gset
+\else
+select false as for_reports
+\gset
+\endif
 
 select not rolsuper and not rolcreaterole as may_not_change_roles
 from pg_roles
@@ -62,6 +73,25 @@ revoke all on :"schema".courses, :"schema".modules, :"schema".lessons, :"schema"
 :"schema".learner_contacts,
 :"schema"._yoyo_migration from :"role";
 
+select
+    pg_has_role(relowner, 'usage') as may_grant_users,
+    coalesce(obj_description(oid, 'pg_class') ~ 'created by progress-tracking', false) as own_users
+from pg_class
+where oid = 'users'::regclass
+\gset
+
+\if :may_grant_users
+revoke all on users from :"role";
+\endif
+
+\if :for_reports
+grant select on :"schema".courses, :"schema".modules, :"schema".lessons, :"schema".lesson_prerequisites,
+:"schema".enrollments, :"schema".course_enrollments, :"schema".progress,
+:"schema".module_completions, :"schema".course_completions,
+:"schema".learner_access, :"schema".accessible_lessons, :"schema".published_prerequisites to :"role";
+grant select (user_id, status, current_period_end) on :"schema".subscriptions to :"role";
+\else
+
 grant select on :"schema".courses, :"schema".modules, :"schema".lessons, :"schema".lesson_prerequisites,
 :"schema".subscriptions, :"schema".enrollments, :"schema".course_enrollments to :"role";
 
@@ -73,15 +103,7 @@ to :"role";
 -- For lock.sql: `for no key update` needs the right to update a column. No statement updates an id, and foreign keys
 -- prevent it for most rows. Only the owner of a site's own users table can grant this right. The service adds learners to
 -- its own users table alone (NEW_LEARNERS), and reads e-mail addresses and names there alone (learner_contacts).
-select
-    pg_has_role(relowner, 'usage') as may_grant_users,
-    coalesce(obj_description(oid, 'pg_class') ~ 'created by progress-tracking', false) as own_users
-from pg_class
-where oid = 'users'::regclass
-\gset
-
 \if :may_grant_users
-revoke all on users from :"role";
 grant select (id), update (id) on users to :"role";
 \if :own_users
 grant insert (id), select (email, name) on users to :"role";
@@ -135,9 +157,12 @@ on :"schema".events to :"role";
 
 -- For the check at the start, and for /readyz.
 grant select on :"schema"._yoyo_migration to :"role";
+\endif
 
 commit;
 
+\if :for_reports
+\else
 -- Say this before the alterations, because the script may end at them.
 select has_column_privilege(:'role', 'users', 'id', 'select') and has_column_privilege(:'role', 'users', 'id', 'update')
 as users_are_granted
@@ -154,11 +179,12 @@ where pg_class.oid = 'users'::regclass
 \gset
 \warn :message
 \endif
+\endif
 
 -- The timeouts are for DATABASE_TIMEOUT=5. Change them with it. A connection of the service sets its own timeouts, except
--- through a PgBouncer, where those of the role apply. The search_path lets the role find the tables without options in its
--- URL, which a PgBouncer does not accept. It is set in this database only, because the role may serve other databases too.
--- What is set already is not set again, because not every owner may alter the role.
+-- through a PgBouncer, where those of the role apply. The role for reports gets no timeout. The search_path lets the role
+-- find the tables without options in its URL, which a PgBouncer does not accept. It is set in this database only, because
+-- the role may serve other databases too. What is set already is not set again, because not every owner may alter the role.
 with wanted as (
     select
         1 as place,
@@ -168,10 +194,12 @@ with wanted as (
         null as database
     from (
         values
-        (1, 'lock_timeout', '4s'),
-        (2, 'statement_timeout', '4500ms'),
-        (3, 'idle_in_transaction_session_timeout', '5s')
-    ) as timeouts (number, name, value)
+        (1, 'lock_timeout', '4s', false),
+        (2, 'statement_timeout', '4500ms', false),
+        (3, 'idle_in_transaction_session_timeout', '5s', false),
+        (4, 'default_transaction_read_only', 'on', true)
+    ) as settings (number, name, value, of_reports)
+    where of_reports = :'for_reports'::boolean
     union all
     select
         2 as place,

@@ -18,10 +18,11 @@ from app.database import readiness
 from app.demo.postgres import bindir, owner
 from app.service import service_of
 from app.settings import from_environ
+from app.tasks import reports
 from tests.conftest import ROOT, Postgresql, as_service, grant, migrate, running_gunicorn
 from tests.load import Answer, Load, fill, in_table
 from tests.test_cli import run as cli
-from tests.world import SECRET, assert_problem, bearer, lesson_path, uuid4
+from tests.world import SECRET, add_course, assert_problem, bearer, lesson_path, uuid4
 
 # Both servers use this port, and differ in the folder of their socket. In the same way, two hosts behind one name have
 # different addresses.
@@ -180,6 +181,13 @@ def test_a_task_that_writes_refuses_a_standby_and_one_that_reads_does_not(pair):
     pair.point_to(pair.standby)
     for command in ("access", "progress", "migration-status"):
         assert cli(pair.url(), command, USER=uuid4(0xC0))[0] == 0
+    with closing(psycopg.connect(pair.primary.url(), autocommit=True)) as db:
+        db.execute("set synchronous_commit = remote_apply")  # then the standby shows what was committed
+        add_course(db, 0xA)
+    for name in reports.NAMES:
+        given = {"COURSE": uuid4(0xA)} if name == "learners" else {}
+        status, _, err = cli(pair.url(), "report", NAME=name, **given)
+        assert (status, err) == (0, "")
     for command in ("grant-free", "revoke-free", "add-user", "migrate", "rollback", "migrate-unlock"):
         status, out, err = cli(pair.url(), command, USER=uuid4(0xC0))
         assert (status, out, len(err.splitlines())) == (1, "", 1)

@@ -60,8 +60,8 @@ def url_of(connection: psycopg.Connection, user: str = "postgres") -> str:
     return f"postgresql://{user}@/{info.dbname}?host={info.host}&port={info.port}"
 
 
-def psql(url: str, role: str) -> tuple[int, str]:
-    command = [str(bindir() / "psql"), "-Xq", "-v", f"role={role}", "-f", "deploy/grants.sql", url]
+def psql(url: str, role: str, *options: str) -> tuple[int, str]:
+    command = [str(bindir() / "psql"), "-Xq", "-v", f"role={role}", *options, "-f", "deploy/grants.sql", url]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.stdout == ""
     return done.returncode, done.stderr

@@ -71,6 +71,43 @@ def test_a_plan_is_one_of_those_that_scale_and_stays_within_its_budget(middle, n
         assert plan.buffers <= allowed[learner.name], f"{plan.buffers} buffers for a {learner.name} learner\n{shown}"
 
 
+# Completions of modules and courses, one for each that a learner began.
+COMPLETED = """
+    insert into module_completions (user_id, module_id, completed_at)
+    select user_id, module_id, max(completed_at)
+    from progress inner join lessons on lesson_id = lessons.id
+    group by user_id, module_id;
+    insert into course_completions (user_id, course_id, completed_at)
+    select user_id, course_id, max(completed_at)
+    from module_completions inner join modules on module_id = modules.id
+    group by user_id, course_id;
+"""
+
+
+@pytest.mark.parametrize("mode", plans.MODES)
+@pytest.mark.parametrize("name", plans.report_names())
+def test_a_report_reads_each_row_a_few_times_and_stays_within_its_budget(middle, name, mode):
+    """A report reads every completion, so it may scan a whole table. Nothing may grow with learners times lessons."""
+    connection = middle.connection
+    tables = ("progress", "lessons", "lesson_prerequisites", "users", "subscriptions", "enrollments")
+    rows = sum(connection.execute(f"select count(*) from {table}").fetchone()[0] for table in tables)
+    header = re.search(r"^-- Buffers: (.*)$", (SQL / f"{name}.sql").read_text(), re.M)
+    assert header
+    budgets = {case: int(buffers) for buffers, case in re.findall(r"(\d+) (course|all)", header[1])}
+    cases = plans.report_cases(name, middle.light.course_id)
+    assert set(budgets) == set(cases)
+    with connection.transaction(force_rollback=True):
+        connection.execute(COMPLETED)
+        found = {case: plans.explain(connection, name, middle.light, mode, 1, **given) for case, given in cases.items()}
+    connection.execute("vacuum module_completions, course_completions")
+    for case, plan in found.items():
+        shown = "\n".join(plans.lines(plan.document))
+        assert [fault for fault in faults(plan) if not fault.startswith("a sequential scan of ")] == [], shown
+        visited = sum(node["Actual Rows"] * node["Actual Loops"] for node in plan.nodes()) + plan.removed
+        assert visited < 10 * rows, f"{visited} of {rows}\n{shown}"
+        assert plan.buffers <= budgets[case], f"{plan.buffers} buffers for {case}\n{shown}"
+
+
 # Other courses of the same form, with what two learners have completed in them.
 COPYING = """
     create function pg_temp.other(id uuid, copy integer) returns uuid language sql immutable as

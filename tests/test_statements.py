@@ -76,6 +76,7 @@ VALUES = {
     "user_ids": f"{{{LEARNER}}}",
     "ids": f"{{{uuid4(3)},{uuid4(2)},{uuid4(0x11)}}}",
     "after": uuid4(0),
+    "since": "2026-01-01",
     "prices": "{price_1,prod_1}",
     "grace": "3600",
     "tables": '["users", "progress"]',

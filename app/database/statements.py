@@ -46,7 +46,7 @@ def load(path: Path, session_table: str = ":session_table") -> Statement:
     return Statement(file.removesuffix(".sql"), f"/* {file} */ {query}".encode(), tuple(parameters))
 
 
-# The make targets run the statements in `admin/`. The service never does.
+# The make targets run the statements in `admin/` and `reports/`. The service never does.
 STATEMENTS = {statement.name: statement for statement in map(load, sorted(SQL.rglob("*.sql")))}
 
 
@@ -56,7 +56,11 @@ def session_statement(session_table: str) -> Statement:
 
 
 def _tables() -> list[str]:
-    texts = (statement.query.decode() for name, statement in STATEMENTS.items() if not name.startswith("admin/"))
+    texts = (
+        statement.query.decode()
+        for name, statement in STATEMENTS.items()
+        if not name.startswith(("admin/", "reports/"))
+    )
     naming = re.compile(r"\b(?:from|join|into|update)\s+(\w+)\b(?!\s*\()")
     return sorted({table for text in texts for table in naming.findall(re.sub("--.*", "", text))})
 

@@ -14,13 +14,15 @@ SCRIPT = Path(__file__).parent.parent.parent / "deploy" / "grants.sql"
 VARIABLE = re.compile(r"""(?<!:):(?:'(\w+)'|"(\w+)"|\{\?(\w+)\}|(\w+))""")
 
 
-def grant(connection: psycopg.Connection[Any], role: str) -> Iterator[str]:
+def grant(connection: psycopg.Connection[Any], role: str, for_reports: bool = False) -> Iterator[str]:
     r"""Run deploy/grants.sql for a role, as psql does. Return the lines that it warns of, each as soon as it comes.
+
+    The role is the service's, or with `for_reports` one that can only run the reports.
 
     Understands what that script uses of psql: variables, \gset, \gexec, \if, \else, \endif and \warn. Each statement
     ends at the end of a line. The rows of `connection` are dicts. Raises psycopg.Error where psql stops.
     """
-    variables = {"role": role}
+    variables = {"role": role} | ({"reports": "on"} if for_reports else {})
     conditions: list[bool] = []  # of the \if around the line, from the outermost to the innermost
     statement = ""
 

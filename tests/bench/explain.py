@@ -1,8 +1,13 @@
-"""`make explain`: how PostgreSQL runs each file of sql/, for a light and a heavy learner, with both kinds of plan."""
+"""`make explain`: how PostgreSQL runs each file of sql/, for a light and a heavy learner, with both kinds of plan.
+
+A report of sql/reports/ runs for one course and for everything.
+"""
 
 import os
 import shutil
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import psycopg
@@ -10,6 +15,8 @@ import psycopg
 from tests.bench import plans, scale
 
 BUILD = Path(__file__).parent.parent.parent / "build" / "explain"
+
+Run = Callable[..., plans.Plan]
 
 
 def main() -> None:
@@ -25,22 +32,36 @@ def main() -> None:
         print(f"{size}: {scale.SIZES[size].lessons} lessons; light: 30 completions, heavy: {half}")
         print(f"{'file':38} {'learner':7} {'plan':7} {'buffers':>7} {'removed':>7} {'ms':>8}")
         for name in plans.names():
-            report = []
-            for learner in learners:
-                found = {mode: plans.explain(connection, name, learner, mode, 5) for mode in plans.MODES}
-                differ = len({str(plan.shape()) for plan in found.values()}) > 1
-                for mode, plan in found.items():
-                    kind = mode.split("_")[1]
-                    print(
-                        f"{name + '.sql':38} {learner.name:7} {kind:7} {plan.buffers:7} {plan.removed:7}"
-                        f" {plan.milliseconds:8.2f}{'  the two plans differ' if differ else ''}"
-                    )
-                    report.append(
-                        f"-- {learner.name}, {kind} plan: {plan.buffers} buffers, {plan.milliseconds:.2f} ms\n"
-                    )
-                    report.append("\n".join(plans.lines(plan.document)) + "\n\n")
-            (BUILD / f"{name.replace('/', '-')}.txt").write_text("".join(report))
+            cases: dict[str, Run] = {
+                learner.name: partial(plans.explain, connection, name, learner, runs=5) for learner in learners
+            }
+            explain(name, cases)
+        for name in plans.report_names():
+            explain(
+                name,
+                {
+                    case: partial(plans.explain, connection, name, learners[0], runs=1, **given)
+                    for case, given in plans.report_cases(name, learners[0].course_id).items()
+                },
+            )
     print(f"the plans themselves: {BUILD.relative_to(BUILD.parent.parent)}")
+
+
+def explain(name: str, cases: dict[str, Run]) -> None:
+    """Print a line for each case of a statement and each kind of plan. Write the plans."""
+    report = []
+    for case, run in cases.items():
+        found = {mode: run(mode=mode) for mode in plans.MODES}
+        differ = len({str(plan.shape()) for plan in found.values()}) > 1
+        for mode, plan in found.items():
+            kind = mode.split("_")[1]
+            print(
+                f"{name + '.sql':38} {case:7} {kind:7} {plan.buffers:7} {plan.removed:7}"
+                f" {plan.milliseconds:8.2f}{'  the two plans differ' if differ else ''}"
+            )
+            report.append(f"-- {case}, {kind} plan: {plan.buffers} buffers, {plan.milliseconds:.2f} ms\n")
+            report.append("\n".join(plans.lines(plan.document)) + "\n\n")
+    (BUILD / f"{name.replace('/', '-')}.txt").write_text("".join(report))
 
 
 if __name__ == "__main__":

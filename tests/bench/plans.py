@@ -47,6 +47,7 @@ VALUES = {
     "session_created": "1795478400",
     "prices": "{}",
     "grace": "3600",
+    "since": "",
     "after": "00000000-0000-0000-0000-000000000000",
     "session_token": "a token",
     "limit": "16",
@@ -137,13 +138,28 @@ def learner(connection: psycopg.Connection[Any], name: str, completions: int) ->
 
 
 def names() -> list[str]:
-    """Return the name of every statement of sql/ whose plan can be good or bad.
+    """Return the name of every statement of sql/ whose plan can be good or bad, without the reports.
 
     `lock table` has no plan. The statements of an import read a whole file, and an export reads every completion.
     """
-    without_plan = {"admin/catalog_lock", "stripe/apply_terms_lock", "admin/export_progress"}
+    without_plan = {"admin/catalog_lock", "stripe/apply_terms_lock", "admin/export_progress", *report_names()}
     names = {name for name in STATEMENTS if not name.startswith("admin/import_")}
     return sorted(names - without_plan, key=lambda name: ("/" in name, name))
+
+
+def report_names() -> list[str]:
+    """Return the names of the reports, which are about many learners at once."""
+    return sorted(name for name in STATEMENTS if name.startswith("reports/"))
+
+
+def report_cases(name: str, course_id: str) -> dict[str, dict[str, str]]:
+    """Return the cases that a report is measured in, with its parameters: one course, and everything if it may be."""
+    cases = {"course": {"course_id": course_id}, "all": {"course_id": ""}}
+    if name == "reports/learners":
+        del cases["all"]
+    if name == "reports/courses":
+        del cases["course"]
+    return cases
 
 
 def explain(

@@ -60,6 +60,7 @@ PROGRESS_CSV = [
     *(STATEMENTS, "tests/test_progress_csv.py"),
     *("-k", "not psql_gets and not make_passes and not at_once and not killed"),
 ]
+REPORTS = ["tests/proof/test_reports.py", "tests/test_reports.py", *ONE_PLAN]
 COOKIES = [STATEMENTS, "tests/test_cookies.py", "-k", "database"]
 
 TESTS = {
@@ -87,6 +88,8 @@ def tests_for(name: str) -> list[str]:
         return TESTS[name]
     if name.startswith("learners/") or name == "stripe/claimed":
         return [STATEMENTS, "tests/test_new_learners.py", "-k", "not psql_gets and not one_moment"]
+    if name.startswith("reports/") or name == "admin/is_course":
+        return REPORTS
     if name.startswith("stripe/"):
         return STRIPE
     if name.startswith("admin/erase"):

@@ -19,8 +19,8 @@ plan_mode = both_plans()
 HOUR = timedelta(hours=1)
 
 
-def draw(seed):
-    """Draw two learners of a catalog with equal positions, circles, empty modules and rows that no call writes."""
+def draw(seed, ids_of_learners=LEARNERS):
+    """Draw learners of a catalog with equal positions, circles, empty modules and rows that no call writes."""
     draw = random.Random(seed)
     now = datetime.now(UTC)
     ids = [uuid4(number) for number in draw.sample(range(1, 10_000), 40)]
@@ -37,7 +37,7 @@ def draw(seed):
     pairs = ((draw.choice(names), draw.choice(names)) for _ in range(draw.randint(0, len(names))))
     catalog.prerequisites = {pair for pair in pairs if pair[0] != pair[1]}
     learners = []
-    for _ in LEARNERS:
+    for _ in ids_of_learners:
         status = draw.choice([None, "active", "active", "trialing", "past_due"])
         ends = draw.choice([None, now - HOUR, now + HOUR, now + HOUR])
         learner = Learner(catalog, Subscription(status, ends) if status else None, draw.random() < 0.7)
@@ -56,7 +56,7 @@ def draw(seed):
             if draw.random() < share
         }
         learners.append(learner)
-    return catalog, dict(zip(LEARNERS, learners, strict=True))
+    return catalog, dict(zip(ids_of_learners, learners, strict=True))
 
 
 def build(db, catalog, learners):

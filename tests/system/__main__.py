@@ -51,7 +51,7 @@ ELSEWHERE = (
         "test_openapi",
         "test_operation",
     ),
-    *("test_progress_ui", "test_proxies", "test_reload", "test_sessions", "test_settings"),
+    *("test_progress_ui", "test_proxies", "test_reload", "test_report_docs", "test_sessions", "test_settings"),
 )
 PLANS = ("test_plans", "test_event_plans")  # another version makes other plans
 # The only program needed of the package of Prometheus. The package itself would start a server, now and at each boot.
