@@ -439,7 +439,7 @@ def counts(user_id: str, before: dict[str, list[str]]) -> set[str]:
     return {f"{table}: {count}" for table, count in found.items() if table not in OF_NOBODY}
 
 
-AT_STRIPE = "the customer cus_adaword must be deleted at Stripe: its next event would be stored again"
+AT_STRIPE = "Stripe's next event about cus_adaword would be stored again: see to this customer at Stripe first"
 
 
 def test_after_erasing_no_table_has_a_row_of_the_learner_and_every_other_row_is_as_before(world, database_url):

@@ -58,7 +58,8 @@ def erase(connection: psycopg.Connection[Any], user_id: str, confirmed: bool) ->
         yield "users: 0, because the table is the site's own; the site removes the row there"
     for lock in locks:
         if lock["is_customer"]:
-            yield f"the customer {lock['stripe_id']} must be deleted at Stripe: its next event would be stored again"
+            customer = lock["stripe_id"]
+            yield f"Stripe's next event about {customer} would be stored again: see to this customer at Stripe first"
     if not confirmed:
         raise TaskError("nothing was removed; to remove these rows, add CONFIRM=yes")
     yield "erased"
