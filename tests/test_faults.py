@@ -538,12 +538,13 @@ def at_commit(db) -> Iterator[Callable[[str], None]]:
     [
         ("raise exception using errcode = ''check_violation''", "internal_error", "CheckViolation 23514"),
         ("raise exception using errcode = ''query_canceled''", "unavailable", "QueryCanceled 57014"),
-        # Two errors of Citus: a node went away.
+        # Errors of Citus: a node went away.
         *(
             (f"raise exception ''{text}'' using errcode = ''internal_error''", "unavailable", "LostNodeError")
             for text in (
                 "failure on connection marked as essential: 10.0.0.7:5432",
                 "could not commit transaction for shard 102008 on any active node",
+                "server closed the connection unexpectedly",
             )
         ),
         # The same SQLSTATE from PostgreSQL itself is a fault.

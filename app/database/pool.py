@@ -40,7 +40,17 @@ MAX_RETRIES_AFTER_CONFLICTS = 3
 STANDBY_REFUSALS = (ReadOnlySqlTransaction, FeatureNotSupported, ObjectNotInPrerequisiteState)
 # How Citus says that a node went away in the middle of a statement or of a commit. The SQLSTATE of these errors is
 # XX000, internal error. Any other XX000 is a fault of the server, and is answered as one.
-LOST_NODE_MESSAGES = ("failure on connection marked as essential", "could not commit transaction for shard")
+LOST_NODE_MESSAGES = (
+    "failure on connection marked as essential",
+    "could not commit transaction for shard",
+    "failed to prepare transaction",
+    # Of libpq, between the coordinator and the node.
+    "server closed the connection unexpectedly",
+    "SSL connection has been closed unexpectedly",
+    "could not receive data from server",
+    "could not send data to server",
+    "no connection to the server",
+)
 # How long requests wait at the beginning of an outage: one more connection may end it.
 OUTAGE_GRACE_SECONDS = 0.15
 # During an outage: the time between two attempts to connect, and the time in which a new connection has to answer.
