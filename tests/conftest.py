@@ -30,7 +30,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 from psycopg.conninfo import conninfo_to_dict
 
-from app import create_app
+from app.application import create_app
 from app.cli import cli
 from app.demo.postgres import bindir, owner, unprivileged
 from app.service import service_of
