@@ -332,6 +332,16 @@ def running_gunicorn(environ: dict[str, str], folder: Path = ROOT) -> Iterator[G
             process.terminate()
 
 
+@pytest.fixture(scope="module")
+def service_url(environ: dict[str, str]) -> Iterator[str]:
+    """Yield the URL of a running service with two workers and the settings of the tests, one for all tests of a file.
+
+    A test must not stop, reload or kill it.
+    """
+    with running_gunicorn(environ | {"WEB_CONCURRENCY": "2"}) as service:
+        yield service.url
+
+
 @pytest.fixture
 def gunicorn(environ: dict[str, str]) -> Iterator[Callable[..., str]]:
     """Yield a function that starts a gunicorn with other settings and returns its URL."""
