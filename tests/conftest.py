@@ -16,7 +16,7 @@ import urllib.request
 import uuid
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, closing, contextmanager
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
@@ -24,13 +24,14 @@ from urllib.parse import quote
 import hypothesis
 import psycopg
 import pytest
+import sqlparse
 import testing.postgresql
 from click.testing import CliRunner
 from flask import Flask
 from flask.testing import FlaskClient
 from psycopg.conninfo import conninfo_to_dict
 
-from app import create_app
+from app.application import create_app
 from app.cli import cli
 from app.demo.postgres import bindir, owner, unprivileged
 from app.service import service_of
@@ -50,6 +51,11 @@ DEEP = "PROGRESS_DEEP" in os.environ
 hypothesis.settings.register_profile("quick", max_examples=100, deadline=None, derandomize=True, database=None)
 hypothesis.settings.register_profile("deep", max_examples=2000, deadline=None, print_blob=True)
 hypothesis.settings.load_profile("deep" if DEEP else "quick")
+
+# At each run, yoyo splits all files of migrations/ into statements, which takes longer than the run itself. The tests
+# run it hundreds of times, on the same files.
+split = cache(sqlparse.split)
+sqlparse.split = lambda text: list(split(text))  # type: ignore[assignment, misc]
 
 
 @pytest.hookimpl(wrapper=True)
@@ -127,10 +133,13 @@ def postgres() -> Iterator[Postgresql]:
 
 
 def create_database(server: Postgresql, template: str = "template1") -> str:
-    """Make a database that is empty, or a copy of a template. Return its URL."""
+    """Make a database that is empty, or a copy of a template. Return its URL.
+
+    PostgreSQL copies the files. Its default strategy, to write each page into the log too, takes twice the time.
+    """
     name = f"test_{uuid.uuid4().hex}"
     with closing(psycopg.connect(server.url(), autocommit=True)) as connection:
-        connection.execute(f"create database {name} template {template}")
+        connection.execute(f"create database {name} template {template} strategy file_copy")
     return server.url(name)
 
 
@@ -321,6 +330,16 @@ def running_gunicorn(environ: dict[str, str], folder: Path = ROOT) -> Iterator[G
             yield Gunicorn(f"http://127.0.0.1:{port}", process, Path(output.name))
         finally:
             process.terminate()
+
+
+@pytest.fixture(scope="module")
+def service_url(environ: dict[str, str]) -> Iterator[str]:
+    """Yield the URL of a running service with two workers and the settings of the tests, one for all tests of a file.
+
+    A test must not stop, reload or kill it.
+    """
+    with running_gunicorn(environ | {"WEB_CONCURRENCY": "2"}) as service:
+        yield service.url
 
 
 @pytest.fixture

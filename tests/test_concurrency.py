@@ -163,9 +163,9 @@ def test_reads_and_the_writes_of_others_do_not_wait_for_a_learners_lock(api: Fla
 
 
 @pytest.fixture
-def server(gunicorn, db):
+def server(service_url, db):
     """Return the URL of a real gunicorn on the database of the tests."""
-    return gunicorn()
+    return service_url
 
 
 def call(method: str, url: str) -> tuple[int, dict]:

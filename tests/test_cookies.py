@@ -17,7 +17,7 @@ from joserfc import jwe
 from joserfc.registry import HeaderParameter
 from werkzeug.test import EnvironBuilder, run_wsgi_app
 
-from app import create_app
+from app.application import create_app
 from app.database import readiness
 from app.database.readiness import NotReadyError
 from app.database.statements import SQL

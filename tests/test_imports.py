@@ -7,12 +7,12 @@ import pytest
 
 from tests.conftest import ROOT
 
-# The folders and modules of app/, from the top down. `app` is create_app, which puts the parts together.
+# The folders and modules of app/, from the top down. `app` itself, the file __init__.py, imports nothing.
 ORDER = [
-    *("demo", "cli", "tasks", "start", "app", "sessions", "limits"),
+    *("demo", "cli", "tasks", "start", "application", "sessions", "limits"),
     *("progress", "new_learners", "stripe", "health", "metrics", "openapi", "progress_ui"),
     *("checks", "writes", "events", "service", "database", "keys", "outgoing", "answers", "problems", "logs", "call"),
-    *("settings", "cpus", "user_ids"),
+    *("settings", "cpus", "user_ids", "app"),
 ]
 
 

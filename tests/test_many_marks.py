@@ -405,12 +405,11 @@ def test_a_body_that_is_no_json_object_is_refused(api, world, data):
 
 
 @pytest.mark.parametrize("chunked", [False, True])
-def test_a_body_may_have_64_kib_and_not_a_byte_more(gunicorn, world, chunked):
-    url = gunicorn()
+def test_a_body_may_have_64_kib_and_not_a_byte_more(service_url, world, chunked):
     body = json.dumps({"lessons": [LESSON | {"completedAt": AT}]}).encode()
     for size, status in ((65536, 200), (65537, 413), (200_000, 413)):
         data = body + b" " * (size - len(body))
-        connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=30)
+        connection = http.client.HTTPConnection(urlsplit(service_url).netloc, timeout=30)
         headers = bearer() | {"Content-Type": "application/json"}
         connection.request("POST", PATH, iter([data]) if chunked else data, headers, encode_chunked=chunked)
         answer = connection.getresponse()

@@ -8,6 +8,7 @@ import time
 import uuid
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
+from functools import cache
 from pathlib import Path
 from typing import cast
 from urllib.parse import quote
@@ -131,6 +132,21 @@ def database_at(new_database: Callable[..., str], migrated_database: Callable[[]
     return lambda newest: new_database(name_of(newest))
 
 
+@pytest.fixture(scope="module")
+def schema_at(database_at: Callable[[str], str]) -> Callable[[int], str]:
+    """Return a function that returns the schema with the first `count` migrations applied. It is dumped once."""
+
+    @cache
+    def schema_at(count: int) -> str:
+        if count:
+            return schema(database_at(NAMES[count - 1]))
+        url = database_at(NAMES[0])
+        assert rollback(url) == (0, f"took back {NAMES[0]}\n", "")
+        return schema(url)
+
+    return schema_at
+
+
 def test_the_migrations_are_numbered_and_each_has_a_rollback():
     assert NAMES[: len(RELEASED)] == RELEASED
     assert [int(name[:4]) for name in NAMES] == list(range(1, len(NAMES) + 1))
@@ -151,24 +167,23 @@ def test_three_runs_at_once_on_a_fresh_database_leave_one_clean_result(empty, da
         assert connection.execute("select from yoyo_lock").rowcount == 0
 
 
-def test_a_second_run_changes_nothing(migrated):
-    before = schema(migrated)
+def test_a_second_run_changes_nothing(migrated, schema_at):
     assert run(migrated, "migrate") == NOTHING
-    assert (schema(migrated), applied(migrated)) == (before, NAMES)
+    assert (schema(migrated), applied(migrated)) == (schema_at(len(NAMES)), NAMES)
 
 
-def test_each_migration_goes_down_and_up_again_to_an_identical_schema(migrated):
-    schemas = [schema(migrated)]
-    for name in reversed(NAMES):
+def test_each_migration_goes_down_and_up_again_to_an_identical_schema(migrated, schema_at):
+    # Each was dumped in a database of its own, after rollbacks alone.
+    schemas = [schema_at(count) for count in range(len(NAMES), -1, -1)]
+    for name, up, down in zip(reversed(NAMES), schemas, schemas[1:], strict=False):
         took_back = (0, f"took back {name}\n", "")
         assert rollback(migrated) == took_back
-        schemas.append(schema(migrated))
         # Apply only this migration again: it is the first one that a run applies.
         with closing(cast("Generator[str]", migrations.migrate(migrated, wait=60))) as pending:
             assert next(pending) == name
-        assert schema(migrated) == schemas[-2]
+        assert schema(migrated) == up
         assert rollback(migrated) == took_back
-        assert schema(migrated) == schemas[-1]
+        assert schema(migrated) == down
     assert tables(migrated) == []
     same = [name for name, one, other in zip(reversed(NAMES), schemas, schemas[1:], strict=False) if one == other]
     assert same == ["0007_marks"]  # its rollback leaves the comments
@@ -208,18 +223,18 @@ LOST = {
 }
 
 
-def test_a_rollback_that_drops_data_drops_nothing_unless_it_is_confirmed(migrated):
+def test_a_rollback_that_drops_data_drops_nothing_unless_it_is_confirmed(migrated, schema_at):
     assert {"0001_users", "0002_catalog", "0003_access", "0004_progress"} < set(LOST)
     for name in reversed(NAMES):
         if name not in LOST:
             assert run(migrated, "rollback") == (0, f"took back {name}\n", "")
             continue
-        before = schema(migrated), applied(migrated)
+        count = NAMES.index(name) + 1
         refused = f"Error: taking back {name} drops {LOST[name]}; if that is meant: make rollback CONFIRM=yes\n"
         # The first migration is taken back last. It gets every wrong answer to the question, the others only one.
         for confirm in ("", "no", "YES", "1") if name == NAMES[0] else ("no",):
             assert run(migrated, "rollback", CONFIRM=confirm) == (1, "", refused)
-        assert (schema(migrated), applied(migrated)) == before
+        assert (schema(migrated), applied(migrated)) == (schema_at(count), NAMES[:count])
         assert rollback(migrated)[0] == 0
 
 
@@ -314,11 +329,10 @@ def test_after_a_run_that_was_killed_the_next_names_migrate_unlock_which_helps(d
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_migration_that_was_killed_before_it_was_recorded_is_repeated(migrated, name):
-    before = schema(migrated)
+def test_a_migration_that_was_killed_before_it_was_recorded_is_repeated(migrated, schema_at, name):
     execute(migrated, f"delete from _yoyo_migration where migration_id = '{name}'")
     assert run(migrated, "migrate") == (0, f"applied {name}\n", "")
-    assert (schema(migrated), applied(migrated)) == (before, NAMES)
+    assert (schema(migrated), applied(migrated)) == (schema_at(len(NAMES)), NAMES)
 
 
 def test_a_rollback_that_was_killed_before_it_was_recorded_is_repeated(migrated):
@@ -453,9 +467,9 @@ def test_a_relation_of_the_sites_stops_each_migration_that_would_create_one_of_i
             execute(migrated, f"drop table {ours}")
 
 
-def test_a_rollback_drops_only_what_our_comment_says_is_ours(migrated):
+def test_a_rollback_drops_only_what_our_comment_says_is_ours(migrated, schema_at):
     for name in reversed(NAMES[1:]):
-        before = schema(migrated), applied(migrated)
+        count = NAMES.index(name) + 1
         kinds = {ours: what for what in ("table", "view") for ours in created(name, what)}
         for ours, what in kinds.items():
             # An earlier version wrote no comments. It created only tables, so a view without a comment is not its view.
@@ -474,7 +488,7 @@ def test_a_rollback_drops_only_what_our_comment_says_is_ours(migrated):
                         f'If the {what} is the site\'s own: docs/operating.md, "A schema of its own".\n'
                     )
                 connection.execute(sql.SQL(f"comment on {what} {ours} is {{}}").format(*comment))
-            assert (schema(migrated), applied(migrated)) == before
+            assert (schema(migrated), applied(migrated)) == (schema_at(count), NAMES[:count])
         assert rollback(migrated)[0] == 0
 
 

@@ -464,7 +464,7 @@ def test_a_process_that_ends_has_closed_its_connections_itself(environ):
 import atexit
 from app.service import service_of
 atexit.register(lambda: print(service_of(app).pool.closed))  # what is registered later runs sooner
-from app import create_app
+from app.application import create_app
 app = create_app()
 """
     command = [sys.executable, "-c", script]

@@ -2,7 +2,8 @@
 
 import logging
 
-from app import create_app, logs
+from app import logs
+from app.application import create_app
 from app.settings import from_environ
 
 settings = from_environ()

@@ -24,8 +24,9 @@ NEEDED = {
     "/usr/bin/mmdebstrap": "mmdebstrap",
 }
 # These tests do not depend on the version of PostgreSQL, and `make test` has run them: requests that are refused before
-# any statement, sessions, keys, logs and metrics, the installation, the pages, the tests of the tests, connections,
-# reloads, and the starts and ends of the demo. The tests of the demo's page start the demo on this PostgreSQL.
+# any statement, sessions, keys, logs and metrics, the installation, the count of CPUs, the pages, the tests of the
+# tests, connections, reloads, and the starts and ends of the demo. The tests of the demo's page start the demo on this
+# PostgreSQL.
 ELSEWHERE = (
     *(
         "proof/test_fuzz",
@@ -51,7 +52,8 @@ ELSEWHERE = (
         "test_openapi",
         "test_operation",
     ),
-    *("test_progress_ui", "test_proxies", "test_reload", "test_report_docs", "test_sessions", "test_settings"),
+    *("test_progress_ui", "test_proxies", "test_refusals", "test_reload", "test_report_docs"),
+    *("test_sessions", "test_settings", "test_cpus"),
 )
 PLANS = ("test_plans", "test_event_plans")  # another version makes other plans
 # The only program needed of the package of Prometheus. The package itself would start a server, now and at each boot.
