@@ -1,5 +1,5 @@
 -- Makes the first waiting event of each of these learners due, unless it has a next_attempt_at already. It runs when
--- the event before it is delivered or given up, and under events/lock.sql or admin/redeliver_lock.sql.
+-- the event before it is delivered or given up, and under events/lock.sql or lock.sql.
 --
 -- Parameters:
 --   user_ids  uuid[]  the learners, each once
