@@ -31,6 +31,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 from psycopg.conninfo import conninfo_to_dict
 
+from app import cpus
 from app.application import create_app
 from app.cli import cli
 from app.demo.postgres import bindir, owner, unprivileged
@@ -56,6 +57,14 @@ hypothesis.settings.load_profile("deep" if DEEP else "quick")
 # run it hundreds of times, on the same files.
 split = cache(sqlparse.split)
 sqlparse.split = lambda text: list(split(text))  # type: ignore[assignment, misc]
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Start two workers for each CPU: a worker uses its CPU for two thirds of the time. Otherwise it waits.
+
+    It waits for processes to start, for locks, for the ends of timeouts and for pages.
+    """
+    return 2 * cpus.usable()
 
 
 @pytest.hookimpl(wrapper=True)
