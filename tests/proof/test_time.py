@@ -52,7 +52,8 @@ def instant(db: psycopg.Connection, query: str = "select clock_timestamp()") -> 
 # The statements that tell whether the learner is enrolled.
 STATEMENTS = (
     *("summary", "module", "lessons", "modules", "outline", "courses", "course", "next", "access"),
-    *("completions", "mark", "mark_lessons", "unmark", "start_over_module", "start_over_course", "start_over_all"),
+    *("completions", "may_mark", "may_mark_lessons", "unmark"),
+    *("start_over_module", "start_over_course", "start_over_all"),
 )
 COUNTS = ("lesson", "module_counts", "course_counts")
 
