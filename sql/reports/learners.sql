@@ -24,7 +24,7 @@ with lesson as materialized (
 
 -- Which lessons of the course a learner may take depends on these three things. `kind` is the first learner with the
 -- same ones.
-learner as materialized (
+kind_learner as materialized (
     select
         user_id,
         first_value(user_id) over (
@@ -39,7 +39,7 @@ accessible as materialized (
         user_id as kind,
         lesson_id
     from accessible_lessons
-    where user_id = any(array(select distinct kind from learner)) and course_id = :'course_id'::uuid
+    where user_id = any(array(select distinct kind from kind_learner)) and course_id = :'course_id'::uuid
 ),
 
 prerequisite as materialized (
@@ -118,18 +118,18 @@ counts as (
         min(known.completed_at) filter (where known.lesson_id in (select id from lesson)) as first_completed_at,
         max(known.completed_at) filter (where known.lesson_id in (select id from lesson)) as last_completed_at
     from known
-    left join learner on known.user_id = learner.user_id
-    left join accessible on learner.kind = accessible.kind and known.lesson_id = accessible.lesson_id
+    left join kind_learner on known.user_id = kind_learner.user_id
+    left join accessible on kind_learner.kind = accessible.kind and known.lesson_id = accessible.lesson_id
     left join needed on known.lesson_id = needed.lesson_id
     group by known.user_id
 ),
 
 entitled as (
     select
-        learner.user_id,
+        kind_learner.user_id,
         open_counts.open_count
-    from learner
-    inner join open_counts on learner.kind = open_counts.kind
+    from kind_learner
+    inner join open_counts on kind_learner.kind = open_counts.kind
 ),
 
 totals as (

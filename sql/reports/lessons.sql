@@ -62,7 +62,7 @@ in_courses as (
     group by course_id
 ),
 
-completed as (
+completed_days as (
     select
         lesson_id,
         date_part('epoch', completed_at - min(completed_at) over (partition by user_id)) / 86400 as days
@@ -75,7 +75,7 @@ completed_counts as (
         lesson_id,
         count(*) as completed_count,
         percentile_cont(0.5) within group (order by days) as median_days
-    from completed
+    from completed_days
     group by lesson_id
 )
 

@@ -47,7 +47,7 @@ idle as materialized (
 
 -- Which lessons a learner may take depends on these things. `kind` is the first learner with the same ones. With full
 -- access, courses give nothing more.
-learner as materialized (
+idle_learner as materialized (
     select
         user_id,
         first_value(user_id) over (
@@ -71,7 +71,7 @@ kind_lessons as materialized (
         array_agg(accessible_lessons.lesson_id order by lesson.place) as lesson_ids
     from accessible_lessons
     inner join lesson on accessible_lessons.lesson_id = lesson.id
-    where accessible_lessons.user_id = any(array(select distinct kind from learner))
+    where accessible_lessons.user_id = any(array(select distinct kind from idle_learner))
     group by accessible_lessons.user_id
 ),
 
@@ -88,12 +88,12 @@ accessible as materialized (
 own as materialized (
     select
         progress.user_id,
-        learner.kind,
+        idle_learner.kind,
         progress.lesson_id,
         -- As an answer shows the time: rows that other programs wrote may have microseconds.
         date_trunc('milliseconds', progress.completed_at) as completed_at
     from progress
-    inner join learner on progress.user_id = learner.user_id
+    inner join idle_learner on progress.user_id = idle_learner.user_id
 ),
 
 latest as materialized (
@@ -126,7 +126,7 @@ next as (
                 (
                     select progress.completed_at
                     from progress
-                    where progress.user_id = learner.user_id and progress.lesson_id = candidate.lesson_id
+                    where progress.user_id = idle_learner.user_id and progress.lesson_id = candidate.lesson_id
                 ) is null
                 and (
                     select count(*)
@@ -137,16 +137,16 @@ next as (
                             select progress.completed_at
                             from progress
                             where
-                                progress.user_id = learner.user_id
+                                progress.user_id = idle_learner.user_id
                                 and progress.lesson_id = published_prerequisites.prerequisite_id
                         ) is null
                 ) = 0
             -- With an order, PostgreSQL would take all steps before it sorts them.
             limit 1 -- noqa: AM09
         ) as lesson_id
-    from learner
-    inner join kind_lessons on learner.kind = kind_lessons.kind
-    left join latest on learner.user_id = latest.user_id
+    from idle_learner
+    inner join kind_lessons on idle_learner.kind = kind_lessons.kind
+    left join latest on idle_learner.user_id = latest.user_id
 ),
 
 counts as (
