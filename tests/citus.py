@@ -80,6 +80,7 @@ KINDS = {
     **dict.fromkeys(("learner_access", "accessible_lessons"), "distributed"),
     "published_prerequisites": "reference",
     "paid_courses": "coordinator",
+    "imported": "coordinator",  # a temporary table
 }
 
 

@@ -641,7 +641,7 @@ def test_a_deliverer_that_has_claimed_an_event_finds_nothing_to_record(world, da
         before = rows(world)
         attempt = {"userId": LEARNER, "id": claimed["id"], "claimedAt": claimed["claimed_at"], "delivered": True}
         with deliverer.transaction():
-            [learner] = statements.run(deliverer, "events/lock", user_ids=f"{{{LEARNER}}}").fetchall()
+            [learner] = statements.run(deliverer, "events/lock", user_id=LEARNER).fetchall()
             assert learner["locked"]
             assert statements.run(deliverer, "events/record", attempts=json.dumps([attempt])).fetchall() == []
             statements.run(deliverer, "events/promote", user_ids=f"{{{LEARNER}}}")

@@ -18,6 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from psycopg.rows import dict_row
 
+from app.database import statements
 from app.database.statements import STATEMENTS
 from app.tasks import progress_csv
 from app.tasks.completions import write_missing
@@ -210,7 +211,8 @@ def test_the_first_faults_are_those_of_the_first_lines_whatever_the_plan(world):
         world.execute(STATEMENTS["admin/import_begin"].query)
         for line in range(1, 31):
             world.execute("insert into imported values (%s, %s, %s)", [line, uuid4(100 - line), ONE])
-        rows = psycopg.RawCursor(world).execute(STATEMENTS["admin/import_faults"].query, ["20"]).fetchall()
+        missing = statements.array(uuid4(100 - line) for line in range(1, 31))
+        rows = psycopg.RawCursor(world).execute(STATEMENTS["admin/import_faults"].query, [missing, "20"]).fetchall()
     assert rows == [(line, uuid4(100 - line), None, 30) for line in range(1, 21)]
 
 
@@ -353,6 +355,32 @@ def test_an_import_waits_for_the_write_before_it_and_sees_it(world, database_url
     assert completed(world) == [(uuid4(1), datetime(2026, 3, 1))]
 
 
+@pytest.mark.parametrize("skip", [False, True])
+def test_a_learner_who_is_deleted_during_an_import_is_a_fault(world, database_url, load, skip):
+    with closing(psycopg.connect(database_url)) as other:
+        other.execute("delete from users where id = %s", [STRANGER])
+        rows = f"{LEARNER},{ONE},{JANUARY}\n{STRANGER},{ONE},\n{STRANGER},{TWO},\n"
+        with in_background(lambda: load(rows, **({"SKIP": "1"} if skip else {}))) as answers:
+            wait_until_blocked(world)
+            other.commit()
+    faults = [f"line {line}: there is no learner {STRANGER}" for line in (3, 4)]
+    lines = [f"  {fault}" for fault in faults]
+    assert answers == [report(1, *lines, written(), skipped=2) if skip else refused(*faults)]
+    assert stored(world) == ({(LEARNER, ONE, "2026-01-01T00:00:00")} if skip else set())
+
+
+def test_a_lesson_that_is_deleted_during_an_import_stops_it(world, database_url, load):
+    with lock_held(database_url) as other:
+        other.execute("delete from lessons where id = %s", [TWO])
+        with in_background(lambda: load(f"{LEARNER},{ONE},\n{LEARNER},{TWO},\n", SKIP="1")) as answers:
+            wait_until_blocked(world)
+            other.commit()
+    code, out, err = answers[0]
+    assert (code, out) == (1, "")
+    assert "progress_lesson_id_fkey" in err
+    assert stored(world) == set()
+
+
 @contextmanager
 def stopped_import(db: psycopg.Connection, database_url: str, rows: str, tmp_path: Path) -> Iterator[subprocess.Popen]:
     """Start an import as a process of its own. Yield it when its completions are inserted, and are not committed."""
@@ -370,7 +398,7 @@ def stopped_import(db: psycopg.Connection, database_url: str, rows: str, tmp_pat
 
 
 def test_an_import_that_is_killed_leaves_nothing(world, database_url, tmp_path):
-    with stopped_import(world, database_url, f"{LEARNER},{ONE},\n{STRANGER},{TWO},\n", tmp_path):
+    with stopped_import(world, database_url, f"{LEARNER},{ONE},\n{LEARNER},{TWO},\n", tmp_path):
         pass
     # The server ends the transaction of a client that is gone.
     with world.transaction():

@@ -74,6 +74,7 @@ VALUES = {
     "checkout_session_id": "cs_1",
     "session_created": "1795478400",
     "user_ids": f"{{{LEARNER}}}",
+    "missing_user_ids": "{}",
     "ids": f"{{{uuid4(3)},{uuid4(2)},{uuid4(0x11)}}}",
     "after": uuid4(0),
     "since": "2026-01-01",

@@ -1,5 +1,6 @@
 """The task make progress: what a learner sees, for those who help them. It runs the statements of the calls."""
 
+import json
 import textwrap
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -33,7 +34,8 @@ def shown(connection: psycopg.Connection[Any], user_id: str, prices: tuple[str, 
         rows = {name: one(statements.run(connection, name, user_id=user_id).fetchone()) for name in calls}
         uncounted = statements.run(connection, "admin/uncounted", user_id=user_id).fetchall()
         events = one(statements.run(connection, "admin/learner_events", user_id=user_id).fetchone())
-        outline, courses, next_lesson, completions = (rows[name]["answer"] for name in calls)
+        outline = json.loads(rows["outline"]["answer"])  # outline.sql returns text, the others JSON
+        courses, next_lesson, completions = (rows[name]["answer"] for name in calls[1:])
         lessons = {lesson["lessonId"]: lesson for module in outline["modules"] for lesson in module["lessons"]}
         ids = {id for lesson in lessons.values() for id in lesson["prerequisites"]}
         ids |= {row[f"{kind}Id"] for kind in ("module", "course") for row in completions[f"{kind}s"]}

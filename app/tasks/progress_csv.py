@@ -19,8 +19,8 @@ from psycopg import IsolationLevel
 
 from app import checks
 from app.database import statements
-from app.database.statements import STATEMENTS, one
-from app.tasks import TaskError, quoted
+from app.database.statements import STATEMENTS, array, one
+from app.tasks import TaskError, completions, quoted
 from app.user_ids import MAX_CHARACTERS, learner_id
 
 MAX_FAULTS = 20  # that are named
@@ -138,31 +138,48 @@ def import_progress(
         with _records(path, str(path)) as (header, records):
             rows = _rows(records, header, columns, learner, lesson, faults)
             copied_count = _copy(connection, rows)
-        malformed_count, unknown_count = faults.count, 0
-        for row in statements.run(connection, "admin/import_faults", limit=str(MAX_FAULTS)):
-            kinds = {"learner": row["user_id"], "lesson": row["lesson_id"]}
-            faults.add(row["line"], " and ".join(f"there is no {kind} {id}" for kind, id in kinds.items() if id))
-            unknown_count = row["fault_count"]
-        faults.count = malformed_count + unknown_count
-        if faults.count and not skip:
-            raise TaskError("\n".join([f"{path} is not imported:", *faults.lines()]))
-        counts = one(statements.run(connection, "admin/import_counts").fetchone())
-        total, new = counts["completion_count"], counts["new_count"]
-        written = []
+        malformed_count = faults.count
+        user_ids = [str(row["user_id"]) for row in statements.run(connection, "admin/import_learners")]
+        known = statements.run(connection, "admin/known_learners", user_ids=array(user_ids))
+        known_ids = {str(row["id"]) for row in known}
+        _take_out(connection, set(user_ids) - known_ids, faults)
+        _refuse(path, faults, skip)
+        counts = one(statements.run(connection, "admin/import_counts", user_ids=array(known_ids)).fetchone())
+        new, modules, courses = counts["new_count"], 0, 0
         if not dry_run:
-            # The locks last until the end of the transaction, so everything else comes before.
-            user_ids = one(statements.run(connection, "admin/import_lock").fetchone())["user_ids"]
+            # The locks last until the end of the transaction, so the checks come before.
+            locked_ids = statements.lock(connection, sorted(known_ids))
+            # Somebody may have deleted a learner since the check.
+            if deleted := known_ids - set(locked_ids):
+                _take_out(connection, deleted, faults)
+                _refuse(path, faults, skip)
+                counts = one(statements.run(connection, "admin/import_counts", user_ids=array(locked_ids)).fetchone())
             new = statements.run(connection, "admin/import_progress").rowcount
-            missing = one(statements.run(connection, "admin/complete", user_ids=user_ids).fetchone())
-            written = [
-                f"completions written: {missing['module_count']} of modules, {missing['course_count']} of courses"
-            ]
+            modules, courses = completions.write(connection, locked_ids)
+    total = counts["completion_count"]
+    repeated = copied_count + malformed_count - faults.count - total
     return [
         f"rows: {copied_count + malformed_count} in the file; {new} new, {total - new} stored already,"
-        f" {copied_count - unknown_count - total} repeated, {faults.count} skipped",
+        f" {repeated} repeated, {faults.count} skipped",
         *(f"  {line}" for line in faults.lines()),
-        *written,
+        *([] if dry_run else [completions.written(modules, courses)]),
     ]
+
+
+def _take_out(connection: psycopg.Connection[Any], missing_user_ids: set[str], faults: _Faults) -> None:
+    """Take the rows whose learner or lesson does not exist out of the temporary table. Add them to the faults."""
+    missing = array(missing_user_ids)
+    row_count = listed_count = 0
+    for row in statements.run(connection, "admin/import_faults", missing_user_ids=missing, limit=str(MAX_FAULTS)):
+        kinds = {"learner": row["user_id"], "lesson": row["lesson_id"]}
+        faults.add(row["line"], " and ".join(f"there is no {kind} {id}" for kind, id in kinds.items() if id))
+        row_count, listed_count = row["fault_count"], listed_count + 1
+    faults.count += row_count - listed_count
+
+
+def _refuse(path: Path, faults: _Faults, skip: bool) -> None:
+    if faults.count and not skip:
+        raise TaskError("\n".join([f"{path} is not imported:", *faults.lines()]))
 
 
 def export_progress(connection: psycopg.Connection[Any], path: Path) -> int:

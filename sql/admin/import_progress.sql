@@ -1,7 +1,8 @@
 -- Stores the imported completions. A completion that is stored already keeps its time. Of two rows of one learner and
--- lesson, the earlier time counts. Rows whose learner or lesson does not exist are left out.
+-- lesson, the earlier time counts.
 --
--- It runs under the lock of admin/import_lock.sql.
+-- It runs after admin/import_faults.sql, under lock.sql for each learner. So the learners exist until the end of the
+-- transaction. A lesson that was deleted meanwhile violates the foreign key, and nothing is stored.
 --
 -- Parameters: none
 -- Returns: nothing
@@ -13,9 +14,6 @@ select
     -- As in mark.sql. least() ignores a null, so a row without a time gets the time of the import.
     date_trunc('milliseconds', min(least(completed_at, statement_timestamp()))) as completed_at
 from imported
-where
-    user_id in (select id from users)
-    and lesson_id in (select id from lessons)
 group by user_id, lesson_id
 -- In the order of the primary key, new rows of the index are next to each other.
 order by user_id, lesson_id
