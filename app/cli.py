@@ -386,12 +386,13 @@ def export_user(user_id: str) -> None:
 
 
 @cli.command()
-@USER
+@click.argument("site_id", metavar="USER", envvar="USER", default="")
 @click.option("--confirm", default="", envvar="CONFIRM", help="yes: remove it")
-def erase_user(user_id: str, confirm: str) -> None:
+def erase_user(site_id: str, confirm: str) -> None:
     """Remove everything that is stored of a learner. Without --confirm=yes, say what there is."""
+    user_id = UserId().convert(site_id, None, None)
     with _connect() as connection:
-        _print(learner_data.erase(connection, user_id, confirm == "yes"))
+        _print(learner_data.erase(connection, user_id, site_id, confirm == "yes"))
 
 
 def _write(user_id: str, function: Callable[..., str], **arguments: str | None) -> None:

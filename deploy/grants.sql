@@ -185,12 +185,17 @@ where pg_class.oid = 'users'::regclass
 -- through a PgBouncer, where those of the role apply. The role for reports gets no timeout. The search_path lets the role
 -- find the tables without options in its URL, which a PgBouncer does not accept. It is set in this database only, because
 -- the role may serve other databases too. What is set already is not set again, because not every owner may alter the role.
+-- A role that was made for the reports before, and is the service's now, may write again; and the other way round.
 with wanted as (
     select
         1 as place,
         number,
-        format('set %I = %L', name, value) as setting,
+        case
+            when of_reports = :'for_reports'::boolean then format('set %I = %L', name, value)
+            else format('reset %I', name)
+        end as setting,
         format('%s=%s', name, value) as stored,
+        of_reports = :'for_reports'::boolean as is_wanted,
         null as database
     from (
         values
@@ -199,13 +204,13 @@ with wanted as (
         (3, 'idle_in_transaction_session_timeout', '5s', false),
         (4, 'default_transaction_read_only', 'on', true)
     ) as settings (number, name, value, of_reports)
-    where of_reports = :'for_reports'::boolean
     union all
     select
         2 as place,
         0 as number,
         'set search_path = ' || search_path as setting,
         'search_path=' || search_path as stored,
+        true as is_wanted,
         current_database() as database
     from (
         select string_agg(quote_ident(name), ', ' order by number) as search_path
@@ -221,7 +226,7 @@ select
         order by place, number
     ) as alterations
 from wanted
-where not exists (
+where is_wanted != exists (
     select from pg_db_role_setting
     inner join pg_roles on setrole = pg_roles.oid
     left join pg_database on setdatabase = pg_database.oid

@@ -251,9 +251,14 @@ stored as materialized (
                                 'eventCreated',
                                 to_char(event_created at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'),
                                 'object', object,
-                                'previousAttributes', previous_attributes,
+                                -- A subscription may have been another learner's. The metadata before a change, and
+                                -- the other states of one second, may name that learner.
+                                'previousAttributes', (
+                                    select coalesce(json_object_agg(attribute.key, attribute.value), '{}')
+                                    from json_each(previous_attributes) as attribute
+                                    where attribute.key != 'metadata'
+                                ),
                                 'items', items,
-                                'rivals', rivals,
                                 'createdAt', to_char(created_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'),
                                 'updatedAt', to_char(updated_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')
                             )

@@ -23,6 +23,7 @@ NOT_IMMUTABLE = "a function that is not immutable in do update, in returning, or
 JOIN = "a join of learners' tables with tables of the coordinator: Citus refuses it, or fetches all; use a CTE"
 CORRELATED = "a correlated subquery over the tables of all learners: Citus refuses it; count in a CTE, and join that"
 LOCK = "a lock of several learners in one statement: Citus refuses it; lock each by lock.sql"
+SEVERAL_KINDS = "changes of tables of several kinds in one statement: Citus refuses it; write a statement for each kind"
 ALL_LEARNERS = "learners' tables without `= user_id`: Citus asks every shard"
 
 
@@ -173,6 +174,10 @@ def refused(statement: str) -> set[str]:
     for cte in tree.find("common_table_expression"):
         if cte.find("insert_statement"):
             found.add(INSERT_IN_CTE)
+    changes = tree.find("insert_statement", "update_statement", "delete_statement")
+    changed = {next(node.words() for node in change.own() if node.kind == "table_reference") for change in changes}
+    if len({KINDS[table] for table in changed}) > 1:
+        found.add(SEVERAL_KINDS)
     for query in tree.find(*QUERIES):
         tables = _tables(query)
         joined = dict(tables)

@@ -96,6 +96,10 @@ def test_a_statement_that_citus_did_not_take_is_noticed(name, reason):
             "select 1 from course_enrollments as given where given.source = p.source and given.user_id = $1);",
             {citus.JOIN},
         ),
+        (
+            "with gone as (delete from progress where user_id = $1) delete from events where user_id = $1;",
+            {citus.SEVERAL_KINDS},
+        ),
         ("select 1 from enrollments inner join progress on true where enrollments.user_id = $1;", {citus.ALL_LEARNERS}),
     ],
 )

@@ -96,6 +96,18 @@ def test_the_command_gives_the_rights_and_settings_that_psql_gives(superuser, sc
     assert all_of(superuser, "by_psql") == all_of(superuser, "by_cli") == rights
 
 
+def test_a_role_of_the_other_kind_keeps_no_setting_of_it(superuser):
+    url = url_of(superuser)
+    assert run(url, "migrate")[0] == 0
+    assert run(url, "grants", "--role", "by_psql") == granted("by_psql")
+    assert run(url, "grants", "--role", "by_cli", "--reports")[0] == 0
+    service, reports = all_of(superuser, "by_psql"), all_of(superuser, "by_cli")
+    assert run(url, "grants", "--role", "by_cli") == granted("by_cli")
+    assert psql(url, "by_psql", "-v", "reports=on") == (0, "")
+    assert all_of(superuser, "by_cli") == service
+    assert all_of(superuser, "by_psql") == reports
+
+
 @pytest.mark.parametrize("role", ROLES[3:])
 def test_a_name_is_quoted_as_psql_quotes_it(superuser, role):
     url = url_of(superuser)

@@ -52,7 +52,7 @@ SHOWN: dict[str, tuple[str, set[str]]] = {
     "course_enrollments": ("access.courses", {"user_id"}),
     "stripe_customers": ("stripe.customers", set()),
     "stripe_checkouts": ("stripe.checkouts", set()),
-    "stripe_subscriptions": ("stripe.subscriptions", set()),
+    "stripe_subscriptions": ("stripe.subscriptions", {"rivals"}),
     "stripe_payments": ("stripe.payments", set()),
     "stripe_reversals": ("stripe.reversals", set()),
 }

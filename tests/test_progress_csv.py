@@ -236,8 +236,13 @@ def test_a_dry_run_locks_nobody_and_writes_nothing(world, database_url, load):
         (HEADER.encode("utf-16"), "line 1: not UTF-8; save the file as UTF-8"),
         (
             b"user_id;lesson_id;completed_at\n",
-            'line 1: none of its 1 columns is named "user_id"; USER_COLUMN= names the column',
+            "line 1: commas must separate the columns, and not semicolons; save the file with commas",
         ),
+        (
+            b"user_id\tlesson_id\tcompleted_at\n",
+            "line 1: commas must separate the columns, and not tabs; save the file with commas",
+        ),
+        (b"user\n", 'line 1: none of its 1 columns is named "user_id"; USER_COLUMN= names the column'),
         (b"user_id,Lesson_id\n", 'line 1: none of its 2 columns is named "lesson_id"; LESSON_COLUMN= names the column'),
         (
             b"user_id,lesson_id,completed_at,completed_at\n",
@@ -326,6 +331,8 @@ def test_a_mapping_with_faults_is_refused_also_with_skip(world, mapped):
         "",
         "Error: LESSONS=lessons.csv: nothing is below the header\n",
     )
+    commas = "line 1: commas must separate the columns, and not semicolons; save the file with commas"
+    assert mapped("email;id\n", LESSONS) == (1, "", f"Error: USERS=users.csv: {commas}\n")
     assert mapped("email\n", LESSONS) == (
         1,
         "",

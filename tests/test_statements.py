@@ -75,6 +75,7 @@ VALUES = {
     "session_created": "1795478400",
     "user_ids": f"{{{LEARNER}}}",
     "missing_user_ids": "{}",
+    "quoted_site_id": f'"{LEARNER}"',
     "ids": f"{{{uuid4(3)},{uuid4(2)},{uuid4(0x11)}}}",
     "after": uuid4(0),
     "since": "2026-01-01",
@@ -184,7 +185,7 @@ def test_the_ctes_that_stand_in_several_statements_are_equal():
     assert module
     assert copies("locked", but=of_a_part) == {module.replace("from prerequisites", "from published_prerequisites")}
     # Whose a subscription at Stripe is: what the export shows, and what erasing deletes.
-    assert cte("export", "own_subscriptions") == cte("admin/erase", "own_subscriptions")
+    assert cte("export", "own_subscriptions") == cte("admin/erase_stripe", "own_subscriptions")
     # What starting over deletes, closes and returns.
     assert cte("start_over_module", "removed") == cte("start_over_course", "removed")
     assert cte("start_over_course", "started_over_modules") == cte("start_over_all", "started_over_modules")

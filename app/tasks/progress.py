@@ -4,7 +4,6 @@ import json
 import textwrap
 from collections.abc import Iterator, Sequence
 from typing import Any
-from unicodedata import east_asian_width
 
 import psycopg
 from psycopg import IsolationLevel
@@ -12,6 +11,7 @@ from psycopg import IsolationLevel
 from app.database import statements
 from app.database.statements import array, one
 from app.tasks import learners, quoted
+from app.tasks.terminal import cut
 
 COLUMNS = 100  # the width of a terminal
 MAX_LISTED = 100  # modules; lessons that are locked; lessons that do not count
@@ -74,7 +74,9 @@ def _next_of_course(connection: psycopg.Connection[Any], user_id: str, course_id
 
 
 def _next(lesson_id: str | None, of_courses: dict[str, str | None], lessons: dict[str, Any]) -> Iterator[str]:
-    yield _cut(f"next: {lesson_id}  {quoted(lessons[lesson_id]['title'])}" if lesson_id else "next: nothing is left")
+    yield cut(
+        f"next: {lesson_id}  {quoted(lessons[lesson_id]['title'])}" if lesson_id else "next: nothing is left", COLUMNS
+    )
     rows = [(course, id, lessons[id]["title"]) for course, id in of_courses.items() if id]
     yield from _list("next in each course that is begun:", rows)
 
@@ -153,19 +155,6 @@ def _list(heading: str, rows: Sequence[Row], left_out: int = 0, of: str = "more"
     widths = [max(map(len, cells)) for cells in zip(*rows, strict=True)]
     for *cells, title in rows:
         padded = [cell.ljust(width) for cell, width in zip(cells, widths, strict=False) if width]
-        yield _cut("  ".join(["", *padded, quoted(title)]))
+        yield cut("  ".join(["", *padded, quoted(title)]), COLUMNS)
     if left_out:
         yield f"  and {left_out} {of}"
-
-
-def _cut(line: str) -> str:
-    """Return a line that is not wider than a terminal. Chinese, Japanese and Korean characters take two columns."""
-    columns = 0
-    end = 0  # where the line has room for the sign of the cut
-    for place, character in enumerate(line):
-        columns += 2 if east_asian_width(character) in "WF" else 1
-        if columns < COLUMNS:
-            end = place + 1
-        if columns > COLUMNS:
-            return line[:end] + "…"
-    return line

@@ -91,6 +91,7 @@ def mapping(path: Path, variable: str, convert: Convert) -> Convert:
     ours: dict[str, str] = {}
     faults = _Faults()
     with _records(path, f"{variable}={path}") as (header, records):
+        _check_separator(header)
         if len(header) != 2:
             raise _FileFaultError(f"line 1: {len(header)} columns, and not two: their id and ours")
         for line, record in records:
@@ -235,8 +236,9 @@ def _rows(
 ) -> Iterator[str]:
     """Yield the rows for _copy. Add a fault for each record that is none.
 
-    Raises _FileFaultError if the header does not have a column.
+    Raises _FileFaultError if the header does not have a column, or if no commas separate its columns.
     """
+    _check_separator(header)
     places = []
     for name, variable in zip(columns, ("USER_COLUMN", "LESSON_COLUMN", "TIME_COLUMN"), strict=True):
         if header.count(name) != 1:
@@ -305,6 +307,15 @@ def _lines(file: TextIO) -> Iterator[str]:
         if len(line) > MAX_LINE_CHARACTERS:
             raise csv.Error(f"a line is longer than {MAX_LINE_CHARACTERS} characters")
         yield line
+
+
+def _check_separator(header: list[str]) -> None:
+    """Raise _FileFaultError if something else than commas seems to separate the columns of a header."""
+    for sign, name in ((";", "semicolons"), ("\t", "tabs")):
+        if len(header) == 1 and sign in header[0]:
+            raise _FileFaultError(
+                f"line 1: commas must separate the columns, and not {name}; save the file with commas"
+            )
 
 
 def _check(record: list[str], width: int) -> None:

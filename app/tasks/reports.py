@@ -4,7 +4,6 @@ import csv
 import io
 import itertools
 import re
-import unicodedata
 from collections.abc import Generator, Sequence
 from contextlib import closing
 from datetime import date
@@ -16,6 +15,7 @@ from psycopg.rows import tuple_row
 from app.database import statements
 from app.database.statements import STATEMENTS
 from app.tasks import TaskError
+from app.tasks.terminal import cut, width_of
 
 NAMES = ("lessons", "modules", "courses", "learners", "days", "stuck", "completions")
 FORMATS = ("table", "csv")
@@ -25,8 +25,6 @@ TABLE_WIDTH = 100
 GAP = "  "
 NUMBER_WIDTH = 9
 TEXT_WIDTHS = {"user_id": 36, "day": 10, "first_day": 10, "last_day": 10, "kind": 6}
-JOINERS = "\u200c\u200d"  # some scripts and emoji need them
-EMOJI_PRESENTATION = "\ufe0f"
 
 Row = Sequence[Any]
 
@@ -145,35 +143,7 @@ def _table_line(columns: list[Column], values: Row) -> str:
     for column, value in zip(columns, values, strict=True):
         text = "" if value is None else str(value)
         if column.is_text:
-            text = _cut(text, column.width)
-        padding = " " * (column.width - _width(text))
+            text = cut(text, column.width)
+        padding = " " * (column.width - width_of(text))
         cells.append(text + padding if column.is_text else padding + text)
     return GAP.join(cells).rstrip() + "\n"
-
-
-def _cut(text: str, width: int) -> str:
-    """Return a text on one line and no wider than `width` columns of a terminal. `…` is in the place of the rest."""
-    text = plain(text)
-    if _width(text) <= width:
-        return text
-    widths = itertools.accumulate(map(_character_width, text))
-    return "".join(each for each, end in zip(text, widths, strict=True) if end < width) + "…"
-
-
-def plain(text: str) -> str:
-    """Return a text without characters that move the cursor, or change the direction, the colours or the line."""
-    spaced = "".join(" " if unicodedata.category(each) in ("Cc", "Zl", "Zp") else each for each in text)
-    return "".join(each for each in spaced if unicodedata.category(each) != "Cf" or each in JOINERS)
-
-
-def _width(text: str) -> int:
-    """Return how many columns a terminal needs for a text, or a little more for a sequence of joined emoji."""
-    return sum(_character_width(each) for each in text)
-
-
-def _character_width(character: str) -> int:
-    if character == EMOJI_PRESENTATION:  # makes the character before it as wide as an emoji
-        return 1
-    if unicodedata.category(character) in ("Mn", "Me", "Cf"):
-        return 0
-    return 2 if unicodedata.east_asian_width(character) in "WF" else 1

@@ -41,6 +41,7 @@ VALUES = {
     "event_created": "1795478400",
     "object": "{}",
     "previous_attributes": "{}",
+    "quoted_site_id": '"site-1"',
     "rivals": "[]",
     "items": "[]",
     "checkout_session_id": "cs_1",
