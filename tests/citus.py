@@ -78,7 +78,7 @@ def kinds(script: str = "") -> dict[str, str]:
 
 KINDS = {
     **kinds(),
-    **dict.fromkeys(("learner_access", "accessible_lessons"), "distributed"),
+    **dict.fromkeys(("learner_access", "accessible_lessons", "learner_contacts"), "distributed"),
     "published_prerequisites": "reference",
     "paid_courses": "coordinator",
     "imported": "coordinator",  # a temporary table

@@ -38,8 +38,12 @@ def write(connection: psycopg.Connection[Any], user_ids: list[str]) -> tuple[int
         missing = statements.run(connection, "admin/complete", user_ids=batch).fetchall()
         with connection.pipeline():
             found = [row | {"user_id": str(row["user_id"])} for row in missing]
-            of_modules = [statements.run(connection, "complete_modules", **row) for row in found]
-            of_courses = [statements.run(connection, "complete_courses", **row) for row in found]
+            of_modules = [
+                statements.run(connection, "complete_modules", **row) for row in found if row["module_ids"] != "{}"
+            ]
+            of_courses = [
+                statements.run(connection, "complete_courses", **row) for row in found if row["course_ids"] != "{}"
+            ]
         modules += sum(cursor.rowcount for cursor in of_modules)
         courses += sum(cursor.rowcount for cursor in of_courses)
     return modules, courses

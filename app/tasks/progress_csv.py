@@ -1,6 +1,7 @@
 """Progress as CSV (contract §8): make import-progress and make export-progress.
 
-Both stream, so the memory that they take does not grow with the number of rows.
+Both stream, so the memory that they take does not grow with the number of rows. That of an import grows with the number
+of learners.
 """
 
 import csv

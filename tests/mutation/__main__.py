@@ -55,7 +55,7 @@ STRIPE = [
 ]
 COMPLETIONS = [STATEMENTS, "tests/test_completions.py", *ONE_PLAN]
 PROGRESS = ["tests/test_progress_task.py", STATEMENTS, *ONE_PLAN]
-LEARNER_DATA = [STATEMENTS, "tests/test_learner_data.py", *ONE_PLAN]
+LEARNER_DATA = [STATEMENTS, "tests/test_learner_data.py", "tests/test_erased_mentions.py", *ONE_PLAN]
 PROGRESS_CSV = [
     *(STATEMENTS, "tests/test_progress_csv.py"),
     *("-k", "not psql_gets and not make_passes and not at_once and not killed"),
@@ -92,9 +92,9 @@ def tests_for(name: str) -> list[str]:
         return REPORTS
     if name.startswith("stripe/"):
         return STRIPE
-    if name.startswith("admin/erase"):
+    if name.startswith("admin/erase") or name == "admin/stripe_customer_is_used":
         return LEARNER_DATA
-    if name.startswith("admin/import_") or name == "admin/export_progress":
+    if name.startswith("admin/import_") or name in ("admin/export_progress", "admin/known_learners"):
         return PROGRESS_CSV
     return CATALOG if name.startswith("admin/catalog_") else COMMANDS
 
