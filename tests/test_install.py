@@ -243,7 +243,7 @@ PROGRAMS = {
     "install": ("app.demo", "app.demo.stripe_event", "app.cli"),
     "install-dev": (
         *("pytest", "ruff", "mypy", "sqlfluff", "squawk", "uv"),
-        *("tests.bench", "tests.bench.scale", "tests.bench.explain"),
+        *("tests.bench", "tests.bench.connections", "tests.bench.scale", "tests.bench.explain"),
     ),
     "install-system": ("tests.system", "tests.mutation", "tests.licences", "pip_audit"),
 }

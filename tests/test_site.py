@@ -385,7 +385,7 @@ def test_a_site_with_another_database_copies_its_users_and_adds_and_deletes_one(
         other.execute("insert into users values (%s, %s), (%s, %s)", [ADA, ADDRESS, BOB, ADDRESS])
     environ = {"PATH": f"{bindir()}:{os.environ['PATH']}", "DATABASE_URL": site.owner_url, "SITE_URL": elsewhere}
     for _ in range(2):
-        subprocess.run(["sh", "-euc", block("sh", "$SITE_URL")], env=environ, check=True)
+        subprocess.run(["sh", "-euc", block("sh", "$SITE_URL", "select id from users")], env=environ, check=True)
         assert site.learners() == sorted([ADA, BOB])
     insert, delete = (query.replace("$1", "%(id)s") for query in (insert, delete))
     site.owner.execute(delete, {"id": BOB})

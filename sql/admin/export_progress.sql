@@ -1,4 +1,4 @@
--- Every completion, as make export-progress writes it: `copy (…) to stdout with (format csv, header)`.
+-- Every completion, as make export-progress writes it: `copy (...) to stdout with (format csv, header)`.
 --
 -- Parameters: none
 -- Returns: one row for each completion, by learner and then by lesson, so that two exports are equal
