@@ -65,5 +65,5 @@ def test_a_customer_of_two_learners_is_not_to_be_deleted_at_stripe(make_api, db,
     assert (code, "is another learner's too: do not delete it" in line) == (0, True)
     assert get(api, "access", OTHER)["full"]
     code, out, _ = run(database_url, "erase-user", USER=OTHER, CONFIRM="yes")
-    [line] = [line for line in out.splitlines() if line.startswith("the customer")]
+    [line] = [line for line in out.splitlines() if line.startswith("Stripe's next event")]
     assert (code, "see to this customer at Stripe first" in line) == (0, True)
