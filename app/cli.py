@@ -106,6 +106,12 @@ def _namespace() -> UUID | None:
     return _setting("AUTH_USER_ID_NAMESPACE", settings.user_id_namespace)
 
 
+def _refuse_empty(variable: str) -> None:
+    """Refuse an empty variable, such as EVENT="$id" with an empty id: click takes it for one that is not set."""
+    if os.environ.get(variable) == "":
+        raise click.ClickException(f"{variable} is empty; give a value, or leave {variable} out")
+
+
 @contextmanager
 def _connect(writes: bool = True) -> Iterator[psycopg.Connection[Any]]:
     """Connect to DATABASE_URL. A task that only reads may be answered by a standby."""
@@ -412,6 +418,7 @@ def _write(user_id: str, function: Callable[..., str], **arguments: str | None) 
 @click.option("--at", envvar="AT", help="when the learner completed the lesson, an RFC 3339 date-time; default: now")
 def mark(user_id: str, lesson_id: str, at: str | None) -> None:
     """Mark a lesson as completed, on a learner's behalf."""
+    _refuse_empty("AT")
     try:
         completed_at = checks.completed_at(at) if at else None
     except ValueError as error:
@@ -452,6 +459,7 @@ def start_over(user_id: str, course_id: str | None, module_id: str | None) -> No
 @click.option("--format", "output_format", envvar="FORMAT", default="table", help="table or csv")
 def report(name: str, course_id: str | None, since: str, output_format: str) -> None:
     """Print a report of sql/reports/, as a table or as CSV."""
+    _refuse_empty("SINCE")
     with (
         _connect(writes=False) as connection,
         closing(reports.report(connection, name, course_id, since, output_format)) as lines,
@@ -501,6 +509,7 @@ def list_events() -> None:
 @click.argument("event", metavar="EVENT", envvar="EVENT", default="")
 def redeliver(event: str) -> None:
     """Send an event again, or all that were given up."""
+    _refuse_empty("EVENT")
     from app.tasks import events
 
     with _connect() as connection:

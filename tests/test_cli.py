@@ -548,3 +548,16 @@ def test_by_make_a_file_may_have_any_name_and_a_dry_run_is_asked_for(db, databas
     dry = make(database_url, "load-catalog", f"FILE={path}", "DRY_RUN=1")
     assert dry == (0, f"{report}dry run: nothing was written\n", "")
     assert make(database_url, "load-catalog", f"FILE={path}", DRY_RUN="1") == (0, f"{report}loaded\n", "")
+
+
+@pytest.mark.parametrize(
+    ("command", "variable", "others"),
+    [
+        ("redeliver", "EVENT", {}),
+        ("report", "SINCE", {"NAME": "days"}),
+        ("mark", "AT", {"USER": LEARNER, "LESSON": uuid4(1)}),
+    ],
+)
+def test_an_empty_variable_does_not_mean_everything(database_url, command, variable, others):
+    refused = f"Error: {variable} is empty; give a value, or leave {variable} out\n"
+    assert run(database_url, command, **others, **{variable: ""}) == (1, "", refused)
