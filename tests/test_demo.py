@@ -275,6 +275,23 @@ def test_a_signal_while_it_starts_leaves_nothing_running(checkout, start):
     wait_until_nothing_works_in(checkout)
 
 
+def test_a_signal_between_the_start_of_a_process_and_its_variable_waits_for_the_variable():
+    code = """if True:
+        import os, signal
+        from app.demo import __main__ as demo
+        started = None
+        try:
+            with demo._signals_held():
+                os.kill(os.getpid(), signal.SIGTERM)
+                os.kill(os.getpid(), signal.SIGINT)
+                started = "started"
+        except KeyboardInterrupt:
+            print(started)
+    """
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "started\n"
+
+
 def test_a_closed_terminal_leaves_nothing_running_though_only_the_leader_of_its_session_hears_of_it(checkout):
     # This shell behaves as make does if a terminal was opened for make alone: it waits for its child, and passes no
     # signal on.

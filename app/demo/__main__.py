@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
@@ -29,11 +30,12 @@ from app.settings import from_environ
 
 ROOT = Path(__file__).parent.parent.parent
 LOCAL = ROOT / ".local"
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def main() -> None:
     """Start everything, print how to try it, and stop everything on a signal or when gunicorn ends."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in SIGNALS:
         signal.signal(number, _interrupt)
     demo = not os.environ.get("DATABASE_URL", "").strip()
     # Everybody who can reach the demo can sign in to it, so it listens on this machine only.
@@ -49,7 +51,8 @@ def main() -> None:
         try:
             if demo:
                 _say("starting PostgreSQL in .local/postgres")
-                server, environ["DATABASE_URL"] = postgres.start(LOCAL / "postgres")
+                with _signals_held():
+                    server, environ["DATABASE_URL"] = postgres.start(LOCAL / "postgres")
                 for name in ("AUTH_JWT_SECRET", "AUTH_SECRET", "STRIPE_WEBHOOK_SECRET"):
                     environ[name] = os.environ.get(name, "").strip() or _secret()
                 environ.setdefault("STRIPE_PRICES", "price_demoQ7x1")
@@ -74,8 +77,27 @@ def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
     raise KeyboardInterrupt
 
 
+@contextlib.contextmanager
+def _signals_held() -> Iterator[None]:
+    """Hold the signals of the shutdown until the block has ended.
+
+    A signal between the start of a process and the assignment to its variable would leave the process running: nothing
+    would know of it.
+    """
+    came: list[int] = []
+    for number in SIGNALS:
+        signal.signal(number, lambda number, _: came.append(number))
+    try:
+        yield
+    finally:
+        for number in SIGNALS:
+            signal.signal(number, _interrupt)
+        if came:
+            signal.raise_signal(came[0])
+
+
 def _ignore_signals() -> None:
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 
 
@@ -181,17 +203,18 @@ def _serve(environ: dict[str, str], url: str, demo: bool) -> int:
         "app.demo.wsgi_page:app" if demo else "app.demo.wsgi:app",
     ]
     terminal = os.isatty(0)
-    gunicorn = subprocess.Popen(command, cwd=ROOT, env=environ, start_new_session=True)
-    deliverer = None
+    gunicorn = deliverer = None
     try:
-        if demo:
-            # Its lines are JSON, so show only what goes wrong.
-            deliverer = subprocess.Popen(
-                [sys.executable, "-m", "app.cli", "deliver"],
-                cwd=ROOT,
-                env=environ | {"LOG_LEVEL": "warning"},
-                start_new_session=True,
-            )
+        with _signals_held():
+            gunicorn = subprocess.Popen(command, cwd=ROOT, env=environ, start_new_session=True)
+            if demo:
+                # Its lines are JSON, so show only what goes wrong.
+                deliverer = subprocess.Popen(
+                    [sys.executable, "-m", "app.cli", "deliver"],
+                    cwd=ROOT,
+                    env=environ | {"LOG_LEVEL": "warning"},
+                    start_new_session=True,
+                )
         while gunicorn.poll() is None and not _answers(url):
             time.sleep(0.05)
         if gunicorn.returncode is None:
