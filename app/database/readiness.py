@@ -15,7 +15,7 @@ from psycopg.rows import DictRow
 
 from app.database import statements
 from app.database.connection import connect_options
-from app.database.statements import STATEMENTS, TABLES
+from app.database.statements import STATEMENTS, TABLES, TASK_FOLDERS
 from app.settings import DatabaseSettings, DeliverySettings, Settings
 
 MIGRATIONS = Path(__file__).parent.parent.parent / "migrations"
@@ -107,7 +107,7 @@ def _check_session_table(connection: psycopg.Connection[Any], session_table: str
 def _check_statements(connection: psycopg.Connection[Any]) -> None:
     for name, statement in STATEMENTS.items():
         # A site's own users table may lack columns that the make targets write. The service can start all the same.
-        if name.startswith(("admin/", "reports/")) or name == "session":
+        if name.startswith(TASK_FOLDERS) or name == "session":
             continue
         result = connection.pgconn.prepare(b"", statement.query)
         if result.status != ExecStatus.COMMAND_OK:

@@ -48,7 +48,8 @@ def load(path: Path, session_table: str = ":session_table") -> Statement:
     return Statement(file.removesuffix(".sql"), f"/* {file} */ {query}".encode(), tuple(parameters))
 
 
-# The make targets run the statements in `admin/` and `reports/`. The service never does.
+# The make targets run the statements in these folders. The service never does.
+TASK_FOLDERS = ("admin/", "reports/")
 STATEMENTS = {statement.name: statement for statement in map(load, sorted(SQL.rglob("*.sql")))}
 
 
@@ -58,11 +59,7 @@ def session_statement(session_table: str) -> Statement:
 
 
 def _tables() -> list[str]:
-    texts = (
-        statement.query.decode()
-        for name, statement in STATEMENTS.items()
-        if not name.startswith(("admin/", "reports/"))
-    )
+    texts = (statement.query.decode() for name, statement in STATEMENTS.items() if not name.startswith(TASK_FOLDERS))
     naming = re.compile(r"\b(?:from|join|into|update)\s+(\w+)\b(?!\s*\()")
     return sorted({table for text in texts for table in naming.findall(re.sub("--.*", "", text))})
 
