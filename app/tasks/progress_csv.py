@@ -92,7 +92,6 @@ def mapping(path: Path, variable: str, convert: Convert) -> Convert:
     ours: dict[str, str] = {}
     faults = _Faults()
     with _records(path, f"{variable}={path}") as (header, records):
-        _check_separator(header)
         if len(header) != 2:
             raise _FileFaultError(f"line 1: {len(header)} columns, and not two: their id and ours")
         for line, record in records:
@@ -237,9 +236,8 @@ def _rows(
 ) -> Iterator[str]:
     """Yield the rows for _copy. Add a fault for each record that is none.
 
-    Raises _FileFaultError if the header does not have a column, or if no commas separate its columns.
+    Raises _FileFaultError if the header does not have a column.
     """
-    _check_separator(header)
     places = []
     for name, variable in zip(columns, ("USER_COLUMN", "LESSON_COLUMN", "TIME_COLUMN"), strict=True):
         if header.count(name) != 1:
@@ -281,6 +279,7 @@ def _records(path: Path, name: str) -> Iterator[tuple[list[str], Iterator[tuple[
                 raise _FileFaultError("the file is empty; the first line of a CSV file names its columns")
             if not _is_text(header):
                 raise _FileFaultError("line 1: not UTF-8; save the file as UTF-8")
+            _check_separator(header)
             yield header, records
     except OSError as error:
         raise TaskError(f"{name} cannot be read: {error.strerror}") from None
