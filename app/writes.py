@@ -165,10 +165,10 @@ def _mark(
         if not outcome["enrolled"] or is_refused or rows["lock"] is None:
             return None
         # The lessons of a list that may be marked, with their times. They are for the statements of many marks.
-        given.update({name: outcome[name] for name in ("to_mark", "to_mark_ats") if name in outcome})
+        to_mark = {name: outcome[name] for name in ("to_mark", "to_mark_ats") if name in outcome}
         finishes = outcome["finishes"]
         calls = [mark, "finished", count] if finishes else [mark, count]
-        return [(name, given) for name in calls], finish if finishes or learner.sends_events else None
+        return [(name, given | to_mark) for name in calls], finish if finishes or learner.sends_events else None
 
     def finish(rows: Rows) -> tuple[list[StatementCall], Step | None]:
         completing: list[StatementCall] = []
