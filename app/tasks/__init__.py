@@ -13,3 +13,8 @@ class TaskError(Exception):
 def quoted(title: str) -> str:
     """Return a title between quotation marks, on one line also if the title has a line break."""
     return json.dumps(title, ensure_ascii=False)
+
+
+def no_course(course_id: str) -> TaskError:
+    """Return the error of a task that names a course which is not there."""
+    return TaskError(f"there is no course {course_id}; add it with: make load-catalog")

@@ -15,7 +15,7 @@ from app.database import statements
 from app.sessions import bearer
 from app.settings import Settings
 from app.stripe.mirror import AccessTerms, attach_claimed, lock_claimed
-from app.tasks import TaskError, quoted
+from app.tasks import TaskError, no_course, quoted
 
 Connection = psycopg.Connection[Any]
 
@@ -85,14 +85,14 @@ def grant_course(connection: Connection, user_id: str, course_id: str, until: st
     except ForeignKeyViolation:
         raise TaskError(f"there is no learner {user_id}; add them with: make add-user") from None
     if row is None:
-        raise _no_course(course_id)
+        raise no_course(course_id)
 
 
 def revoke_course(connection: Connection, user_id: str, course_id: str) -> Iterator[str]:
     """End a course that a learner was given by hand or by the site. Yield lines about what else still gives it."""
     row = statements.run(connection, "admin/revoke_course", user_id=user_id, course_id=course_id).fetchone()
     if row is None:
-        raise _no_course(course_id)
+        raise no_course(course_id)
     if not row["was_given"]:
         yield "they did not have this course by hand or by the site"
     sources = [
@@ -102,10 +102,6 @@ def revoke_course(connection: Connection, user_id: str, course_id: str) -> Itera
     ]
     if sources:
         yield f"this course is still given by {', '.join(sources)}; to end that, refund or cancel it at Stripe"
-
-
-def _no_course(course_id: str) -> TaskError:
-    return TaskError(f"there is no course {course_id}; add it with: make load-catalog")
 
 
 def access(connection: Connection, user_id: str, prices: tuple[str, ...]) -> Iterator[str]:

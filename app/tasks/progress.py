@@ -11,9 +11,8 @@ from psycopg import IsolationLevel
 from app.database import statements
 from app.database.statements import array, one
 from app.tasks import learners, quoted
-from app.tasks.terminal import cut
+from app.tasks.terminal import COLUMNS, cut
 
-COLUMNS = 100  # the width of a terminal
 MAX_LISTED = 100  # modules; lessons that are locked; lessons that do not count
 MAX_LATEST = 10
 

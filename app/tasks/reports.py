@@ -14,14 +14,13 @@ from psycopg.rows import tuple_row
 
 from app.database import statements
 from app.database.statements import STATEMENTS
-from app.tasks import TaskError
-from app.tasks.terminal import cut, width_of
+from app.tasks import TaskError, no_course
+from app.tasks.terminal import COLUMNS, cut, width_of
 
 NAMES = ("lessons", "modules", "courses", "learners", "days", "stuck", "completions")
 FORMATS = ("table", "csv")
 
 # Of the table, in columns of a terminal.
-TABLE_WIDTH = 100
 GAP = "  "
 NUMBER_WIDTH = 9
 TEXT_WIDTHS = {"user_id": 36, "day": 10, "first_day": 10, "last_day": 10, "kind": 6}
@@ -68,7 +67,7 @@ def report(
         # An error is better than numbers without the rows that row level security hides.
         connection.execute("set local row_security = off")
         if course_id and not _is_course(connection, course_id):
-            raise TaskError(f"there is no course {course_id}; add it with: make load-catalog")
+            raise no_course(course_id)
         cursor = connection.cursor(row_factory=tuple_row)
         values = [given[parameter] for parameter in statement.parameters]
         # Memory does not grow with the number of rows. A cursor of the server would do this too, but PostgreSQL plans
@@ -126,7 +125,7 @@ def _table_columns(names: list[str], is_of_one_course: bool) -> list[Column]:
         name: TEXT_WIDTHS.get(name, max(NUMBER_WIDTH, len(heads[name]))) for name in shown if not name.endswith("title")
     }
     titles = len(shown) - len(widths)
-    room = TABLE_WIDTH - sum(widths.values()) - len(GAP) * (len(shown) - 1)
+    room = COLUMNS - sum(widths.values()) - len(GAP) * (len(shown) - 1)
     return [
         Column(
             names.index(name),

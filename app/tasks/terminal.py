@@ -3,6 +3,8 @@
 import itertools
 import unicodedata
 
+COLUMNS = 100  # that a line has at most
+
 JOINERS = "\u200c\u200d"  # some scripts and emoji need them
 EMOJI_PRESENTATION = "\ufe0f"
 
