@@ -24,6 +24,7 @@ from tests.world import (
     assert_problem,
     bearer,
     get,
+    impatient,
     mark,
     require,
     unmark,
@@ -194,7 +195,7 @@ def test_a_read_is_not_counted(make_api, world):
 
 
 def test_a_write_that_is_rolled_back_has_counted(make_api, world, database_url):
-    api = make_api(RATE_LIMIT_WRITES="1 per hour", DATABASE_TIMEOUT="0.2")
+    api = impatient(make_api(RATE_LIMIT_WRITES="1 per hour", WEB_THREADS="1"))
     with closing(psycopg.connect(database_url)) as other:
         other.execute("select id from users where id = %s for no key update", [LEARNER])
         assert_problem(mark(api, 1), "unavailable")
@@ -202,8 +203,7 @@ def test_a_write_that_is_rolled_back_has_counted(make_api, world, database_url):
 
 
 def test_a_storage_that_is_away_is_503_and_not_unlimited(make_api, world, database_url):
-    # With less, the read below may run out of time too if the machine is busy.
-    api = make_api(RATE_LIMIT_WRITES="10 per minute", DATABASE_TIMEOUT="1")
+    api = impatient(make_api(RATE_LIMIT_WRITES="10 per minute", WEB_THREADS="1"))
     with closing(psycopg.connect(database_url)) as other:
         other.execute("lock table rate_limits in access exclusive mode")
         assert_problem(mark(api, 1), "unavailable")

@@ -32,6 +32,7 @@ from tests.world import (
     assert_problem,
     bearer,
     cookie,
+    impatient,
     lesson_path,
     mark,
     token,
@@ -105,9 +106,7 @@ def test_a_request_is_one_line(api, db, caplog):
 def test_the_statement_that_failed_is_in_the_line(make_api, db, database_url, caplog):
     add_user(db)
     add_module(db, 1, 2)
-    # With this DATABASE_TIMEOUT, PostgreSQL's timeout ends the statement before the request's deadline, even on a busy
-    # machine.
-    api = make_api(DATABASE_TIMEOUT="1", RATE_LIMIT_WRITES="10 per minute")
+    api = impatient(make_api(RATE_LIMIT_WRITES="10 per minute", WEB_THREADS="1"))
     with psycopg.connect(database_url) as other, caplog.at_level("INFO", "progress.requests"):
         other.execute("select from users for update")
         mark(api, 2)

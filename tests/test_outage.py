@@ -15,12 +15,24 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict
 
 from app import health
+from app.database import pool
 from app.service import service_of
 from tests.conftest import as_service, running_gunicorn
 from tests.load import Load, fill
-from tests.world import LEARNER, SECRET, add_module, add_user, assert_problem, bearer, mark, ok, uuid4
+from tests.world import (
+    LEARNER,
+    SECRET,
+    add_module,
+    add_user,
+    assert_problem,
+    bearer,
+    impatient,
+    mark,
+    ok,
+    uuid4,
+)
 
-TIMEOUT = 1.0  # DATABASE_TIMEOUT, in seconds
+TIMEOUT = 2.0  # DATABASE_TIMEOUT, in seconds
 
 
 def assert_at_once(seconds: list[float]) -> None:
@@ -141,7 +153,7 @@ def test_while_the_database_never_answers_callers_are_told_so_at_once_and_health
     assert {status for status, _ in probes[0::2]} == {200}
     assert {status for status, _ in probes[1::2]} == {503}
     assert_at_once([seconds for _, seconds in probes])
-    assert answered - back < 3
+    assert answered - back < 10
     # Requests that were waiting when the outage began waited for the timeout. Later ones were refused at once.
     for answer in load.answers:
         assert answer.status in (200, 503)
@@ -172,7 +184,7 @@ def waiting(db: psycopg.Connection) -> bool:
 def test_a_statement_that_is_too_slow_is_no_outage(make_api, db, database_url, caplog):
     add_user(db)
     add_module(db, 1, 2)
-    api = make_api(DATABASE_TIMEOUT="0.5")
+    api = impatient(make_api(WEB_THREADS="1"))
     with psycopg.connect(database_url) as other:
         other.execute("select from users for update")
         assert_problem(mark(api, 2), "unavailable")
@@ -181,12 +193,13 @@ def test_a_statement_that_is_too_slow_is_no_outage(make_api, db, database_url, c
 
 
 def test_a_request_whose_statements_together_are_too_slow_is_an_outage_that_nobody_else_notices(
-    make_api, db, database_url, caplog
+    make_api, db, database_url, caplog, monkeypatch
 ):
+    monkeypatch.setattr(pool, "OUTAGE_GRACE_SECONDS", 5)  # a busy machine may need longer than 0.15 s for a connection
     add_user(db)
     learner = add_user(db, uuid4(0xB0B))
     add_module(db, 1, 2)
-    api = make_api(DATABASE_TIMEOUT="0.6", RATE_LIMIT_WRITES="10 per minute")
+    api = make_api(DATABASE_TIMEOUT="1.5", RATE_LIMIT_WRITES="10 per minute")
     answers = []
     with psycopg.connect(database_url) as row, psycopg.connect(database_url) as table:
         row.execute("select from users where id = %s for update", [LEARNER])
@@ -195,7 +208,7 @@ def test_a_request_whose_statements_together_are_too_slow_is_an_outage_that_nobo
         thread.start()
         while not waiting(db):
             assert thread.is_alive()
-        time.sleep(0.3)  # lock_timeout is 0.48 seconds
+        time.sleep(0.75)  # lock_timeout is 1.2 seconds
         table.rollback()
         statuses = set()
         while thread.is_alive():

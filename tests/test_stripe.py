@@ -44,6 +44,7 @@ from tests.world import (
     bearer,
     completions,
     get,
+    impatient,
     mark,
     ok,
     uuid4,
@@ -1195,7 +1196,7 @@ def test_with_a_user_all_that_is_theirs_goes(api, learner, db):
 
 
 def test_while_the_database_is_away_stripe_is_told_to_try_again(make_api, learner, db, database_url):
-    api = make_api(STRIPE_WEBHOOK_SECRET=SECRET, DATABASE_TIMEOUT="1")
+    api = impatient(make_api(STRIPE_WEBHOOK_SECRET=SECRET, WEB_THREADS="1"))
     document = event("created", subscription())
     with psycopg.connect(database_url) as other:
         other.execute("lock table stripe_subscriptions in access exclusive mode")

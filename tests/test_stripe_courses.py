@@ -51,6 +51,7 @@ from tests.world import (
     completions,
     get,
     give_course,
+    impatient,
     mark,
     ok,
     uuid4,
@@ -691,7 +692,7 @@ def raw(database_url: str) -> Any:
 
 
 def test_while_the_database_is_busy_stripe_is_told_to_try_again(make_api, world, buyer, database_url):
-    api = make_api(STRIPE_WEBHOOK_SECRET=SECRET, DATABASE_TIMEOUT="0.3")
+    api = impatient(make_api(STRIPE_WEBHOOK_SECRET=SECRET, WEB_THREADS="1"))
     with psycopg.connect(database_url) as other:
         other.execute("lock table stripe_payments in access exclusive mode")
         refused(deliver(api, bought()), "unavailable", 503)

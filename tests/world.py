@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Callable
 from typing import Any
 
 import jwt
@@ -11,6 +12,7 @@ from joserfc import jwe
 from werkzeug.http import HTTP_STATUS_CODES
 from werkzeug.test import TestResponse
 
+from app.service import service_of
 from app.sessions import cookies
 
 SECRET = "a secret of the tests that is longer than 32 bytes"
@@ -145,6 +147,30 @@ def ok(response: TestResponse) -> Any:
     assert response.content_type == "application/json"
     assert_private(response)
     return response.get_json()
+
+
+def impatient(api: FlaskClient) -> FlaskClient:
+    """Make PostgreSQL end each wait for a lock after 0.1 s, on the one connection of an API with WEB_THREADS=1.
+
+    A short DATABASE_TIMEOUT would do the same on a fast machine only: on a slow one the deadline of the request may
+    come first, which is an outage.
+    """
+    with service_of(api.application).pool.connection() as connection:
+        connection.execute("set lock_timeout = 100")  # in milliseconds
+    return api
+
+
+def after_outage(call: Callable[[], TestResponse]) -> TestResponse:
+    """Repeat a call until it is no longer refused with 503. Return its answer.
+
+    A short DATABASE_TIMEOUT may begin an outage. It ends when a new connection has answered, which a busy machine may
+    delay for longer than a request waits.
+    """
+    deadline = time.monotonic() + 20
+    while (answer := call()).status_code == 503:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    return answer
 
 
 def assert_problem(response: TestResponse, code: str, **members: Any) -> None:
