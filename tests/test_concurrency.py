@@ -39,7 +39,7 @@ def in_background(call: Callable[[], object]) -> Iterator[list]:
 
 def wait_until_blocked(db: psycopg.Connection, count: int = 1) -> None:
     """Wait until `count` sessions of this database wait for a lock."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     query = "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
     while db.execute(query).fetchone()[0] < count:  # type: ignore[index]
         assert time.monotonic() < deadline, "nobody waits for a lock"

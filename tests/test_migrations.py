@@ -292,14 +292,14 @@ def test_a_users_table_with_another_primary_key_is_refused_and_nothing_is_change
 def wait_until_blocked(connection: psycopg.Connection) -> int:
     """Wait until a session of this database waits for a lock. Return its process id."""
     query = "select pid from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not (row := connection.execute(query).fetchone()):
         assert time.monotonic() < deadline, "nobody waits for a lock"
     return int(row[0])
 
 
 def wait_until_gone(connection: psycopg.Connection, pid: int) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while connection.execute("select from pg_stat_activity where pid = %s", [pid]).fetchone():
         assert time.monotonic() < deadline, "the killed client's session does not end"
 

@@ -166,7 +166,7 @@ def after_outage(call: Callable[[], TestResponse]) -> TestResponse:
     A short DATABASE_TIMEOUT may begin an outage. It ends when a new connection has answered, which a busy machine may
     delay for longer than a request waits.
     """
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while (answer := call()).status_code == 503:
         assert time.monotonic() < deadline
         time.sleep(0.02)

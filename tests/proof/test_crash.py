@@ -82,7 +82,7 @@ def rows(cluster: Cluster) -> Rows:
     shown = """to_char(completed_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')"""
     busy = "select from pg_stat_activity where application_name = 'progress-tracking' and state <> 'idle'"
     with connected(cluster.url) as db:
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while db.execute(busy).rowcount:
             assert time.monotonic() < deadline, "a statement of the service does not end"
         found = db.execute(f"select user_id::text, lesson_id::text, {shown} from progress").fetchall()
@@ -223,7 +223,7 @@ def kill_at_work(db: psycopg.Connection, process: subprocess.Popen[str], after: 
     Returns the exit code of the task, which may have ended before the kill.
     """
     others = "select from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid() and "
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while not db.execute(others + "xact_start is not null").rowcount and process.poll() is None:
         assert time.monotonic() < deadline, "it does not begin"
     time.sleep(after)

@@ -8,7 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import APIResponse, Browser, BrowserContext, Page, Request, Response, Route, sync_playwright
+from playwright.sync_api import (
+    APIResponse,
+    Browser,
+    BrowserContext,
+    Page,
+    Request,
+    Response,
+    Route,
+    expect,
+    sync_playwright,
+)
 
 from tests.conftest import ROOT
 
@@ -17,12 +27,15 @@ AXE = Path(__file__).parent / "axe" / "node_modules" / "axe-core" / "axe.min.js"
 # Chromium as root cannot use its sandbox. The other flags keep it from connecting to hosts by itself.
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
 FLAGS += ["--disable-component-update", "--disable-sync"]
+# How long a test waits for what a page will show. A page takes long while other tests use the processors.
+MAX_WAIT_MS = 30_000
 
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=FLAGS)
+        expect.set_options(timeout=MAX_WAIT_MS)
         yield browser
         browser.close()
 
@@ -51,7 +64,7 @@ def new_context(browser: Browser) -> Iterator[Callable[..., BrowserContext]]:
         context = browser.new_context(
             **{"viewport": {"width": 1000, "height": 800}, "reduced_motion": "reduce"} | options
         )
-        context.set_default_timeout(5000)
+        context.set_default_timeout(MAX_WAIT_MS)
         made.append((context, PageErrors(context)))
         return context
 
@@ -105,7 +118,7 @@ class Held:
 
     def wait(self) -> None:
         """Wait until a request is held."""
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while not self._waiting:
             assert time.monotonic() < deadline, "no request came"
             self.page.wait_for_timeout(5)
@@ -161,7 +174,7 @@ class Calls(list[str]):
 
         Without the second, the speed of the machine would decide whether the call that follows an answer is seen.
         """
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while True:
             # As long as the body is coming, the page does not send the answer's ETag with its next call.
             while len(self) < count or self._open - _held:

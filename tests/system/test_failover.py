@@ -34,7 +34,7 @@ def test_behind_a_pgbouncer_that_met_the_standby_first(pair: Pair, tmp_path: Pat
     }
     with subprocess.Popen([*unprivileged(ROOT), "pgbouncer", "-q", str(tmp_path / "pgbouncer.ini")]) as pgbouncer:
         try:
-            deadline = time.monotonic() + 10
+            deadline = time.monotonic() + 60
             while True:
                 try:
                     psycopg.connect(environ["DATABASE_URL"]).close()

@@ -244,13 +244,9 @@ PASSWORD = "correct horse battery staple"
 
 
 @pytest.fixture
-def page(new_context: Callable[..., Any]) -> Iterator[Page]:
-    # A page of Next.js makes several requests, which take long while other tests use the processors.
-    made: Page = new_context().new_page()
-    made.set_default_timeout(20_000)
-    expect.set_options(timeout=20_000)
-    yield made
-    expect.set_options(timeout=5_000)
+def page(new_context: Callable[..., Any]) -> Page:
+    page: Page = new_context().new_page()
+    return page
 
 
 def enter(page: Page, site: Site, email: str, button: str, password: str = PASSWORD) -> None:

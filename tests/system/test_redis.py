@@ -17,7 +17,7 @@ def redis(tmp_path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     port = str(free_port())
     command = ["redis-server", "--port", port, "--save", "", "--dir", str(tmp_path)]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         ping = ["redis-cli", "-p", port, "ping"]
         while subprocess.run(ping, capture_output=True, check=False).stdout != b"PONG\n":
             assert time.monotonic() < deadline, "Redis does not answer"
