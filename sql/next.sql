@@ -6,7 +6,7 @@
 -- Returns: one row
 --   enrolled  boolean  the learner has access of any kind
 --   answer    json     lessonId, moduleId; both null when nothing is left
--- Buffers: 60 light, 70 heavy
+-- Buffers: 40 light, 50 heavy
 
 with learner as (
     select count(*) > 0 as enrolled
@@ -32,56 +32,62 @@ locked as materialized (
         and prerequisite_id not in (select lesson_id from completed)
 ),
 
+-- The modules, each with its place in catalog order.
+placed as materialized (
+    select
+        module.id,
+        row_number() over (order by course.position nulls first, course.id, module.position, module.id) as place
+    from modules as module
+    left join courses as course on module.course_id = course.id
+),
+
+-- The completed lessons and the available ones, read from the catalog once. A completed lesson is never locked.
+unlocked as materialized (
+    select
+        placed.place,
+        lesson.position,
+        lesson.lesson_id,
+        lesson.module_id,
+        progress.completed_at
+    from accessible_lessons as lesson
+    inner join placed on lesson.module_id = placed.id
+    left join progress on lesson.user_id = progress.user_id and lesson.lesson_id = progress.lesson_id
+    where
+        lesson.user_id = :'user_id'::uuid
+        and lesson.lesson_id not in (select lesson_id from locked)
+),
+
 latest as (
     select
-        -- A module without a course comes first: no position is below this one, and no id of a course below this one.
-        coalesce(lesson.course_position, -2147483648) as course_position,
-        coalesce(lesson.course_id, '00000000-0000-0000-0000-000000000000') as course_id,
-        lesson.module_position,
-        lesson.module_id,
-        lesson.position,
-        lesson.lesson_id
-    from accessible_lessons as lesson
-    inner join progress on lesson.user_id = progress.user_id and lesson.lesson_id = progress.lesson_id
-    where lesson.user_id = :'user_id'::uuid
+        place,
+        position,
+        lesson_id
+    from unlocked
+    where completed_at is not null
     order by
         -- By the time as an answer shows it: rows that other programs wrote may have microseconds.
-        date_trunc('milliseconds', progress.completed_at) desc,
-        lesson.course_position desc nulls last, lesson.course_id desc,
-        lesson.module_position desc, lesson.module_id desc, lesson.position desc, lesson.lesson_id desc
+        date_trunc('milliseconds', completed_at) desc,
+        place desc, position desc, lesson_id desc
     limit 1
 ),
 
 next as (
     select
-        lesson.lesson_id,
-        lesson.module_id
-    from accessible_lessons as lesson
-    left join latest on true
-    where
-        lesson.user_id = :'user_id'::uuid
-        and lesson.lesson_id not in (select lesson_id from completed)
-        and lesson.lesson_id not in (select lesson_id from locked)
+        lesson_id,
+        module_id
+    from unlocked
+    where completed_at is null
     order by
         -- First the lessons after the latest completed one, then the others: with desc, true sorts before false. While
         -- nothing is completed, the comparison is null for every lesson, so it does not change the order.
-        (
-            coalesce(lesson.course_position, -2147483648),
-            coalesce(lesson.course_id, '00000000-0000-0000-0000-000000000000'),
-            lesson.module_position,
-            lesson.module_id,
-            lesson.position,
-            lesson.lesson_id
-        ) > (
-            latest.course_position,
-            latest.course_id,
-            latest.module_position,
-            latest.module_id,
-            latest.position,
-            latest.lesson_id
+        (place, position, lesson_id) > (
+            select
+                place,
+                position,
+                lesson_id
+            from latest
         ) desc,
-        lesson.course_position asc nulls first, lesson.course_id asc,
-        lesson.module_position asc, lesson.module_id asc, lesson.position asc, lesson.lesson_id asc
+        place asc, position asc, lesson_id asc
     limit 1
 )
 
