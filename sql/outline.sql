@@ -19,18 +19,6 @@ completed as materialized (
     where user_id = :'user_id'::uuid
 ),
 
--- Each `not in` becomes a hash table that is built once, under a generic plan and under a custom plan. A join might
--- become a nested loop.
-locked as materialized (
-    select
-        lesson_id,
-        prerequisite_id
-    from published_prerequisites
-    where
-        lesson_id not in (select lesson_id from completed)
-        and prerequisite_id not in (select lesson_id from completed)
-),
-
 -- The modules, each with its place in catalog order.
 placed as materialized (
     select
@@ -42,18 +30,23 @@ placed as materialized (
     left join courses as course on module.course_id = course.id
 ),
 
--- A row for each locked lesson, with all that must be completed first, in catalog order, as text of a JSON array.
+-- A row for each lesson with prerequisites that the learner has not completed: these in catalog order, as text of a
+-- JSON array. The lesson itself may be completed, and is not locked then.
+--
+-- `not in` becomes a hash table that is built once, under a generic plan and under a custom plan. A join might become a
+-- nested loop.
 due as (
     select
-        locked.lesson_id,
+        needed.lesson_id,
         '["' || string_agg(
             prerequisite.id::text,
             '", "' order by placed.place, prerequisite.position, prerequisite.id
         ) || '"]' as prerequisites
-    from locked
-    inner join lessons as prerequisite on locked.prerequisite_id = prerequisite.id
+    from published_prerequisites as needed
+    inner join lessons as prerequisite on needed.prerequisite_id = prerequisite.id
     inner join placed on prerequisite.module_id = placed.id
-    group by locked.lesson_id
+    where needed.prerequisite_id not in (select lesson_id from completed)
+    group by needed.lesson_id
 ),
 
 -- The JSON of lessons and modules is put together as text. json_build_object() looks up the type of each value again
@@ -61,12 +54,9 @@ due as (
 counts as (
     select
         placed.place,
-        placed.id,
-        placed.course_id,
-        placed.title,
         count(progress.completed_at) as completed_count,
-        count(*) filter (where due.prerequisites is null) as total_count,
-        count(due.prerequisites) as locked_count,
+        count(*) - count(due.prerequisites) filter (where progress.completed_at is null) as total_count,
+        count(due.prerequisites) filter (where progress.completed_at is null) as locked_count,
         string_agg(
             '{"lessonId" : "' || lesson.lesson_id || '", "title" : ' || to_json(lesson.title)::text
             || case
@@ -86,7 +76,7 @@ counts as (
     left join due on lesson.lesson_id = due.lesson_id
     left join progress on lesson.user_id = progress.user_id and lesson.lesson_id = progress.lesson_id
     where lesson.user_id = :'user_id'::uuid
-    group by placed.place, placed.id, placed.course_id, placed.title
+    group by placed.place
 ),
 
 overall as (
@@ -95,30 +85,31 @@ overall as (
         coalesce(sum(total_count), 0)::bigint as total_count,
         coalesce(sum(locked_count), 0)::bigint as locked_count,
         string_agg(
-            '{"moduleId" : "' || id
-            || '", "courseId" : ' || coalesce('"' || course_id || '"', 'null')
-            || ', "title" : ' || to_json(title)::text
+            '{"moduleId" : "' || placed.id
+            || '", "courseId" : ' || coalesce('"' || placed.course_id || '"', 'null')
+            || ', "title" : ' || to_json(placed.title)::text
             || ', "percent" : ' || coalesce(100 * completed_count / nullif(total_count, 0), 0)
             || ', "completedCount" : ' || completed_count
             || ', "totalCount" : ' || total_count
             || ', "lockedCount" : ' || locked_count
             || ', "lessons" : [' || lessons || ']}',
-            ', ' order by place
+            ', ' order by placed.place
         ) as modules
     from counts
+    inner join placed on counts.place = placed.place
 )
 
 select
     learner.enrolled,
-    concat(
-        '{"modules" : [', modules, '], "overall" : ',
-        json_build_object(
+    '{"modules" : [' || coalesce(modules, '') || (
+        '], "overall" : '
+        || json_build_object(
             'percent', coalesce(100 * completed_count / nullif(total_count, 0), 0),
             'completedCount', completed_count,
             'totalCount', total_count,
             'lockedCount', locked_count
-        ),
-        '}'
+        )
+        || '}'
     ) as answer
 from learner
 cross join overall;
