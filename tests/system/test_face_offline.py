@@ -518,7 +518,9 @@ def tick_offline(shown: Shown) -> None:
 
 
 def close(shown: Shown) -> None:
-    shown.page.goto("about:blank")  # a tab that is being closed may notice for a moment that it is online
+    # A tab that is being closed may notice for a moment that it is online. It must not send what waits then.
+    shown.page.evaluate("() => { window.fetch = () => new Promise(() => {}) }")
+    shown.page.goto("about:blank")
     shown.page.close()
     offline(shown, False)
 
