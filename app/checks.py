@@ -16,6 +16,9 @@ MAX_BODY_BYTES = 16 * 1024
 MAX_MANY_MARKS_BODY_BYTES = 64 * 1024
 MAX_MANY_MARKS = 500
 
+# What an outline may include, in the order in which the answer has it. Each is the name of a statement too.
+INCLUDABLE = ("completions", "courses")
+
 UUID4 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}", re.ASCII | re.IGNORECASE)
 
 # RFC 3339 §5.6. datetime.fromisoformat alone would also accept dates without hyphens, week dates, a comma before the
@@ -45,6 +48,19 @@ def course_id(text: str) -> str:
     if not UUID4.fullmatch(text):
         raise Problem("invalid_course_id")
     return text
+
+
+def include() -> list[str]:
+    """Return the names in `include` of the query, in the order of INCLUDABLE; none if the query has no `include`.
+
+    Raises Problem invalid_include if a name is unknown, empty or there twice.
+    """
+    # Some clients write a list as one parameter with commas, and some as a parameter for each name.
+    names = [name for value in request.args.getlist("include") for name in value.split(",")]
+    included = [name for name in INCLUDABLE if name in names]
+    if len(included) != len(names):
+        raise Problem("invalid_include")
+    return included
 
 
 def idempotency_key() -> None:

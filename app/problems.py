@@ -28,6 +28,7 @@ CODES = {
     "invalid_lesson_id": (400, "The lesson id in the path must be a UUID version 4, as 8-4-4-4-12 hexadecimal digits."),
     "invalid_module_id": (400, "The module id in the path must be a UUID version 4, as 8-4-4-4-12 hexadecimal digits."),
     "invalid_course_id": (400, "The course id in the path must be a UUID version 4, as 8-4-4-4-12 hexadecimal digits."),
+    "invalid_include": (400, "Let include name completions, courses or both, each once, with a comma between them."),
     "invalid_idempotency_key": (400, "Send an Idempotency-Key of 1 to 255 visible ASCII characters, or none."),
     "body_too_large": (413, "Send a body of 16 KiB at most."),
     "unsupported_media_type": (415, "Send the body as Content-Type: application/json."),

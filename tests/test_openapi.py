@@ -225,7 +225,8 @@ def test_every_example_of_an_answer_is_the_answer(api, curriculum, db):
         if "reads" not in described["tags"] or not path.startswith("/api/progress/") or name == "getAccess":
             continue
         ids = {one["name"]: one["example"] for one in contract.DOCUMENT["paths"][path].get("parameters", [])}
-        answer = api.get(path.format(**ids), headers=bearer()).json
+        query = {one["name"]: ",".join(one["example"]) for one in described["parameters"] if "example" in one}
+        answer = api.get(path.format(**ids), headers=bearer(), query_string=query).json
         if name == "getExport":
             assert without_times(answer) == without_times(example(name))
         else:
@@ -254,6 +255,7 @@ def test_every_example_of_a_problem_is_the_problem(api, make_api, curriculum, db
         ("Unauthenticated", "unauthenticated", api.get("/api/progress/summary")),
         ("InvalidModuleId", "invalid_module_id", api.get("/api/progress/modules/1", headers=bearer())),
         ("InvalidCourseId", "invalid_course_id", api.get("/api/progress/courses/1", headers=bearer())),
+        ("InvalidInclude", "invalid_include", api.get("/api/progress/outline?include=access", headers=bearer())),
         ("BadMark", "invalid_lesson_id", api.post("/api/progress/lessons/1", headers=bearer())),
         ("BadMark", "invalid_idempotency_key", api.post(FIRST, headers=bearer() | {"Idempotency-Key": ""})),
         ("BadMark", "invalid_body", api.post(FIRST, headers=bearer(), json=bad_body)),

@@ -36,6 +36,7 @@ STATUS = {
     "invalid_lesson_id": 400,
     "invalid_module_id": 400,
     "invalid_course_id": 400,
+    "invalid_include": 400,
     "invalid_idempotency_key": 400,
     "body_too_large": 413,
     "unsupported_media_type": 415,

@@ -196,13 +196,26 @@ class Pool(ConnectionPool[Connection]):
         label = name if isinstance(name, str) else name.name
         return self.use(label, lambda connection: statements.run(connection, name, **parameters).fetchone(), again=True)
 
+    def read_together(self, names: Sequence[str], **parameters: str | None) -> Rows:
+        """Run statements that change nothing, in one trip. Return the first row of each by its name.
+
+        All of them read one snapshot, so their numbers agree. If their connection turns out to be broken, they run once
+        more, as in `read`.
+        """
+        if len(names) == 1:  # one statement has one snapshot without a transaction
+            return {names[0]: self.read(names[0], **parameters)}
+        begin = b"begin isolation level repeatable read read only"
+        return self._transaction(begin, [(name, parameters) for name in names], None, again=True)
+
     def transaction(self, *calls: StatementCall, then: Step | None = None) -> Rows:
         """Run statements, each once, in one transaction. Without `then`, this is one trip.
 
         Returns the first row of each statement by its name, None where it has none. `then` makes further statements,
         for a trip of their own.
         """
+        return self._transaction(b"begin isolation level read committed", calls, then, again=False)
 
+    def _transaction(self, begin: bytes, calls: Sequence[StatementCall], then: Step | None, again: bool) -> Rows:
         def work(connection: Connection, then: Step | None = then) -> Rows:
             names: list[str] = []
             cursors: list[Cursor[Any]] = []
@@ -213,7 +226,7 @@ class Pool(ConnectionPool[Connection]):
                 # the Python time of a write.
                 with connection.pipeline():
                     if not names:
-                        connection.execute(b"begin isolation level read committed", prepare=False)
+                        connection.execute(begin, prepare=False)
                     names.extend(name for name, _ in further)
                     for name, parameters in further:
                         cursors.append(statements.run(connection, name, **parameters))
@@ -241,7 +254,7 @@ class Pool(ConnectionPool[Connection]):
                     connection.rollback()
                 raise
 
-        return self.use("+".join(name for name, _ in calls), work, again=False)
+        return self.use("+".join(name for name, _ in calls), work, again)
 
     def transact(self, label: str, work: Callable[[Connection], T]) -> T:
         """Do work in one transaction, in which each statement is a trip of its own. The log calls it `label`.

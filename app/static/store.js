@@ -4,6 +4,10 @@ import { Waiting } from "./waiting.js";
 // The API is below the same root as these files, unless an element or a page names another one.
 const DEFAULT_API = new URL("..", import.meta.url).href;
 
+// Everything that the learner may take, in one call. What was once completed comes along, and so do the courses: the
+// outline alone has their ids, but not their titles.
+const OUTLINE = "outline?include=completions,courses";
+
 // The service answers within DATABASE_TIMEOUT. An answer that takes longer than this was lost.
 const TIMEOUT_MS = 20_000;
 
@@ -145,9 +149,9 @@ class Service {
   #completions = { modules: new Map(), courses: new Map() };
   // The lessons that this page has seen completed. If one is unmarked, it is not a new lesson.
   #seenCompleted = new Set();
-  // The calls beside the outline that are due: their answer is not known yet, or the progress has changed since. What was
-  // once completed changes only with progress. The titles of courses are read again at the same times.
-  #due = new Set(["completions"]);
+  // Whether to ask for the completions beside a course: they are not known yet, or the progress has changed since. An
+  // outline brings them along.
+  #completionsAreDue = true;
   // What the learner may do. It is read only when no available lesson is left, because only then it is shown.
   #access = null;
   // The answer to the last write. Its numbers are shown until anything else changes.
@@ -352,16 +356,14 @@ class Service {
       const answers = await Promise.all(paths.map((path) => this.#get(path)));
       paths.forEach((path, at) => replies.set(path, answers[at]));
     };
-    const due = new Set(this.#due);
-    await ask([...courses.map(pathOf), ...due]);
+    const hasOutline = courses.includes(null);
+    let isDue = this.#completionsAreDue;
+    await ask([...courses.map(pathOf), ...(isDue && !hasOutline ? ["completions"] : [])]);
     if (load === this.#loads) {
       const read = courses.map((courseId) => replies.get(pathOf(courseId)).document).filter(Boolean);
       const isNew = (path) => replies.get(path).document && replies.get(path).document !== this.#cached[path]?.document;
-      if (courses.some((courseId) => isNew(pathOf(courseId)))) due.add("completions");
-      // The outline names courses by their ids alone.
-      const hasCourses = replies.get(pathOf(null))?.document?.modules.some(({ courseId }) => courseId);
-      if (hasCourses && isNew(pathOf(null))) due.add("courses");
-      const more = [...due].filter((path) => !replies.has(path));
+      isDue ||= courses.some((courseId) => isNew(pathOf(courseId)));
+      const more = isDue && !hasOutline && !replies.has("completions") ? ["completions"] : [];
       if (read.some((document) => isFinished(document.overall ?? document))) more.push("access");
       await ask(more);
     }
@@ -385,13 +387,14 @@ class Service {
     }
     this.#ended = null;
     for (const [path, answer] of replies) if (answer.document) this.#cached[path] = answer;
-    // If an answer was lost, the next read asks for it again.
-    this.#due = new Set([...due].filter((path) => !replies.get(path)?.document));
-    for (const { courseId, title } of replies.get("courses")?.document?.courses ?? [])
-      this.#courseTitles.set(courseId, title);
+    // An old version of the service answers with the outline alone. What is known besides it then stays as it is.
+    const outline = replies.get(OUTLINE)?.document;
+    for (const { courseId, title } of outline?.courses ?? []) this.#courseTitles.set(courseId, title);
     for (const courseId of courses) this.#adopt(courseId, replies.get(pathOf(courseId)));
     this.#access = replies.get("access")?.document ?? null;
-    const completions = replies.get("completions")?.document;
+    const completions = outline?.completions ?? replies.get("completions")?.document;
+    // If the answer was lost, the next read asks for it again.
+    this.#completionsAreDue = isDue && !completions;
     if (completions) {
       this.#forgetCompletions();
       this.#complete([...completions.modules, ...completions.courses]);
@@ -424,7 +427,7 @@ class Service {
     this.#failures.clear();
     this.#courseTitles.clear();
     this.#cached = {};
-    this.#due = new Set(["completions"]);
+    this.#completionsAreDue = true;
     this.#completedAt.clear();
     this.#forgetCompletions();
     this.#seenCompleted.clear();
@@ -859,7 +862,7 @@ class Service {
 }
 
 function pathOf(courseId) {
-  return courseId ? `courses/${encodeURIComponent(courseId)}` : "outline";
+  return courseId ? `courses/${encodeURIComponent(courseId)}` : OUTLINE;
 }
 
 // The counts of lessons in these states as the service makes them (contract §2): a locked lesson does not count.

@@ -74,7 +74,8 @@ def _row(name: str, runs: list[Run], share: float) -> str:
 
 
 def _scenarios(open_: Server, limited: Server, prototype: Server) -> list[tuple[str, Server, str]]:
-    reads = ["summary", "module", "modules", "lessons", "outline", "next", "course", "courses", "access"]
+    reads = ["summary", "module", "modules", "lessons", "outline", "outline?include=completions,courses", "next"]
+    reads += ["course", "courses", "access"]
     return [
         *((name, open_, name) for name in reads),
         ("summary, modules, outline, next in turn", open_, "dashboard"),

@@ -135,6 +135,8 @@ def target(draw: random.Random, path: str) -> str:
     if draw.random() < 0.2:
         query = [
             "all=true",
+            "include=completions,courses",
+            "include=" + draw.choice(["courses&include=", "%00", "%ff,courses", "," * 4000]),
             path_id(draw),
             "a=b&a=c",
             "x" * 4000,

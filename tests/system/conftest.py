@@ -22,6 +22,8 @@ from playwright.sync_api import (
 
 from tests.conftest import ROOT
 
+# What the components ask for everything that the learner may take.
+OUTLINE = "outline?include=completions,courses"
 BUILD = ROOT / "build" / "face"
 AXE = Path(__file__).parent / "axe" / "node_modules" / "axe-core" / "axe.min.js"
 # Chromium as root cannot use its sandbox. The other flags keep it from connecting to hosts by itself.

@@ -1,10 +1,12 @@
 """What the components show of modules and courses that a learner once completed, also when lessons are added later."""
 
+import re
+
 import psycopg
 import pytest
-from playwright.sync_api import Locator, expect
+from playwright.sync_api import Locator, Route, expect
 
-from tests.system.conftest import Calls, assert_axe_finds_nothing, screenshot
+from tests.system.conftest import OUTLINE, Calls, assert_axe_finds_nothing, screenshot
 
 # Fixtures are found by their names.
 from tests.system.test_face import (  # noqa: F401
@@ -21,9 +23,9 @@ from tests.system.test_face import (  # noqa: F401
     world,
 )
 from tests.system.test_face_courses import EVERYTHING, HEADER, JAVASCRIPT, ONE, courses  # noqa: F401
-from tests.system.test_face_learners import OTHER, sign_in
+from tests.system.test_face_learners import FAILING, OTHER, navigate, sign_in
 from tests.system.test_face_site import heard, listen, use_store
-from tests.world import LEARNER, add_lesson, add_user, complete, uuid4
+from tests.world import LEARNER, add_lesson, add_module, add_user, complete, uuid4
 
 NEW, SECOND_NEW = 0x23, 0x24
 IN_JUNE = "2025-06-15T12:00:00Z"
@@ -84,7 +86,7 @@ def test_it_goes_on_showing_it_when_lessons_are_added(visit, completed, db):  # 
     made = Calls(shown.page)
     shown.becomes_visible()
     expect(line(shown, 2)).to_have_text(f"Completed on {JUNE}, 2 new lessons")
-    assert made.wait(2) == ["GET outline 200", "GET completions 304"]
+    assert made.wait(1) == [f"GET {OUTLINE} 200"]
     shown.open(BOOLEANS)
     screenshot(shown.page, "new-lessons")
     assert_axe_finds_nothing(shown.page)
@@ -210,28 +212,95 @@ def test_the_words_may_be_the_sites_own(visit, completed, db):  # noqa: F811
     expect(line(shown, 2)).to_have_text("Am 15.06.2025, 1 neue Lektion")
 
 
-def test_what_was_completed_is_asked_once_and_again_only_if_progress_has_changed(visit, completed, db):  # noqa: F811
+def test_what_was_completed_comes_with_the_outline(visit, completed, db):  # noqa: F811
     shown = visit()
     made = Calls(shown.page)
     shown.becomes_visible()
-    assert made.wait(1) == ["GET outline 304"]
+    assert made.wait(1) == [f"GET {OUTLINE} 304"]
     complete(db, HELLO, LONG, at=IN_JUNE)
     completion(db, "module", 3)
     shown.becomes_visible()
     expect(line(shown, 3)).to_have_text(f"Completed on {JUNE}")
-    assert made[1] == "GET outline 200"
-    assert sorted(made[2:]) == ["GET access 200", "GET completions 200"]
+    assert made.wait(3)[1:] == [f"GET {OUTLINE} 200", "GET access 200"]
+    # What was completed may change alone: make complete writes it later.
+    add_module(db, 4, 0x41)
+    shown.becomes_visible()
+    expect(line(shown, 4)).to_have_text("")
+    completion(db, "module", 4)
+    shown.becomes_visible()
+    expect(line(shown, 4)).to_have_text(f"Last completed on {JUNE}")
 
 
-def test_without_it_the_rest_is_shown(visit, completed):  # noqa: F811
-    shown = visit(wait=False, body="")
-    shown.page.route("**/completions", lambda route: route.fulfill(status=500, body="{}"))
-    shown.page.evaluate("() => document.querySelector('main').append(document.createElement('course-progress'))")
-    expect(shown.percent).to_have_text("60%")
+@pytest.fixture
+def one_of_the_course(courses: None, db: psycopg.Connection) -> None:  # noqa: F811
+    """In June, the learner has completed the module Basics, the first of two in the course JavaScript."""
+    complete(db, LASAGNA, at=IN_JUNE)
+    completion(db, "module", 1)
+
+
+def test_with_one_course_it_is_asked_once_and_again_only_if_progress_has_changed(visit, one_of_the_course, db):  # noqa: F811
+    shown = visit(body=ONE)
+    made = Calls(shown.page)
+    shown.becomes_visible()
+    assert made.wait(1) == [f"GET courses/{uuid4(JAVASCRIPT)} 304"]
+    add_lesson(db, 1, NEW, title="New")
+    shown.becomes_visible()
+    expect(line(shown, 1)).to_have_text(f"Completed on {JUNE}, 1 new lesson")
+    assert made.wait(3)[1:] == [f"GET courses/{uuid4(JAVASCRIPT)} 200", "GET completions 304"]
+
+
+@pytest.mark.parametrize("kind", FAILING)
+def test_without_it_the_course_is_shown(visit, one_of_the_course, kind):  # noqa: F811
+    shown = visit(body="")
+    shown.page.route(re.compile("/completions$"), FAILING[kind])
+    navigate(shown, ONE)
+    expect(shown.percent).to_have_text("50%")
     expect(line(shown, 1)).to_have_text("")
+    expect(shown.course.locator(".instead")).to_be_hidden()
+    # What the last read did not bring is asked for again, although the course has not changed.
+    made = Calls(shown.page)
     shown.page.unroute_all()
     shown.becomes_visible()
     expect(line(shown, 1)).to_have_text(f"Completed on {JUNE}")
+    assert sorted(made.wait(2)) == ["GET completions 200", f"GET courses/{uuid4(JAVASCRIPT)} 304"]
+
+
+def test_beside_one_course_everything_still_brings_it(visit, one_of_the_course):  # noqa: F811
+    shown = visit(body="")
+    made = Calls(shown.page)
+    navigate(shown, ONE + "<course-progress></course-progress>")
+    expect(shown.course.first.locator(".module .why").first).to_have_text(f"Completed on {JUNE}")
+    assert sorted(made.wait(2)) == [f"GET courses/{uuid4(JAVASCRIPT)} 200", f"GET {OUTLINE} 200"]
+
+
+def of_an_old_version(route: Route) -> None:
+    """Answer as a version of the service does that does not know `include`."""
+    route.continue_(url=route.request.url.partition("?")[0])
+
+
+def test_an_old_host_brings_the_outline_alone_and_the_page_needs_no_second_call(visit, courses, completed, db):  # noqa: F811
+    """While a new version is rolled out, a host of the old version may answer a page of the new one."""
+    db.execute("delete from progress where lesson_id = %s", [uuid4(CIPHER)])
+    shown = visit(body="")
+    shown.page.route(re.compile(r"/outline\?"), of_an_old_version)
+    made = Calls(shown.page)
+    navigate(shown, EVERYTHING)
+    expect(shown.percent).to_have_text("33%")
+    expect(shown.course.get_by_role("heading")).to_have_count(0)
+    expect(shown.course.locator(".module .why", has_text="ompleted on")).to_have_count(0)
+    shown.becomes_visible()
+    assert made.wait(2) == ["GET outline 200", "GET outline 304"]
+    shown.page.unroute_all()
+    shown.becomes_visible()
+    expect(shown.course.get_by_role("heading")).to_have_count(3)
+    expect(shown.lesson.locator("[part=module] .completion")).to_have_text(f"Completed on {JUNE}")
+    # What a host of the new version has said stays.
+    shown.page.route(re.compile(r"/outline\?"), of_an_old_version)
+    complete(db, CIPHER)
+    shown.becomes_visible()
+    expect(shown.percent).to_have_text("50%")
+    expect(shown.course.get_by_role("heading")).to_have_count(3)
+    expect(shown.lesson.locator("[part=module] .completion")).to_have_text(f"Completed on {JUNE}")
 
 
 def test_another_learner_sees_nothing_of_it(visit, completed, db):  # noqa: F811

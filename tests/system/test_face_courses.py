@@ -7,7 +7,7 @@ import psycopg
 import pytest
 from playwright.sync_api import Locator, expect
 
-from tests.system.conftest import Calls, Held, assert_axe_finds_nothing, screenshot
+from tests.system.conftest import OUTLINE, Calls, Held, assert_axe_finds_nothing, screenshot
 
 # Fixtures are found by their names.
 from tests.system.test_face import (  # noqa: F401
@@ -24,6 +24,7 @@ from tests.system.test_face import (  # noqa: F401
     visit,
     world,
 )
+from tests.system.test_face_learners import navigate
 from tests.world import LEARNER, add_lesson, add_module, add_user, complete, cookie, require, uuid4
 
 JAVASCRIPT, PRACTICE, OTHER = 0xC1, 0xC2, 0xBBB
@@ -182,9 +183,9 @@ def test_everything_is_listed_by_course_under_headings(visit, courses):  # noqa:
     expect(sums).to_have_text(["0% · 0 of 1 lesson", "50% · 1 of 2 lessons", "0% · 0 of 2 lessons"])
     assert made.wait(1) == [f"POST lessons/{uuid4(LASAGNA)} 200"]
     shown.becomes_visible()
-    assert sorted(made.wait(4)[1:]) == ["GET completions 200", "GET courses 200", "GET outline 200"]
+    assert made.wait(2)[1:] == [f"GET {OUTLINE} 200"]
     shown.becomes_visible()
-    assert made.wait(5)[4:] == ["GET outline 304"]
+    assert made.wait(3)[2:] == [f"GET {OUTLINE} 304"]
     shown.open("Basics")
     screenshot(shown.page, "by-course")
     assert_axe_finds_nothing(shown.page)
@@ -201,19 +202,26 @@ def test_without_courses_there_are_no_headings_and_no_further_calls(visit, cours
     expect(shown.lesson.get_by_role("progressbar")).to_have_count(2)
     made = Calls(shown.page)
     shown.becomes_visible()
-    assert made.wait(1) == ["GET outline 304"]
+    assert made.wait(1) == [f"GET {OUTLINE} 304"]
 
 
-def test_if_the_names_of_the_courses_cannot_be_read_the_modules_are_shown(visit, courses):  # noqa: F811
+@pytest.mark.parametrize("body", [EVERYTHING, HEADER, "<course-progress></course-progress>"])
+@pytest.mark.parametrize("has_courses", [True, False])
+def test_a_page_is_one_call_with_the_names_of_its_courses(visit, courses, db, body, has_courses):  # noqa: F811
+    if not has_courses:
+        db.execute("update modules set course_id = null")
     shown = visit(body="")
-    shown.page.route(re.compile("/courses$"), lambda route: route.abort())
-    shown.page.evaluate("() => document.querySelector('main').append(document.createElement('course-progress'))")
-    expect(shown.course.locator(".module")).to_have_count(4)
-    expect(shown.course.get_by_role("heading")).to_have_count(0)
-    # The next read asks for the names again, also if nothing else has changed.
-    shown.page.unroute_all()
+    made = Calls(shown.page)
+    navigate(shown, body)
+    expect(shown.page.locator("[aria-busy], .loading")).to_have_count(0)
+    assert made.wait(1) == [f"GET {OUTLINE} 200"]
+    # So is what has changed elsewhere.
+    db.execute("update courses set title = 'Another title'")
+    complete(db, LASAGNA)
     shown.becomes_visible()
-    expect(shown.course.get_by_role("heading")).to_have_count(3)
+    assert made.wait(2)[1:] == [f"GET {OUTLINE} 200"]
+    if has_courses:
+        expect(shown.page.get_by_text("Another title").first).to_be_visible()
 
 
 def test_a_lesson_that_another_course_keeps_locked_says_so_and_opens_with_it(visit, courses, db):  # noqa: F811

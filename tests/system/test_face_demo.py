@@ -16,7 +16,7 @@ from playwright.sync_api import BrowserContext, Page, expect
 from app.demo.courses import JAVASCRIPT
 from tests.conftest import in_memory
 from tests.pages import block
-from tests.system.conftest import Calls, assert_axe_finds_nothing, screenshot
+from tests.system.conftest import OUTLINE, Calls, assert_axe_finds_nothing, screenshot
 from tests.test_demo import Run, copy_of_the_checkout, wait_until_nothing_works_in
 
 FIRST = "97bf898a-36fc-47fc-b870-01fc0c7fe554"
@@ -233,7 +233,7 @@ def test_the_fifteen_lines_of_the_page_work_from_another_port(new_context, demo,
     page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
     made.wait(3)
     assert made[:2] == [f"POST lessons/{FIRST} 200", f"DELETE lessons/{FIRST} 200"]
-    assert made[2:] == ["GET outline 304"]
+    assert made[2:] == [f"GET {OUTLINE} 304"]
 
 
 def test_the_ten_lines_of_a_course_work_from_another_port(new_context, demo, elsewhere, base):

@@ -16,7 +16,7 @@ from playwright.sync_api import BrowserContext, Page, Request, Route, expect
 
 from tests.conftest import ROOT
 from tests.pages import block
-from tests.system.conftest import Calls
+from tests.system.conftest import OUTLINE, Calls
 
 # Fixtures are found by their names.
 from tests.system.test_face import (  # noqa: F401
@@ -278,8 +278,8 @@ def test_properties_and_events_hold_in_any_order(react, page_of, world, service,
     complete(db, HELLO)
     shown.becomes_visible()
     expect(page.locator("#store")).to_have_text("ready: 60%")
-    made.wait(2)
-    assert sorted(made.asked) == ["GET completions", "GET outline"]
+    made.wait(1)
+    assert made.asked == [f"GET {OUTLINE}"]
 
 
 @pytest.mark.parametrize("react", [19], indirect=True)
