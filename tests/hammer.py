@@ -35,7 +35,7 @@ def write(url: str, user_id: str = LEARNER) -> Write:
 
 
 def _keep_writing(url: str, seconds: float) -> list[Write]:
-    writes = []
+    writes = [write(url)]  # the first write, which makes the service connect, may take long
     until = time.time() + seconds
     while time.time() < until:
         writes.append(write(url))
