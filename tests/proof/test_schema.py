@@ -29,6 +29,13 @@ schemathesis.openapi.format(
     st.datetimes(datetime(1970, 1, 2), datetime(2026, 1, 1), timezones=st.timezones()).map(lambda at: at.isoformat()),
 )
 
+
+# schemathesis takes the types of YAML for one type, and uses what is registered for the first of them.
+@schemathesis.deserializer("text/yaml")
+def read_yaml(_: schemathesis.DeserializationContext, response: schemathesis.Response) -> Any:
+    return contract.read_yaml(response.content)
+
+
 # Nobody calls with a session that schemathesis makes up. A learner calls with a valid session.
 NOBODY = schemathesis.openapi.from_dict(contract.DOCUMENT)
 LEARNER = schemathesis.openapi.from_dict(contract.DOCUMENT)
