@@ -69,9 +69,10 @@ def pytest_xdist_auto_num_workers() -> int:
 
 # The files that take longest, the longest first.
 LONG_FILES = (
-    *("test_migrations.py", "test_faults.py", "test_stripe.py", "test_demo.py", "test_docs.py", "test_event_crash.py"),
-    *("test_schema.py", "test_rights.py", "test_worlds.py", "test_citus.py", "test_catalog.py", "test_events.py"),
-    *("test_stripe_courses.py", "test_linearizability.py", "test_site.py", "test_event_plans.py", "test_install.py"),
+    *("test_migrations.py", "test_docs.py", "test_stripe.py", "test_demo.py", "test_faults.py", "test_worlds.py"),
+    *("test_install.py", "test_citus.py", "test_event_crash.py", "test_schema.py", "test_stripe_courses.py"),
+    *("test_rights.py", "test_limits.py", "test_site.py", "test_isolation.py", "test_reload.py", "test_events.py"),
+    *("test_operation.py", "test_catalog.py", "test_crash.py", "test_model.py", "test_fuzz.py"),
 )
 
 
