@@ -3,6 +3,7 @@
 import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator
+from copy import deepcopy
 from datetime import datetime
 from functools import cache
 from typing import Any
@@ -17,6 +18,7 @@ from schemathesis.generation.feedback import FeedbackSources
 from schemathesis.pytest._test_builder import build_operation_test
 from stripe import WebhookSignature
 
+from app.checks import MAX_MANY_MARKS
 from app.tasks import catalog
 from tests import contract
 from tests.conftest import DEEP, ROOT, running_gunicorn
@@ -36,9 +38,14 @@ def read_yaml(_: schemathesis.DeserializationContext, response: schemathesis.Res
     return contract.read_yaml(response.content)
 
 
+# schemathesis needs seconds to make a list of 500 marks. tests/test_many_marks.py sends 500 and 501.
+DOCUMENT = deepcopy(contract.DOCUMENT)
+MANY_MARKS = DOCUMENT["components"]["schemas"]["ManyMarks"]["properties"]["lessons"]
+assert MANY_MARKS.pop("maxItems") == MAX_MANY_MARKS
+
 # Nobody calls with a session that schemathesis makes up. A learner calls with a valid session.
-NOBODY = schemathesis.openapi.from_dict(contract.DOCUMENT)
-LEARNER = schemathesis.openapi.from_dict(contract.DOCUMENT)
+NOBODY = schemathesis.openapi.from_dict(DOCUMENT)
+LEARNER = schemathesis.openapi.from_dict(DOCUMENT)
 LEARNER.config.generation.update(with_security_parameters=False)
 # schemathesis may make up a Learner-Tag. The service refuses that tag with 412, before it looks at other faults of a
 # write.
@@ -127,7 +134,7 @@ def cases(operation: str, in_session: bool) -> Callable[..., None]:
     """Return the test that holds every case of one call.
 
     It is made when the first test of the call runs. `schema.parametrize()` would make the tests of all calls during the
-    collection, in each worker of pytest, and the cases with 500 marks alone take seconds.
+    collection, in each worker of pytest.
     """
     schema = LEARNER if in_session else NOBODY
     made: Callable[..., None] = build_operation_test(
