@@ -29,7 +29,7 @@ run: install  ## run the service on this machine, with a database, real curricul
 	@$(RUN) app.demo
 
 test: install-dev  ## run the tests, on a PostgreSQL of their own
-	@$(RUN) pytest -n auto --dist loadfile --ignore=tests/system
+	@$(RUN) pytest -n auto --dist loadfile --no-loadscope-reorder --ignore=tests/system
 
 test-deep: install-dev  ## run the proofs with many more examples, different ones each time
 	@PROGRESS_DEEP=1 $(RUN) pytest -n auto --dist loadfile --no-loadscope-reorder tests/proof

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 from urllib.parse import urlsplit
 from uuid import UUID
 
@@ -20,11 +20,13 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from jwt.algorithms import HMACAlgorithm
-from limits import RateLimitItem, parse_many
 from psycopg.conninfo import conninfo_to_dict
 
 from app import cpus
 from app.user_ids import UUID_TEXT
+
+if TYPE_CHECKING:
+    from limits import RateLimitItem
 
 T = TypeVar("T")
 
@@ -87,7 +89,7 @@ class Settings:
     auth_user_id_namespace: UUID | None
     new_learners: str  # one of NEW_LEARNERS
     allowed_origins: frozenset[str]
-    rate_limit_writes: RateLimitItem | None
+    rate_limit_writes: "RateLimitItem | None"
     rate_limit_storage_uri: str | None
     stripe_webhook_secrets: tuple[str, ...]
     stripe_user_id_metadata: str
@@ -298,10 +300,13 @@ def _unknown_parameters(url: str) -> str:
     return f"has parameters that libpq does not know: {'; '.join(dict.fromkeys(advice))}" if advice else ""
 
 
-def _limit(text: str) -> RateLimitItem | None:
+def _limit(text: str) -> "RateLimitItem | None":
     # Flask-Limiter only logs a limit that it cannot read, and then allows every write.
     if not text:
         return None
+    # Imported here, because almost no task of make needs it, and its import takes a tenth of a task's start.
+    from limits import parse_many
+
     try:
         limits = parse_many(text)
     except ValueError:

@@ -13,12 +13,19 @@ from openapi_schema_validator import OAS31Validator, oas31_format_checker
 from werkzeug.test import TestResponse
 
 PATH = Path(__file__).parent.parent / "app" / "openapi.yaml"
-DOCUMENT: dict[str, Any] = yaml.safe_load(PATH.read_text("utf-8"))
+
+
+def read_yaml(text: str | bytes) -> Any:
+    """Read a document as yaml.safe_load does, but with the parser in C: the one in Python takes half a second."""
+    return yaml.load(text, yaml.CSafeLoader)
+
+
+DOCUMENT: dict[str, Any] = read_yaml(PATH.read_text("utf-8"))
 # How the body of each documented media type is read.
 READERS: dict[str, Callable[[bytes], Any]] = {
     "application/json": json.loads,
     "application/problem+json": json.loads,
-    "application/yaml": yaml.safe_load,
+    "application/yaml": read_yaml,
 }
 
 

@@ -20,7 +20,9 @@ from types import FrameType
 from typing import IO, NoReturn
 
 import psycopg
+from psycopg.rows import dict_row
 
+from app.database.readiness import applied_migrations, known_migrations
 from app.demo import postgres
 from app.demo.courses import JAVASCRIPT, ODIN, catalog
 from app.demo.learners import BUYER, FREE, FULL, HOURS, LEARNERS, NONE, session_cookie
@@ -153,7 +155,12 @@ def _add_receiver(environ: dict[str, str], url: str) -> None:
 
 def _fill(environ: dict[str, str]) -> None:
     """Migrate the demo's database, load the two courses if they are not there, and add the learners."""
-    _task(environ, "migrate")
+    with psycopg.connect(
+        environ["DATABASE_URL"], autocommit=True, cursor_factory=psycopg.RawCursor, row_factory=dict_row
+    ) as connection:
+        pending = set(known_migrations()) - set(applied_migrations(connection))
+    if pending:  # not at each start, because a task takes half a second to start
+        _task(environ, "migrate")
     with psycopg.connect(environ["DATABASE_URL"], autocommit=True) as connection:
         # An earlier version of the demo had the same modules without courses. The rest of its database stays as it is.
         if not connection.execute("select 1 from courses where id = %s", [JAVASCRIPT]).fetchone():
