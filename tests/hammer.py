@@ -25,7 +25,7 @@ def write(url: str, user_id: str = LEARNER) -> Write:
     )
     started = time.time()
     try:
-        with urllib.request.urlopen(request, timeout=20) as response:
+        with urllib.request.urlopen(request, timeout=60) as response:
             json.load(response)
             return Write(started, time.time(), response.status, response.headers["Retry-After"])
     except urllib.error.HTTPError as error:

@@ -702,7 +702,7 @@ def in_background(call: Callable[[], Any]) -> Iterator[list]:
     thread = threading.Thread(target=lambda: results.append(call()))
     thread.start()
     yield results
-    thread.join(20)
+    thread.join(60)
     assert results, "the call in the background did not end"
 
 

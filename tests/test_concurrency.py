@@ -33,7 +33,7 @@ def in_background(call: Callable[[], object]) -> Iterator[list]:
     thread = threading.Thread(target=lambda: results.append(call()))
     thread.start()
     yield results
-    thread.join(10)
+    thread.join(60)
     assert results, "the call in the background did not end"
 
 
@@ -171,7 +171,7 @@ def server(service_url, db):
 def call(method: str, url: str) -> tuple[int, dict]:
     request = urllib.request.Request(url, method=method, headers=bearer())
     try:
-        with urllib.request.urlopen(request, timeout=20) as response:
+        with urllib.request.urlopen(request, timeout=60) as response:
             return response.status, json.load(response)
     except urllib.error.HTTPError as error:
         with error:

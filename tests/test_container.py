@@ -83,8 +83,8 @@ def test_the_health_check_of_compose_tells_a_service_that_answers(environ):
     with running_gunicorn(environ | {"WEB_CONCURRENCY": "1"}) as service:
         here = [word.replace("http://127.0.0.1:8000", service.url) for word in words]
         assert here != words
-        assert subprocess.run(["python3", *here], timeout=30).returncode == 0
-    assert subprocess.run(["python3", *here], timeout=30, stderr=subprocess.DEVNULL).returncode == 1
+        assert subprocess.run(["python3", *here], timeout=60).returncode == 0
+    assert subprocess.run(["python3", *here], timeout=60, stderr=subprocess.DEVNULL).returncode == 1
 
 
 def test_a_stop_has_the_time_that_the_unit_gives():

@@ -67,7 +67,7 @@ class Run:
         raise AssertionError(f"it ended: {self.output}")
 
     def end(self) -> tuple[int, str]:
-        rest, _ = self.process.communicate(timeout=30)
+        rest, _ = self.process.communicate(timeout=60)
         return self.process.returncode, self.output + rest
 
     def get(self, path: str, learner: str) -> tuple[int, dict]:
@@ -77,7 +77,7 @@ class Run:
             f"http://127.0.0.1:{self.port}/api/progress/{path}", headers={"Authorization": f"Bearer {token[1]}"}
         )
         try:
-            with urllib.request.urlopen(request, timeout=10) as response:
+            with urllib.request.urlopen(request, timeout=60) as response:
                 return response.status, json.load(response)
         except urllib.error.HTTPError as error:
             with error:
@@ -128,7 +128,7 @@ def start() -> Iterator[Callable[..., Run]]:
     for run in runs:
         if run.process.poll() is None:
             run.process.terminate()
-        run.process.communicate(timeout=30)
+        run.process.communicate(timeout=60)
 
 
 def courses(run: Run, learner: str) -> list[dict]:
@@ -168,7 +168,7 @@ def test_it_runs_in_any_folder_ends_by_a_signal_and_runs_again_with_its_data(fol
         method="POST",
         headers={"Authorization": f"Bearer {token[1]}"},
     )
-    urllib.request.urlopen(request, timeout=10).close()
+    urllib.request.urlopen(request, timeout=60).close()
     # The lesson is the only one of its module. The demo's own receiver gets both events.
     deadline = time.monotonic() + 60
     while not {"lesson.completed", "module.completed"} <= {event["type"] for event in received(run)}:
@@ -373,7 +373,7 @@ def fetch(
     """Return the status, the content type and the cookie of an answer."""
     request = urllib.request.Request(f"http://127.0.0.1:{run.port}{path}", body, headers or {})
     try:
-        with urllib.request.urlopen(request, timeout=10) as answer:
+        with urllib.request.urlopen(request, timeout=60) as answer:
             return answer.status, answer.headers["Content-Type"], answer.headers["Set-Cookie"]
     except urllib.error.HTTPError as error:
         with error:

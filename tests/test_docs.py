@@ -442,7 +442,7 @@ def test_the_shell_blocks_run_as_they_stand(checkout):
         # Reading ends at the first line that matches, or when the service ends.
         assert any("Listening at: http://127.0.0.1:" in line for line in service.stderr)
         service.terminate()
-        service.communicate(timeout=30)
+        service.communicate(timeout=60)
         people = "insert into users (id, email) select gen_random_uuid(), name || '@example.org'"
         run(f"""psql -Xqc "{people} from unnest('{{ann,bob}}'::text[]) as name" "{ours}\"""")
         export, lessons = blocks("csv", moving)
@@ -468,7 +468,7 @@ def test_the_shell_blocks_run_as_they_stand(checkout):
         assert run(f'psql -XAtc "{counts}" "{restored}"') == run(f'psql -XAtc "{counts}" "{ours}"')
     finally:
         os.killpg(demo.pid, signal.SIGTERM)
-        demo.communicate(timeout=30)
+        demo.communicate(timeout=60)
     wait_until_nothing_works_in(checkout)
 
 

@@ -75,7 +75,7 @@ def delivering(environ: dict[str, str], url: str, **more: str) -> Iterator[Deliv
         yield deliverer
     finally:
         deliverer.stop()
-        thread.join(30)
+        thread.join(60)
         assert not thread.is_alive()
 
 
@@ -467,7 +467,7 @@ def test_sigterm_lets_the_running_attempt_end_and_claims_nothing_more(db, enviro
             stopped.wait(1)
         add(database_url, FREE_LEARNER, 1)
         go.set()
-        out, _ = stopped.communicate(timeout=20)
+        out, _ = stopped.communicate(timeout=60)
     assert stopped.returncode == 0
     assert states(db) == {"delivered": 1, "waiting": 2}
     lines = documents(out)

@@ -208,7 +208,7 @@ def test_what_is_running_is_answered_whatever_the_service_is_told(own_db, told, 
     def write(client: int) -> None:
         path = f"{running.url}/api/progress/lessons/{uuid4(0x1000)}"
         request = urllib.request.Request(path, method="POST", headers=bearer(uuid4(0xC0 + client)))
-        with urllib.request.urlopen(request, timeout=20) as response:
+        with urllib.request.urlopen(request, timeout=60) as response:
             answers.append(json.load(response)["overall"]["completedCount"])
 
     with running_gunicorn(environ | {"WEB_CONCURRENCY": "1", "DATABASE_TIMEOUT": "20"}) as running:

@@ -210,7 +210,7 @@ def answers(url: str, requests: list[tuple[str, str]]) -> list[int]:
         start.wait()
         try:
             asked = urllib.request.Request(f"{url}{path}", method=method, headers=bearer())
-            with urllib.request.urlopen(asked, timeout=30) as response:
+            with urllib.request.urlopen(asked, timeout=60) as response:
                 return int(response.status)
         except urllib.error.HTTPError as error:
             with error:

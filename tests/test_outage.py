@@ -123,7 +123,7 @@ def timed(url: str) -> tuple[int, float]:
     """Return the status of a GET, and the seconds that it took."""
     started = time.monotonic()
     try:
-        with urllib.request.urlopen(url, timeout=10) as answer:
+        with urllib.request.urlopen(url, timeout=60) as answer:
             status = answer.status
     except urllib.error.HTTPError as error:
         error.close()

@@ -480,7 +480,7 @@ def test_a_setting_that_is_missing_or_wrong_is_one_line_that_begins_with_its_nam
 def start(module, **environ):
     """Run a program of a start with these settings and no others."""
     command = [sys.executable, "-m", *module]
-    return subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=30)
+    return subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=60)
 
 
 PROGRAMS = [("app.start",), ("gunicorn", "-c", "gunicorn.conf.py", "wsgi:app")]

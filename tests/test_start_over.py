@@ -278,7 +278,7 @@ def test_parallel_starts_over_and_marks_remove_each_completion_once(environ, wor
         def client(path: str) -> None:
             request = urllib.request.Request(service.url + path, method="DELETE", headers=bearer())
             barrier.wait()
-            with urllib.request.urlopen(request, timeout=30) as response:
+            with urllib.request.urlopen(request, timeout=60) as response:
                 removed.append(json.load(response)["removedCount"])
 
         threads = [

@@ -1261,7 +1261,7 @@ def post(service: Gunicorn) -> Callable[..., list[str]]:
             payload, headers = signed_payload(document)
             request = urllib.request.Request(service.url + WEBHOOK, payload.encode(), headers)
             try:
-                with urllib.request.urlopen(request, timeout=20) as response:
+                with urllib.request.urlopen(request, timeout=60) as response:
                     return str(json.load(response)["outcome"])
             except OSError as error:
                 if isinstance(error, urllib.error.HTTPError):

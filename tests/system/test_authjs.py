@@ -36,7 +36,7 @@ def status(url: str, cookies: dict[str, str] | str) -> int:
     header = cookies if isinstance(cookies, str) else "; ".join(f"{name}={value}" for name, value in cookies.items())
     request = urllib.request.Request(f"{url}/api/progress/summary", headers={"Cookie": header})
     try:
-        with urllib.request.urlopen(request, timeout=10) as response:
+        with urllib.request.urlopen(request, timeout=60) as response:
             return int(response.status)
     except urllib.error.HTTPError as error:
         with error:

@@ -179,7 +179,7 @@ def database(image, new_database) -> Iterator[tuple[psycopg.Connection, Callable
 
 def call(port: int, method: str, path: str, headers: dict[str, str] | None = None) -> tuple[int, Any]:
     request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", method=method, headers=headers or {})
-    with urllib.request.urlopen(request, timeout=20) as response:
+    with urllib.request.urlopen(request, timeout=60) as response:
         return response.status, response.read()
 
 
@@ -227,7 +227,7 @@ def test_the_image_migrates_grants_serves_and_stops(image, database):
         assert re.search(r"^NSpid:\t\d+\t1$", Path(f"/proc/{first}/status").read_text(), re.M)
         started = time.monotonic()
         os.kill(first, signal.SIGTERM)
-        out, err = process.communicate(timeout=30)
+        out, err = process.communicate(timeout=60)
         assert process.returncode == 0, err
         assert time.monotonic() - started < 10
     finally:

@@ -47,7 +47,7 @@ def ask(url: str, path: str, trusted: ssl.SSLContext, cookie: str = "", **body: 
     request = urllib.request.Request(f"{url}{path}", json.dumps(body).encode() if body else None)
     for name, value in {"Content-Type": "application/json", "Origin": url, "Cookie": cookie}.items():
         request.add_header(name, value)
-    with urllib.request.urlopen(request, timeout=10, context=trusted) as response:
+    with urllib.request.urlopen(request, timeout=60, context=trusted) as response:
         cookies = [header.partition(";")[0] for header in response.headers.get_all("Set-Cookie") or ()]
         return json.load(response), "; ".join(cookies)
 
@@ -55,7 +55,7 @@ def ask(url: str, path: str, trusted: ssl.SSLContext, cookie: str = "", **body: 
 def bearer_status(url: str, signed: str) -> int:
     request = urllib.request.Request(f"{url}/api/progress/summary", headers={"Authorization": f"Bearer {signed}"})
     try:
-        with urllib.request.urlopen(request, timeout=10) as response:
+        with urllib.request.urlopen(request, timeout=60) as response:
             return int(response.status)
     except urllib.error.HTTPError as error:
         with error:
