@@ -20,7 +20,7 @@ from app.sessions.refusals import MAX_TOKEN_BYTES, NO_SESSION, REASONS
 from app.stripe import webhook
 from app.user_ids import MAX_CHARACTERS, learner_id
 from tests.calls import query
-from tests.conftest import ROOT, free_port
+from tests.conftest import LONG_FILES, ROOT, free_port
 from tests.contract import DOCUMENT
 from tests.pages import PAGES, anchors, block, blocks, table
 from tests.test_demo import copy_of_the_checkout, folder, wait_until_nothing_works_in  # noqa: F401
@@ -220,6 +220,7 @@ def test_every_file_that_is_named_is_there():
     for page, text in PAGES.items():
         for name in re.findall(r"`((?:app|deploy|docs|migrations|sql|tests)/[\w./-]*)`", text):
             assert "NNNN" in name or (ROOT / name).exists(), f"{page}: {name}"
+    assert set(LONG_FILES) <= {path.name for path in (ROOT / "tests").rglob("test_*.py")}
 
 
 def test_no_two_headings_of_a_page_have_one_anchor():
