@@ -14,7 +14,7 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import dict_row
 
-from app import checks, logs, settings, writes
+from app import formats, logs, settings, writes
 from app.database.connection import read_write
 from app.database.readiness import NotReadyError
 from app.stripe.mirror import AccessTerms, give_waiting_courses
@@ -160,7 +160,7 @@ class CatalogId(click.ParamType[str]):
         variable = self.name.upper()
         if not value:
             raise click.ClickException(f"{variable} is not given; say which {self.name}: {variable}=<id>")
-        if not checks.UUID4.fullmatch(value):
+        if not formats.UUID4.fullmatch(value):
             raise click.ClickException(f"{variable}={value} is not a UUID version 4")
         return value.lower()
 
@@ -420,7 +420,7 @@ def mark(user_id: str, lesson_id: str, at: str | None) -> None:
     """Mark a lesson as completed, on a learner's behalf."""
     _refuse_empty("AT")
     try:
-        completed_at = checks.completed_at(at) if at else None
+        completed_at = formats.completed_at(at) if at else None
     except ValueError as error:
         raise click.ClickException(f"AT={at}: {error}") from None
     _write(user_id, writes.mark, lesson_id=lesson_id, completed_at=completed_at)

@@ -12,7 +12,7 @@ ORDER = [
     *("demo", "cli", "tasks", "start", "application", "sessions", "limits"),
     *("progress", "new_learners", "stripe", "health", "metrics", "openapi", "progress_ui"),
     *("checks", "writes", "events", "service", "database", "keys", "outgoing", "answers", "problems", "logs", "call"),
-    *("settings", "cpus", "user_ids", "app"),
+    *("formats", "settings", "cpus", "user_ids", "app"),
 ]
 
 

@@ -10,8 +10,8 @@ from typing import Any
 import psycopg
 from psycopg.errors import ForeignKeyViolation, UndefinedColumn
 
-from app.checks import date_time
 from app.database import statements
+from app.formats import date_time
 from app.sessions import bearer
 from app.settings import Settings
 from app.stripe.mirror import AccessTerms, attach_claimed, lock_claimed
