@@ -11,8 +11,8 @@ from tests.conftest import ROOT
 ORDER = [
     *("demo", "cli", "tasks", "start", "application", "sessions", "limits"),
     *("progress", "new_learners", "stripe", "health", "metrics", "openapi", "progress_ui"),
-    *("checks", "writes", "events", "service", "database", "keys", "outgoing", "answers", "problems", "logs", "call"),
-    *("formats", "settings", "cpus", "user_ids", "app"),
+    *("checks", "writes", "events", "service", "database", "keys", "outgoing", "answers", "request_log", "failures"),
+    *("call", "logs", "problems", "formats", "settings", "cpus", "user_ids", "app"),
 ]
 
 
