@@ -27,8 +27,8 @@ from app.demo import postgres
 from app.demo.courses import JAVASCRIPT, ODIN, catalog
 from app.demo.learners import BUYER, FREE, FULL, HOURS, LEARNERS, NONE, session_cookie
 from app.demo.page import RECEIVED
-from app.sessions import bearer
 from app.settings import from_environ
+from app.tasks import tokens
 
 ROOT = Path(__file__).parent.parent.parent
 LOCAL = ROOT / ".local"
@@ -256,7 +256,7 @@ def _how_to_try(environ: dict[str, str], url: str) -> str:
     expires = now + HOURS * 3600
 
     def token(user_id: str) -> str:
-        return bearer.sign(user_id, settings, now, expires)
+        return tokens.sign(user_id, settings, now, expires)
 
     psql = shlex.quote(str(postgres.bindir() / "psql"))
     return f"""

@@ -150,6 +150,7 @@ PYTHON = {
         *("tests/test_sessions.py", "tests/test_cookies.py", "tests/test_jwks.py", "tests/test_cli.py"),
         *("-k", "not gunicorn and not origin and (token or not test_cli)"),
     ],
+    "app/tasks/tokens.py": ["tests/test_cli.py", "-k", "token"],
     "app/sessions/cookies.py": ["tests/test_cookies.py", "-k", "not gunicorn and not origin"],
     "app/sessions/origins.py": [
         *("tests/test_cookies.py", "tests/test_proxies.py"),
