@@ -2,7 +2,7 @@
 
 from flask import Flask
 
-from app import answers, health, limits, logs, openapi, problems, progress, progress_ui
+from app import answers, failures, health, limits, openapi, progress, progress_ui, request_log
 from app.database.pool import Pool
 from app.database.readiness import known_migrations
 from app.database.statements import session_statement
@@ -19,7 +19,7 @@ class Application(Flask):
     """Flask without its own log line for an error outside of a view, which would quote the path with its ids."""
 
     def log_exception(self, exc_info: object) -> None:
-        """Log nothing here: the line of the request names the error (app/problems.py)."""
+        """Log nothing here: the line of the request names the error (app/failures.py)."""
 
 
 def create_app(settings: Settings | None = None) -> Flask:
@@ -45,14 +45,14 @@ def create_app(settings: Settings | None = None) -> Flask:
     if service.key_set:
         service.key_set.start()
     # This comes first, because Flask calls after_request hooks in reverse order. So the log sees the final answer.
-    logs.init_app(app)
+    request_log.init_app(app)
     if settings.metrics:
         # Imported here, because the library of Prometheus reads at its import from the environment where to count.
         # gunicorn.conf.py has set that by now.
         from app import metrics
 
         metrics.init_app(app)
-    problems.init_app(app)
+    failures.init_app(app)
     origins.init_app(app)
     answers.init_app(app)
     app.register_blueprint(progress.blueprint)

@@ -1,14 +1,13 @@
 """Checks of what a caller sends: the ids in the path, the Idempotency-Key, the body. A wrong value is a 4xx."""
 
 import json
-import re
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from flask import request
 from marshmallow import Schema, ValidationError, fields
 from werkzeug.exceptions import RequestEntityTooLarge
 
+from app import formats
 from app.answers import valid_idempotency_key
 from app.problems import Problem
 
@@ -19,33 +18,24 @@ MAX_MANY_MARKS = 500
 # What an outline may include, in the order in which the answer has it. Each is the name of a statement too.
 INCLUDABLE = ("completions", "courses")
 
-UUID4 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}", re.ASCII | re.IGNORECASE)
-
-# RFC 3339 §5.6. datetime.fromisoformat alone would also accept dates without hyphens, week dates, a comma before the
-# fraction, dates without a time, offsets with 99 minutes and, from Python 3.13 on, 24:00.
-DATE_TIME = re.compile(
-    r"(\d{4}-\d\d-\d\dT(?:[01]\d|2[0-3]):\d\d:)(\d\d)(\.\d+)?(Z|[+-](?:[01]\d|2[0-3]):[0-5]\d)",
-    re.ASCII | re.IGNORECASE,
-)
-
 
 def lesson_id(text: str) -> str:
     """Return the lesson id of the path unchanged. Raise Problem invalid_lesson_id if it is not a UUID version 4."""
-    if not UUID4.fullmatch(text):
+    if not formats.UUID4.fullmatch(text):
         raise Problem("invalid_lesson_id")
     return text
 
 
 def module_id(text: str) -> str:
     """Return the module id of the path unchanged. Raise Problem invalid_module_id if it is not a UUID version 4."""
-    if not UUID4.fullmatch(text):
+    if not formats.UUID4.fullmatch(text):
         raise Problem("invalid_module_id")
     return text
 
 
 def course_id(text: str) -> str:
     """Return the course id of the path unchanged. Raise Problem invalid_course_id if it is not a UUID version 4."""
-    if not UUID4.fullmatch(text):
+    if not formats.UUID4.fullmatch(text):
         raise Problem("invalid_course_id")
     return text
 
@@ -103,9 +93,10 @@ def mark_body() -> str | None:
     maps each wrong field to its messages.
     """
     try:
-        return _completed_at(_MARK.load(_json_object(body())))
+        completed_at: str | None = _MARK.load(_json_object(body())).get("completed_at")
     except ValidationError as error:
         raise Problem("invalid_body", errors=error.messages) from None
+    return completed_at
 
 
 def many_marks_body() -> tuple[list[str], list[str | None]]:
@@ -122,7 +113,7 @@ def many_marks_body() -> tuple[list[str], list[str | None]]:
             f" with 1 to {MAX_MANY_MARKS} lessons, each of them once."
         )
         raise Problem("invalid_body", detail, errors=error.messages) from None
-    return [entry["lesson_id"] for entry in entries], [_completed_at(entry) for entry in entries]
+    return [entry["lesson_id"] for entry in entries], [entry.get("completed_at") for entry in entries]
 
 
 def _json_object(data: bytes | None) -> dict[str, Any]:
@@ -142,74 +133,27 @@ def _json_object(data: bytes | None) -> dict[str, Any]:
     return document
 
 
-def _completed_at(loaded: dict[str, Any]) -> str | None:
-    completed_at: datetime | None = loaded.get("completed_at")
-    return completed_at.isoformat() if completed_at else None
+class _CompletedAt(fields.Field[str]):
+    """A `completedAt` in a body. It is converted to UTC."""
 
-
-def completed_at(text: str) -> str:
-    """Return a `completedAt` as text in UTC for PostgreSQL. Raise ValueError, which says why, if it is not one."""
-    return _instant(text).isoformat()
-
-
-def _instant(text: str) -> datetime:
-    """Return a `completedAt` in UTC: not before 1970, and at most five minutes in the future (contract §3).
-
-    Raises ValueError, which says why.
-    """
-    try:
-        instant = date_time(text)
-    except (ValueError, OverflowError):
-        raise ValueError(
-            "Must be an RFC 3339 date-time with Z or an offset, such as 2026-11-23T08:42:30.123Z."
-        ) from None
-    if instant < datetime(1970, 1, 1, tzinfo=UTC):
-        raise ValueError("Must not be before 1970-01-01T00:00:00Z.")
-    if instant > datetime.now(UTC) + timedelta(minutes=5):
-        raise ValueError("Must not be more than five minutes in the future.")
-    return instant
-
-
-def date_time(text: str) -> datetime:
-    """Return an RFC 3339 date-time in UTC, its fraction cut to microseconds.
-
-    Raises ValueError, or OverflowError if the year in UTC is below 1 or above 9999.
-    """
-    match = DATE_TIME.fullmatch(text)
-    if not match:
-        raise ValueError("not an RFC 3339 date-time")
-    start, seconds, fraction, offset = match.groups()
-    leap = seconds == "60"
-    parsed = datetime.fromisoformat((start + ("59" if leap else seconds) + (fraction or "") + offset).upper())
-    utc = parsed.astimezone(UTC)
-    if leap:
-        utc += timedelta(seconds=1)
-        if (utc.day, utc.hour, utc.minute, utc.second) != (1, 0, 0, 0):  # RFC 3339 §5.7
-            raise ValueError("a leap second is at 23:59:60 UTC, at the end of a month")
-    return utc
-
-
-class _Instant(fields.Field[datetime]):
-    """A `completedAt` in a body."""
-
-    def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> datetime:
+    def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> str:
         if not isinstance(value, str):
             raise ValidationError("Must be a string.")
         try:
-            return _instant(value)
+            return formats.completed_at(value)
         except ValueError as error:
             raise ValidationError(str(error)) from None
 
 
 class _Mark(Schema):
-    completed_at = _Instant(data_key="completedAt", allow_none=True)
+    completed_at = _CompletedAt(data_key="completedAt", allow_none=True)
 
 
 class _LessonId(fields.Field[str]):
     """A lesson id in a body. It is converted to lower case."""
 
     def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> str:
-        if not isinstance(value, str) or not UUID4.fullmatch(value):
+        if not isinstance(value, str) or not formats.UUID4.fullmatch(value):
             raise ValidationError("Must be a UUID version 4, as 8-4-4-4-12 hexadecimal digits.")
         return value.lower()
 

@@ -14,24 +14,26 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import dict_row
 
-from app import checks, logs, settings, writes
+from app import formats, logs, settings, writes
 from app.database.connection import read_write
 from app.database.readiness import NotReadyError
 from app.stripe.mirror import AccessTerms, give_waiting_courses
 from app.tasks import (
     TaskError,
-    catalog,
     completions,
     grants,
     learner_data,
     learners,
-    migrations,
     progress,
     progress_csv,
     reports,
     support,
+    tokens,
 )
 from app.user_ids import MAX_CHARACTERS, learner_id
+
+# The tasks catalog, events, migrations and subscriptions are imported by the commands that run them: each needs a large
+# library, which would make every other command slower to start.
 
 T = TypeVar("T")
 
@@ -160,7 +162,7 @@ class CatalogId(click.ParamType[str]):
         variable = self.name.upper()
         if not value:
             raise click.ClickException(f"{variable} is not given; say which {self.name}: {variable}=<id>")
-        if not checks.UUID4.fullmatch(value):
+        if not formats.UUID4.fullmatch(value):
             raise click.ClickException(f"{variable}={value} is not a UUID version 4")
         return value.lower()
 
@@ -179,6 +181,8 @@ WAIT = click.option(
 @WAIT
 def migrate(wait: float) -> None:
     """Apply the pending migrations."""
+    from app.tasks import migrations
+
     done = 0
     for name in migrations.migrate(_database_url(), wait):
         click.echo(f"applied {name}")
@@ -192,6 +196,8 @@ def migrate(wait: float) -> None:
 @WAIT
 def rollback(confirm: str, wait: float) -> None:
     """Take back the newest migration."""
+    from app.tasks import migrations
+
     name = migrations.rollback(_database_url(), wait, confirm == "yes")
     click.echo(f"took back {name}" if name else "nothing to do: no migration is applied")
 
@@ -199,12 +205,16 @@ def rollback(confirm: str, wait: float) -> None:
 @cli.command()
 def migration_status() -> None:
     """List the migrations, applied and pending."""
+    from app.tasks import migrations
+
     _print(f"{name:24} {state}" for name, state in migrations.status(_database_url()))
 
 
 @cli.command()
 def migrate_unlock() -> None:
     """Remove the lock of a migration run that was killed."""
+    from app.tasks import migrations
+
     migrations.unlock(_database_url())
     click.echo("the migrations' lock is removed")
 
@@ -235,6 +245,8 @@ def grant_rights(role: str, for_reports: bool) -> None:
 @click.option("--partial", is_flag=True, envvar="PARTIAL", help="leave what the file does not name as it is")
 def load_catalog(file: Path | None, dry_run: bool, partial: bool) -> None:
     """Make the catalog, or with --partial the courses and modules of the file, what a JSON file says."""
+    from app.tasks import catalog
+
     if file is None:
         raise click.ClickException("FILE is not given; say which catalog: FILE=<path>")
     try:
@@ -420,7 +432,7 @@ def mark(user_id: str, lesson_id: str, at: str | None) -> None:
     """Mark a lesson as completed, on a learner's behalf."""
     _refuse_empty("AT")
     try:
-        completed_at = checks.completed_at(at) if at else None
+        completed_at = formats.completed_at(at) if at else None
     except ValueError as error:
         raise click.ClickException(f"AT={at}: {error}") from None
     _write(user_id, writes.mark, lesson_id=lesson_id, completed_at=completed_at)
@@ -472,7 +484,6 @@ def report(name: str, course_id: str | None, since: str, output_format: str) -> 
 @click.option("--api-base", envvar="STRIPE_API_BASE", hidden=True)
 def stripe_sync(api_base: str | None) -> None:
     """Fetch every subscription from Stripe, and correct what differs."""
-    # Imported here, because no other task needs Stripe's library, which takes longer to import than everything else.
     from app.tasks import subscriptions
 
     api_key = _setting("STRIPE_API_KEY", str)
@@ -487,7 +498,6 @@ def stripe_sync(api_base: str | None) -> None:
 @cli.command()
 def deliver() -> None:
     """Send the events to WEBHOOK_URL, until SIGTERM or SIGINT."""
-    # Imported here, because no other task needs what sends.
     from app.tasks import events
 
     try:
@@ -533,7 +543,7 @@ def token(user_id: str, hours: str) -> None:
         configured = settings.from_environ(os.environ | {"DATABASE_URL": "postgresql://"})
     except settings.SettingsError as error:
         raise click.ClickException(str(error)) from None
-    signed, expires = learners.token(user_id, hours, configured)
+    signed, expires = tokens.token(user_id, hours, configured)
     click.echo(signed)
     click.echo(f"valid until {expires:%Y-%m-%d %H:%M:%S} UTC", err=True)
 

@@ -5,7 +5,7 @@ from time import monotonic
 import psycopg
 from flask import Blueprint, Response
 
-from app import problems
+from app import failures
 from app.call import current_call
 from app.database import readiness
 from app.problems import RETRY_AFTER, Problem
@@ -40,7 +40,7 @@ def readyz() -> Response:
         )
         applied = service.pool.use("applied_migrations", readiness.applied_migrations, again=True)
     except psycopg.Error as error:  # after any error, for instance a missing right, no request can be served
-        return problems.unavailable(error)
+        return failures.unavailable(error)
     if unfit:
         raise _not_ready(f"{unfit[0].upper()}{unfit[1:]}.")
     pending = [name for name in service.migrations if name not in applied]

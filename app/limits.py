@@ -10,7 +10,7 @@ from flask_limiter import Limiter, RateLimitExceeded, RequestLimit
 from limits.errors import StorageError
 from limits.storage import MovingWindowSupport, Storage
 
-from app import problems
+from app import failures
 from app.answers import WRITE_ENDPOINTS
 from app.call import current_call
 from app.database import statements
@@ -90,7 +90,7 @@ def init_app(app: Flask) -> None:
     allowed = str(settings.rate_limit_writes).replace("per 1 ", "per ")
 
     def refuse(_: RateLimitExceeded) -> Response:
-        return problems.respond(
+        return failures.respond(
             Problem(
                 "rate_limited",
                 f"The limit is {allowed} for all writes together. Try again after Retry-After seconds.",
@@ -99,7 +99,7 @@ def init_app(app: Flask) -> None:
         )
 
     app.register_error_handler(RateLimitExceeded, refuse)
-    app.register_error_handler(StorageError, problems.unavailable)
+    app.register_error_handler(StorageError, failures.unavailable)
 
 
 def _retry_after(limiter: Limiter) -> int:

@@ -20,6 +20,7 @@ from app.database import readiness
 from app.database.connection import connect_options
 from app.database.readiness import NotReadyError
 from app.settings import Settings, SettingsError, from_environ
+from app.stripe.mirror import access_terms, apply_terms
 
 EVERY_SUBSCRIPTION_WARNING = (
     "STRIPE_PRICES is empty: every active subscription of the Stripe account gives full access, whatever it is for"
@@ -77,9 +78,6 @@ def _apply_terms(settings: Settings) -> bool:
     This is done here, once, and not by each worker. Returns False if it failed, for instance because there were too
     many subscriptions for the time. Then every learner has the same access as before.
     """
-    # Imported here, because only a service with Stripe needs it. It imports Flask, which takes as long as the check.
-    from app.stripe.mirror import access_terms, apply_terms
-
     try:
         with psycopg.Connection.connect(settings.database_url, **connect_options(settings)) as connection:
             apply_terms(connection, access_terms(settings))

@@ -1,4 +1,4 @@
--- The API accepts only UUIDs of version 4 (RFC 9562), by UUID4 in app/checks.py. A lesson with another id would count,
+-- The API accepts only UUIDs of version 4 (RFC 9562), by UUID4 in app/formats.py. A lesson with another id would count,
 -- but nobody could mark it. 0007 has checked that both tables are this service's, in the first schema of the
 -- search_path. They are as small as a catalog, so checking every row takes a moment only.
 do $$

@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shlex
 import shutil
 import signal
 import socket
@@ -21,6 +20,7 @@ import psycopg
 import pytest
 
 from app.database.readiness import known_migrations
+from app.demo import postgres
 from tests.conftest import ROOT, free_port, in_memory
 
 FIRST = "97bf898a-36fc-47fc-b870-01fc0c7fe554"
@@ -251,8 +251,7 @@ def checkout(prepared: Path, folder: Path) -> Path:
 
 
 def test_a_database_of_a_demo_without_courses_gets_them_and_keeps_its_completions(checkout, start):
-    run = start(checkout).wait_until_ready()
-    url = shlex.split(run.output.splitlines()[-1])[1]
+    server, url = postgres.start(checkout / ".local" / "postgres")
     with psycopg.connect(url) as connection:
         connection.execute("update modules set course_id = null")
         connection.execute("delete from course_enrollments")
@@ -260,8 +259,7 @@ def test_a_database_of_a_demo_without_courses_gets_them_and_keeps_its_completion
         connection.execute(
             "insert into progress (user_id, lesson_id, completed_at) select id, %s, now() from users", [FIRST]
         )
-    run.process.terminate()
-    assert run.end()[0] == 0
+    postgres.stop(server, checkout / ".local" / "postgres")
     again = start(checkout).wait_until_ready()
     assert [(course["title"], course["completedCount"]) for course in courses(again, "BUYER")] == [("JavaScript", 1)]
     assert again.get("summary", "FULL") == (200, {"percent": 0, "completedCount": 1, "totalCount": 325})
@@ -320,10 +318,10 @@ def test_a_second_one_in_the_same_checkout_says_where_the_first_is(running, star
 def test_after_a_power_cut_it_starts_beside_another_one_whose_server_the_pid_files_name_now(running, checkout, start):
     """After a power cut, the numbers in the pid files may be those of processes of others."""
     others = (running.folder / ".local" / "postgres" / "data" / "postmaster.pid").read_text().splitlines()[0]
-    postgres = checkout / ".local" / "postgres"
-    content = f"{others}\n{postgres / 'data'}\n1700000000\n5432\n{postgres}\n\n  5432001         0\nready   \n"
-    (postgres / "data" / "postmaster.pid").write_text(content)
-    (postgres / ".s.PGSQL.5432.lock").write_text(content)
+    database = checkout / ".local" / "postgres"
+    content = f"{others}\n{database / 'data'}\n1700000000\n5432\n{database}\n\n  5432001         0\nready   \n"
+    (database / "data" / "postmaster.pid").write_text(content)
+    (database / ".s.PGSQL.5432.lock").write_text(content)
     other = start(checkout).wait_until_ready()
     assert [run.get("summary", "FULL")[0] for run in (running, other)] == [200, 200]
 

@@ -1,6 +1,9 @@
 """Which modules of app/ may import which: only modules further down the way of a request, and never in a circle."""
 
 import ast
+import re
+import subprocess
+import sys
 from graphlib import TopologicalSorter
 
 import pytest
@@ -11,8 +14,8 @@ from tests.conftest import ROOT
 ORDER = [
     *("demo", "cli", "tasks", "start", "application", "sessions", "limits"),
     *("progress", "new_learners", "stripe", "health", "metrics", "openapi", "progress_ui"),
-    *("checks", "writes", "events", "service", "database", "keys", "outgoing", "answers", "problems", "logs", "call"),
-    *("settings", "cpus", "user_ids", "app"),
+    *("checks", "writes", "events", "service", "database", "keys", "outgoing", "answers", "request_log", "failures"),
+    *("call", "logs", "problems", "formats", "settings", "cpus", "user_ids", "app"),
 ]
 
 
@@ -35,6 +38,18 @@ def imports(module: str) -> set[str]:
     return found & set(MODULES)
 
 
+def reached(module: str) -> set[str]:
+    """Return the modules of app/ that are imported with a module, with their packages, and the module itself."""
+    found: set[str] = set()
+    waiting = [module]
+    while waiting:
+        name = waiting.pop()
+        if name in MODULES and name not in found:
+            found.add(name)
+            waiting += [*imports(name), name.rpartition(".")[0]]
+    return found
+
+
 def room(module: str) -> str:
     return module.split(".")[1] if "." in module else module
 
@@ -47,3 +62,17 @@ def test_an_import_points_down_a_requests_way(module):
 
 def test_no_import_goes_in_a_circle():
     TopologicalSorter({module: imports(module) - {module} for module in MODULES}).prepare()
+
+
+@pytest.mark.parametrize("module", ["app.cli", "app.start"])
+def test_what_runs_without_requests_starts_without_the_web_framework(module):
+    lines = {line for name in reached(module) for line in MODULES[name].read_text().splitlines()}
+    assert not [line for line in lines if re.match(r"\s*(from|import) (flask|werkzeug|jinja2)\b", line)]
+
+
+def test_a_task_starts_without_the_libraries_of_others():
+    # sys.modules, because a library may import another one.
+    program = "import sys, app.cli; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True, capture_output=True, text=True)
+    slow = {"flask", "marshmallow", "prometheus_client", "psycopg_pool", "requests", "stripe", "yoyo"}
+    assert not slow & set(loaded.stdout.split())

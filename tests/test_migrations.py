@@ -18,9 +18,9 @@ import pytest
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
-from app.checks import UUID4
 from app.database.readiness import known_migrations
 from app.demo.postgres import bindir
+from app.formats import UUID4
 from app.tasks import migrations
 from tests.conftest import ROOT, as_service
 from tests.test_cli import Answer, ended, run, spawn

@@ -1,12 +1,14 @@
 """Contract §5: the host that a proxy was asked for is an own origin, if FORWARDED_ALLOW_IPS names the proxy."""
 
 import http.client
+from collections.abc import Iterator
 from contextlib import closing
 from urllib.parse import urlsplit
 
 import psycopg
 import pytest
 
+from tests.conftest import running_gunicorn
 from tests.world import SECRET, add_module, add_user, assert_problem, bearer, cookie, lesson_path
 
 PAGE = "https://www.example.org"
@@ -120,7 +122,15 @@ def call(url: str, method: str, path: str, *headers: tuple[str, str]) -> tuple[i
         return response.status, response.headers["Content-Type"], response.read()
 
 
-def test_forged_headers_make_no_own_origin_through_a_running_gunicorn(gunicorn, world):
+@pytest.fixture(scope="module")
+def behind_proxy(environ) -> Iterator[str]:
+    """Yield the URL of a running service that takes every caller on this machine for a proxy."""
+    settings = {"AUTH_SECRET": SECRET, "FORWARDED_ALLOW_IPS": "127.0.0.0/8", "METRICS": "on", "WEB_CONCURRENCY": "1"}
+    with running_gunicorn(environ | settings) as service:
+        yield service.url
+
+
+def test_forged_headers_make_no_own_origin_through_a_running_gunicorn(gunicorn, behind_proxy, world):
     forged = [
         ("X-Forwarded-Host", "www.example.org"),
         ("X-Forwarded-For", "10.0.0.1"),
@@ -134,23 +144,21 @@ def test_forged_headers_make_no_own_origin_through_a_running_gunicorn(gunicorn, 
     no_proxy = gunicorn(AUTH_SECRET=SECRET, WEB_CONCURRENCY="1", FORWARDED_ALLOW_IPS="10.0.0.1")
     assert call(no_proxy, "POST", WRITE, *sent)[0] == 403
     assert call(no_proxy, "POST", WRITE, *sent, ("X-Forwarded-Host", "www.example.org"))[0] == 403
-    proxy = gunicorn(AUTH_SECRET=SECRET, WEB_CONCURRENCY="1", FORWARDED_ALLOW_IPS="127.0.0.0/8")
-    assert call(proxy, "POST", WRITE, *sent)[0] == 200
+    assert call(behind_proxy, "POST", WRITE, *sent)[0] == 200
     # gunicorn joins two headers of one name with a comma. The service uses the first value.
-    assert call(proxy, "POST", WRITE, *sent, ("X-Forwarded-Host", "evil.example"))[0] == 200
+    assert call(behind_proxy, "POST", WRITE, *sent, ("X-Forwarded-Host", "evil.example"))[0] == 200
     evil = [header for header in sent if header[0] != "Origin"] + [("Origin", "https://evil.example")]
-    assert call(proxy, "POST", WRITE, *evil, ("X-Forwarded-Host", "evil.example"))[0] == 403
+    assert call(behind_proxy, "POST", WRITE, *evil, ("X-Forwarded-Host", "evil.example"))[0] == 403
     # A name with underscores is another header. gunicorn would take it for this one only with another `header_map`.
     underscore = [("X_Forwarded_Host" if name == "X-Forwarded-Host" else name, value) for name, value in sent]
-    assert call(proxy, "POST", WRITE, *underscore)[0] == 403
+    assert call(behind_proxy, "POST", WRITE, *underscore)[0] == 403
 
 
-def test_no_header_of_a_client_behind_a_proxy_changes_the_path(gunicorn, world):
+def test_no_header_of_a_client_behind_a_proxy_changes_the_path(behind_proxy, world):
     """A proxy that hides /metrics sees /api/progress/metrics, and may pass SCRIPT_NAME on."""
-    url = gunicorn(WEB_CONCURRENCY="1", METRICS="on")
     host = ("Host", "www.example.org")
     for name in ("SCRIPT_NAME", "Script-Name", "PATH_INFO"):
-        status, kind, body = call(url, "GET", "/api/progress/metrics", host, (name, "/api/progress"))
+        status, kind, body = call(behind_proxy, "GET", "/api/progress/metrics", host, (name, "/api/progress"))
         assert (status, kind) == (404, "application/problem+json"), body
         session = ("Authorization", bearer()["Authorization"])
-        assert call(url, "GET", "/api/progress/summary", host, session, (name, "/other"))[0] == 200
+        assert call(behind_proxy, "GET", "/api/progress/summary", host, session, (name, "/other"))[0] == 200

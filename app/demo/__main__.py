@@ -27,8 +27,8 @@ from app.demo import postgres
 from app.demo.courses import JAVASCRIPT, ODIN, catalog
 from app.demo.learners import BUYER, FREE, FULL, HOURS, LEARNERS, NONE, session_cookie
 from app.demo.page import RECEIVED
-from app.sessions import bearer
 from app.settings import from_environ
+from app.tasks import tokens
 
 ROOT = Path(__file__).parent.parent.parent
 LOCAL = ROOT / ".local"
@@ -214,7 +214,11 @@ def _serve(environ: dict[str, str], url: str, demo: bool) -> int:
     try:
         with _signals_held():
             gunicorn = subprocess.Popen(command, cwd=ROOT, env=environ, start_new_session=True)
-            if demo:
+        while gunicorn.poll() is None and not _answers(url):
+            time.sleep(0.05)
+        # gunicorn is the receiver, so the deliverer comes after it: events may wait that an earlier run has left.
+        if demo and gunicorn.returncode is None:
+            with _signals_held():
                 # Its lines are JSON, so show only what goes wrong.
                 deliverer = subprocess.Popen(
                     [sys.executable, "-m", "app.cli", "deliver"],
@@ -222,8 +226,6 @@ def _serve(environ: dict[str, str], url: str, demo: bool) -> int:
                     env=environ | {"LOG_LEVEL": "warning"},
                     start_new_session=True,
                 )
-        while gunicorn.poll() is None and not _answers(url):
-            time.sleep(0.05)
         if gunicorn.returncode is None:
             _say(_how_to_try(environ, url) if demo else f"\nserving DATABASE_URL at {url} (Ctrl-C stops it)")
         while gunicorn.poll() is None and not (deliverer and deliverer.poll() is not None):
@@ -256,7 +258,7 @@ def _how_to_try(environ: dict[str, str], url: str) -> str:
     expires = now + HOURS * 3600
 
     def token(user_id: str) -> str:
-        return bearer.sign(user_id, settings, now, expires)
+        return tokens.sign(user_id, settings, now, expires)
 
     psql = shlex.quote(str(postgres.bindir() / "psql"))
     return f"""

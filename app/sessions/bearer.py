@@ -19,10 +19,6 @@ REASONS_OF_PYJWT: dict[type[Exception], str] = {
 }
 
 
-class NoSecretError(Exception):
-    """No shared secret is configured: tokens can be verified, but not signed."""
-
-
 def verify(token: str, settings: Settings) -> str | int:
     """Return the user id claim of a signed token, whatever the text or the number is.
 
@@ -64,25 +60,6 @@ def verify(token: str, settings: Settings) -> str | int:
             raise InvalidSessionError("wrong audience")
         return _user_id(claims, settings.auth_user_id_claim)
     raise InvalidSessionError(reason)
-
-
-def sign(user_id: str, settings: Settings, issued_at: int, expires_at: int) -> str:
-    """Sign a token that `verify` accepts, with the first shared secret and for the first audience.
-
-    The times are seconds since 1970. Raises NoSecretError. Only `make token` and `make run` use this. The service
-    itself never signs a token.
-    """
-    secret = next((key.material for key in settings.auth_jwt_keys if isinstance(key.material, str)), None)
-    if secret is None:
-        raise NoSecretError
-    claims = {
-        settings.auth_user_id_claim: user_id,
-        "iat": issued_at,
-        "exp": expires_at,
-        "aud": settings.auth_jwt_audience and settings.auth_jwt_audience[0],
-        "iss": settings.auth_jwt_issuer,
-    }
-    return jwt.encode({name: value for name, value in claims.items() if value is not None}, secret, "HS256")
 
 
 def _keys(token: str, settings: Settings) -> Iterator[Key]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from app.checks import UUID4
+from app.formats import UUID4
 from app.settings import STRIPE_ID
 from app.user_ids import learner_id
 

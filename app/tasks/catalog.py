@@ -12,7 +12,7 @@ from typing import Any
 from marshmallow import Schema, ValidationError, fields, validates_schema
 from psycopg import Connection
 
-from app import checks
+from app import formats
 from app.database import statements
 from app.tasks import TaskError, quoted
 
@@ -33,7 +33,7 @@ class CatalogError(TaskError):
 
 class _Id(fields.Field[str]):
     def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> str:
-        if not isinstance(value, str) or not checks.UUID4.fullmatch(value):
+        if not isinstance(value, str) or not formats.UUID4.fullmatch(value):
             raise ValidationError(f"{_short(value)} is not a UUID version 4")
         return value.lower()
 

@@ -1,25 +1,19 @@
-"""The tasks for one learner: make add-user, grant-free, grant-course, revoke-free, revoke-course, access and token."""
+"""The tasks for one learner: make add-user, grant-free, grant-course, revoke-free, revoke-course and access."""
 
-import math
 import re
-import time
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from typing import Any
 
 import psycopg
 from psycopg.errors import ForeignKeyViolation, UndefinedColumn
 
-from app.checks import date_time
 from app.database import statements
-from app.sessions import bearer
-from app.settings import Settings
+from app.formats import date_time
 from app.stripe.mirror import AccessTerms, attach_claimed, lock_claimed
 from app.tasks import TaskError, no_course, quoted
 
 Connection = psycopg.Connection[Any]
 
-MAX_TOKEN_HOURS = 8784  # a leap year
 ACCESS_IN_WORDS = {
     "full": "full access: every published lesson",
     "course": "course access: every published lesson of single courses",
@@ -150,19 +144,3 @@ def access(connection: Connection, user_id: str, prices: tuple[str, ...]) -> Ite
         yield f"Stripe said last, at {subscription['said_at']}: {line}"
     if prices and subscriptions:
         yield f"access is given by: {', '.join(prices)} (STRIPE_PRICES)"
-
-
-def token(user_id: str, hours: str, settings: Settings) -> tuple[str, datetime]:
-    """Sign a token for a learner. Return the token and the time when it expires."""
-    try:
-        seconds = float(hours) * 3600
-    except ValueError:
-        seconds = math.nan
-    if not 0 < seconds <= MAX_TOKEN_HOURS * 3600:
-        raise TaskError(f"HOURS={hours} is not a number of hours above 0, at most {MAX_TOKEN_HOURS}: a year")
-    now = int(time.time())
-    expires = now + math.ceil(seconds)
-    try:
-        return bearer.sign(user_id, settings, now, expires), datetime.fromtimestamp(expires, UTC)
-    except bearer.NoSecretError:
-        raise TaskError("AUTH_JWT_SECRET: is not set; a token can be signed with a shared secret only") from None

@@ -18,7 +18,7 @@ from uuid import UUID
 import psycopg
 from psycopg import IsolationLevel
 
-from app import checks
+from app import formats
 from app.database import statements
 from app.database.statements import STATEMENTS, array, one
 from app.tasks import TaskError, completions, quoted
@@ -78,7 +78,7 @@ def learner(namespace: UUID | None) -> Convert:
 
 def lesson(text: str) -> str:
     """Return the id of a lesson in lower case. Raise ValueError if it is not a UUID version 4."""
-    if not checks.UUID4.fullmatch(text):
+    if not formats.UUID4.fullmatch(text):
         raise ValueError("not a UUID version 4, as 8-4-4-4-12 hexadecimal digits")
     return text.lower()
 
@@ -256,7 +256,7 @@ def _rows(
             column = columns.lesson
             lesson_id = lesson(record[lesson_place])
             column = columns.time
-            completed_at = checks.completed_at(record[time_place]) if record[time_place] else r"\N"
+            completed_at = formats.completed_at(record[time_place]) if record[time_place] else r"\N"
         except ValueError as error:
             faults.add(line, f"{column}: {error}" if column else str(error))
         else:

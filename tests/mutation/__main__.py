@@ -132,7 +132,10 @@ def sql_cases() -> list[Case]:
 PYTHON = {
     "app/checks.py": [
         *("tests/test_writes.py", "tests/test_many_marks.py", "tests/test_errors.py", "tests/test_calls.py"),
-        "tests/test_stripe.py",
+        *("tests/test_stripe.py", "-k", "not force_generic_plan and not all_orders and not fails_is_one"),
+    ],
+    "app/formats.py": [
+        *("tests/test_writes.py", "tests/test_many_marks.py", "tests/test_calls.py", "tests/test_stripe.py"),
         *("tests/proof/test_time.py", "-k", "not force_generic_plan and not all_orders and not fails_is_one"),
     ],
     "app/answers.py": [
@@ -147,6 +150,7 @@ PYTHON = {
         *("tests/test_sessions.py", "tests/test_cookies.py", "tests/test_jwks.py", "tests/test_cli.py"),
         *("-k", "not gunicorn and not origin and (token or not test_cli)"),
     ],
+    "app/tasks/tokens.py": ["tests/test_cli.py", "-k", "token"],
     "app/sessions/cookies.py": ["tests/test_cookies.py", "-k", "not gunicorn and not origin"],
     "app/sessions/origins.py": [
         *("tests/test_cookies.py", "tests/test_proxies.py"),

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from psycopg import RawCursor
 from psycopg.rows import dict_row
 
-from app import checks
+from app import formats
 from app.database import statements
 from tests.calls import reads
 from tests.conftest import SERVICE, as_service, running_gunicorn
@@ -379,7 +379,7 @@ def clock(monkeypatch):
             def now(cls, tz=None):
                 return at or datetime.now(tz) + ahead
 
-        monkeypatch.setattr(checks, "datetime", Clock)
+        monkeypatch.setattr(formats, "datetime", Clock)
 
     return put
 
