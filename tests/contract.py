@@ -121,7 +121,8 @@ def _validate(pointer: str, value: Any) -> None:
     try:
         errors = [error.message for error in _validator(pointer).iter_errors(value)]
     except UnicodeEncodeError:  # half of a surrogate pair, which a text of Rust cannot have
-        return _validate(pointer, json.loads(json.dumps(value, ensure_ascii=False).encode(errors="replace")))
+        value = json.loads(json.dumps(value, ensure_ascii=False).encode(errors="replace"))
+        errors = [error.message for error in _validator(pointer).iter_errors(value)]
     assert not errors, f"{pointer}: {'; '.join(errors)}"
 
 
