@@ -4,7 +4,7 @@ import os
 import re
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from typing import Any
 
 import psycopg
@@ -17,7 +17,17 @@ from app.settings import from_environ
 from tests.conftest import ROOT, SERVICE, grant
 from tests.pages import block
 from tests.test_cli import run
-from tests.test_migrations import OWN_SCHEMA, RELEASED, TABLES, applied, contents, rollback, schema, tables
+from tests.test_migrations import (  # noqa: F401 - earlier and database_at are fixtures
+    OWN_SCHEMA,
+    RELEASED,
+    TABLES,
+    contents,
+    database_at,
+    earlier,
+    rollback,
+    schema,
+    tables,
+)
 from tests.world import SECRET, add_module, bearer, complete, lesson_path, uuid4
 
 ADA, BOB = uuid4(0xADA), uuid4(0xB0B)
@@ -48,9 +58,9 @@ class Site:
         return [user_id for (user_id,) in self.owner.execute("select id::text from users order by 1")]
 
 
-@pytest.fixture
-def site(new_database: Callable[[], str]) -> Iterator[Site]:
-    url = new_database()
+@contextmanager
+def connected(url: str) -> Iterator[Site]:
+    """Yield a site's database, with the roles that own what is in it."""
     with closing(psycopg.connect(url, autocommit=True)) as superuser:
         for role in ("site_owner", "progress_owner"):
             if not superuser.execute("select from pg_roles where rolname = %s", [role]).rowcount:
@@ -61,6 +71,31 @@ def site(new_database: Callable[[], str]) -> Iterator[Site]:
     yield made
     made.site.close()
     made.owner.close()
+
+
+@pytest.fixture
+def site(new_database: Callable[[], str]) -> Iterator[Site]:
+    with connected(new_database()) as site:
+        yield site
+
+
+@pytest.fixture(scope="module")
+def template(new_database: Callable[[], str]) -> str:
+    url = new_database()
+    with connected(url) as site:
+        assert run(site.owner_url, "migrate")[0] == 0
+    return str(conninfo_to_dict(url)["dbname"])
+
+
+@pytest.fixture
+def migrated(new_database: Callable[..., str], template: str) -> Iterator[Site]:
+    """Yield a site where the service has a table users of its own. It is a copy: see migrated_database.
+
+    A copy of a database lacks the search_path that the role of the service has there, so this grants its rights again.
+    """
+    with connected(new_database(template)) as site:
+        grant(site.url + OWN_SCHEMA)
+        yield site
 
 
 def migrate(site: Site) -> None:
@@ -221,13 +256,12 @@ def grant_for_the_trigger(site: Site, table: str = '"User"') -> None:
 
 
 @pytest.mark.parametrize("kind", ["uuid", "text"])
-def test_a_trigger_on_the_sites_table_fills_users(site, make_api, kind):
-    site.site.execute(PRISMA.format(kind))
-    site.site.execute(INSERT, {"id": ADA, "email": ADDRESS})
-    migrate(site)
-    grant_for_the_trigger(site)
-    site.as_owner(TRIGGER)
-    assert_learners_follow_the_site(site, make_api(**service(site)), INSERT, DELETE)
+def test_a_trigger_on_the_sites_table_fills_users(migrated, make_api, kind):
+    migrated.site.execute(PRISMA.format(kind))
+    migrated.site.execute(INSERT, {"id": ADA, "email": ADDRESS})
+    grant_for_the_trigger(migrated)
+    migrated.as_owner(TRIGGER)
+    assert_learners_follow_the_site(migrated, make_api(**service(migrated)), INSERT, DELETE)
 
 
 def test_the_trigger_is_also_for_a_users_table_that_the_service_cannot_use(site, make_api):
@@ -246,23 +280,22 @@ def test_the_trigger_is_also_for_a_users_table_that_the_service_cannot_use(site,
     )
 
 
-def test_the_trigger_never_makes_a_sign_up_fail(site):
-    site.site.execute(PRISMA.format("text"))
-    migrate(site)
-    grant_for_the_trigger(site)
-    site.as_owner(TRIGGER)
+def test_the_trigger_never_makes_a_sign_up_fail(migrated):
+    migrated.site.execute(PRISMA.format("text"))
+    grant_for_the_trigger(migrated)
+    migrated.as_owner(TRIGGER)
     warned: list[str | None] = []
-    site.site.add_notice_handler(lambda notice: warned.append(notice.message_primary))
+    migrated.site.add_notice_handler(lambda notice: warned.append(notice.message_primary))
     for user_id in ("clx0kq3dh0000", "1", ""):
-        site.site.execute(INSERT, {"id": user_id, "email": ADDRESS})
-        site.site.execute(DELETE, {"id": user_id})
-    site.site.execute(INSERT, {"id": ADA, "email": ADDRESS})
-    assert site.learners() == [ADA]
+        migrated.site.execute(INSERT, {"id": user_id, "email": ADDRESS})
+        migrated.site.execute(DELETE, {"id": user_id})
+    migrated.site.execute(INSERT, {"id": ADA, "email": ADDRESS})
+    assert migrated.learners() == [ADA]
     assert len(warned) == 6
-    while applied_of(site):
-        assert rollback(site.owner_url)[0] == 0
-    site.site.execute(INSERT, {"id": BOB, "email": ADDRESS})
-    site.site.execute(DELETE, {"id": BOB})
+    while applied_of(migrated):
+        assert rollback(migrated.owner_url)[0] == 0
+    migrated.site.execute(INSERT, {"id": BOB, "email": ADDRESS})
+    migrated.site.execute(DELETE, {"id": BOB})
     assert len(warned) == 8
 
 
@@ -270,43 +303,41 @@ def applied_of(site: Site) -> list[Any]:
     return site.owner.execute("select from _yoyo_migration").fetchall()
 
 
-def test_the_trigger_of_a_site_whose_ids_are_no_uuids_is_refused_whole(site):
-    site.site.execute(PRISMA.format("text"))
-    site.site.execute(INSERT, {"id": "clx0kq3dh0000", "email": ADDRESS})
-    migrate(site)
-    grant_for_the_trigger(site)
-    with pytest.raises(psycopg.errors.InvalidTextRepresentation), site.owner.transaction():
-        site.as_owner(re.sub(r"^(begin|commit);$", "", TRIGGER, flags=re.M))
-    assert site.site.execute("select from pg_trigger where tgname = 'copy_user'").rowcount == 0
+def test_the_trigger_of_a_site_whose_ids_are_no_uuids_is_refused_whole(migrated):
+    migrated.site.execute(PRISMA.format("text"))
+    migrated.site.execute(INSERT, {"id": "clx0kq3dh0000", "email": ADDRESS})
+    grant_for_the_trigger(migrated)
+    with pytest.raises(psycopg.errors.InvalidTextRepresentation), migrated.owner.transaction():
+        migrated.as_owner(re.sub(r"^(begin|commit);$", "", TRIGGER, flags=re.M))
+    assert migrated.site.execute("select from pg_trigger where tgname = 'copy_user'").rowcount == 0
 
 
 @pytest.mark.parametrize(("kind", "ids"), [("text", ["clx0kq3dh0000", "clx0kq3dh0001"]), ("integer", ["1", "2"])])
-def test_a_site_whose_ids_are_no_uuids_gives_each_user_one_beside(site, make_api, kind, ids):
-    site.site.execute(PRISMA.format(kind))
-    site.site.execute(f'create table "Session" ("sessionToken" text, "userId" {kind}, expires timestamptz)')
+def test_a_site_whose_ids_are_no_uuids_gives_each_user_one_beside(migrated, make_api, kind, ids):
+    migrated.site.execute(PRISMA.format(kind))
+    migrated.site.execute(f'create table "Session" ("sessionToken" text, "userId" {kind}, expires timestamptz)')
     for user_id in ids[:1]:
-        site.site.execute(INSERT, {"id": user_id, "email": ADDRESS})
-    migrate(site)
-    site.site.execute(block("sql", "add column learner_id"))
-    grant_for_the_trigger(site)
-    site.site.execute('grant select on "Session" to progress_owner')
-    site.as_owner(
+        migrated.site.execute(INSERT, {"id": user_id, "email": ADDRESS})
+    migrated.site.execute(block("sql", "add column learner_id"))
+    grant_for_the_trigger(migrated)
+    migrated.site.execute('grant select on "Session" to progress_owner')
+    migrated.as_owner(
         re.sub(r"\b(new|old)\.id\b", r"\1.learner_id", TRIGGER).replace("select id::uuid", "select learner_id")
     )
-    site.as_owner(block("sql", "create view progress.site_sessions"))
-    site.as_owner(f"grant select on progress.site_sessions to {SERVICE}")
-    site.site.execute(INSERT, {"id": ids[1], "email": ADDRESS})
-    site.site.execute("insert into \"Session\" values ('t', %s, now() + '1 hour')", [ids[1]])
-    known = site.site.execute('select learner_id::text from "User" order by 1').fetchall()
-    assert [(user_id,) for user_id in site.learners()] == known
+    migrated.as_owner(block("sql", "create view progress.site_sessions"))
+    migrated.as_owner(f"grant select on progress.site_sessions to {SERVICE}")
+    migrated.site.execute(INSERT, {"id": ids[1], "email": ADDRESS})
+    migrated.site.execute("insert into \"Session\" values ('t', %s, now() + '1 hour')", [ids[1]])
+    known = migrated.site.execute('select learner_id::text from "User" order by 1').fetchall()
+    assert [(user_id,) for user_id in migrated.learners()] == known
     assert len(known) == 2
-    api = make_api(**service(site), AUTH_SESSION_TABLE="progress.site_sessions")
+    api = make_api(**service(migrated), AUTH_SESSION_TABLE="progress.site_sessions")
     headers = {"Cookie": "authjs.session-token=t"}
     assert api.get("/api/progress/summary", headers=headers).get_json()["code"] == "not_enrolled"
-    site.owner.execute("insert into subscriptions select id, null, 'active', now() + '1 day' from progress.users")
+    migrated.owner.execute("insert into subscriptions select id, null, 'active', now() + '1 day' from progress.users")
     assert api.get("/api/progress/summary", headers=headers).status_code == 200
-    site.site.execute(DELETE, {"id": ids[1]})
-    assert len(site.learners()) == 1
+    migrated.site.execute(DELETE, {"id": ids[1]})
+    assert len(migrated.learners()) == 1
 
 
 PURCHASES = "create table purchases (id serial primary key, user_id uuid, course_id uuid, refunded_at timestamptz)"
@@ -314,17 +345,16 @@ COURSE, OTHER_COURSE = uuid4(0xC0), uuid4(0xC1)
 
 
 @pytest.fixture
-def shop(site: Site) -> Site:
+def shop(migrated: Site) -> Site:
     """A site that sells two courses. Ada bought the first before the site had this service; Bob has it as a gift."""
-    site.site.execute(f"{PURCHASES}; grant select, trigger on purchases to progress_owner")
-    site.site.execute("insert into purchases (user_id, course_id) values (%s, %s)", [ADA, COURSE])
-    migrate(site)
+    migrated.site.execute(f"{PURCHASES}; grant select, trigger on purchases to progress_owner")
+    migrated.site.execute("insert into purchases (user_id, course_id) values (%s, %s)", [ADA, COURSE])
     for user_id in (ADA, BOB):
-        assert run(site.owner_url, "add-user", USER=user_id)[0] == 0
+        assert run(migrated.owner_url, "add-user", USER=user_id)[0] == 0
     for number, course in enumerate((COURSE, OTHER_COURSE)):
-        site.owner.execute("insert into courses (id, title, position) values (%s, '', %s)", [course, number])
-    site.owner.execute("insert into course_enrollments (user_id, course_id) values (%s, %s)", [BOB, COURSE])
-    return site
+        migrated.owner.execute("insert into courses (id, title, position) values (%s, '', %s)", [course, number])
+    migrated.owner.execute("insert into course_enrollments (user_id, course_id) values (%s, %s)", [BOB, COURSE])
+    return migrated
 
 
 def given(site: Site) -> list[tuple[str, str, str]]:
@@ -376,43 +406,29 @@ def test_a_sites_own_payment_gives_a_course_and_its_refund_ends_it(shop):
     assert given(shop) == [GIFT]
 
 
-def test_a_site_with_another_database_copies_its_users_and_adds_and_deletes_one(site, new_database, make_api):
-    migrate(site)
+def test_a_site_with_another_database_copies_its_users_and_adds_and_deletes_one(migrated, new_database, make_api):
     elsewhere = new_database()
     insert, delete = (sql_of(block("js", f"{verb} progress.users")) for verb in ("insert into", "delete from"))
     with closing(psycopg.connect(elsewhere, autocommit=True)) as other:
         other.execute("create table users (id uuid primary key, email text)")
         other.execute("insert into users values (%s, %s), (%s, %s)", [ADA, ADDRESS, BOB, ADDRESS])
-    environ = {"PATH": f"{bindir()}:{os.environ['PATH']}", "DATABASE_URL": site.owner_url, "SITE_URL": elsewhere}
+    environ = {"PATH": f"{bindir()}:{os.environ['PATH']}", "DATABASE_URL": migrated.owner_url, "SITE_URL": elsewhere}
     for _ in range(2):
         subprocess.run(["sh", "-euc", block("sh", "$SITE_URL", "select id from users")], env=environ, check=True)
-        assert site.learners() == sorted([ADA, BOB])
+        assert migrated.learners() == sorted([ADA, BOB])
     insert, delete = (query.replace("$1", "%(id)s") for query in (insert, delete))
-    site.owner.execute(delete, {"id": BOB})
+    migrated.owner.execute(delete, {"id": BOB})
     for query in (insert, insert, delete):
-        site.owner.execute(query, {"id": BOB})
-    site.site.close()
-    site.site = psycopg.connect(site.owner_url, autocommit=True)  # in this recipe, the site writes here itself
-    assert_learners_follow_the_site(site, make_api(**service(site)), insert, delete)
+        migrated.owner.execute(query, {"id": BOB})
+    migrated.site.close()
+    migrated.site = psycopg.connect(migrated.owner_url, autocommit=True)  # in this recipe, the site writes here itself
+    assert_learners_follow_the_site(migrated, make_api(**service(migrated)), insert, delete)
 
 
 MOVE = block("sql", "set schema progress")
 
 
-@pytest.fixture
-def earlier(new_database: Callable[[], str]) -> str:
-    """Return a database in whose schema public an earlier version has made its tables, without comments on them."""
-    url = new_database()
-    assert run(url, "migrate")[0] == 0
-    while applied(url) != RELEASED:
-        assert rollback(url)[0] == 0
-    with closing(psycopg.connect(url, autocommit=True)) as connection:
-        for table in set(tables(url)) - {"users"}:
-            connection.execute(f"comment on table {table} is null")
-    return url
-
-
-def test_an_installation_moves_into_a_schema_of_its_own(earlier):
+def test_an_installation_moves_into_a_schema_of_its_own(earlier):  # noqa: F811
     assert run(earlier, "migrate")[0] == 0
     with closing(psycopg.connect(earlier, autocommit=True)) as connection:
         add_module(connection, 1, 2)
@@ -426,7 +442,7 @@ def test_an_installation_moves_into_a_schema_of_its_own(earlier):
     grant(earlier + OWN_SCHEMA)
 
 
-def test_an_installation_that_took_a_table_of_the_sites_for_its_own_moves_without_it(earlier):
+def test_an_installation_that_took_a_table_of_the_sites_for_its_own_moves_without_it(earlier):  # noqa: F811
     with closing(psycopg.connect(earlier, autocommit=True)) as connection:
         connection.execute(
             "drop table enrollments; create table enrollments (id uuid primary key, user_id uuid, course_id uuid);"
