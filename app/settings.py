@@ -304,7 +304,7 @@ def _limit(text: str) -> "RateLimitItem | None":
     # Flask-Limiter only logs a limit that it cannot read, and then allows every write.
     if not text:
         return None
-    # Imported here, because almost no task of make needs it, and its import takes a tenth of a task's start.
+    # Imported here, because almost no task of make needs it, and its import takes long.
     from limits import parse_many
 
     try:

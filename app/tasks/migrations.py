@@ -3,14 +3,14 @@
 import os
 import re
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from typing import Any
 from urllib.parse import urlencode
 
 import yoyo
 from psycopg import Connection, Cursor, RawCursor, sql
 from psycopg.conninfo import conninfo_to_dict
-from psycopg.errors import DuplicateSchema, InsufficientPrivilege, UndefinedColumn, UndefinedTable, UniqueViolation
+from psycopg.errors import InsufficientPrivilege, UndefinedColumn, UndefinedTable
 from psycopg.rows import dict_row, tuple_row
 from yoyo.backends.core.postgresql import PostgresqlPsycopgBackend
 from yoyo.connections import parse_uri
@@ -151,9 +151,17 @@ def _create_schema(connection: Connection[Any], schema: str | None) -> None:
                 "search_path: the tables of this service are in another schema of it already. Name that schema first,"
                 ' or move them (docs/operating.md, "A schema of its own")'
             )
-    if schema and not _exists(connection, schema):
-        with suppress(DuplicateSchema, UniqueViolation):  # another run has created it meanwhile
+    if not schema:
+        return
+    with connection.transaction():
+        # One run after the other: a commit makes the schema visible a moment before it tells other sessions of it. The
+        # lock is released after both.
+        connection.execute("select pg_advisory_xact_lock(hashtext('progress-tracking: create schema'))")
+        if not _exists(connection, schema):
             connection.execute(sql.SQL("create schema {}").format(sql.Identifier(schema)))
+        # PostgreSQL remembers which schemas of the search_path are there. If it was told of a new one while it looked
+        # for them, it remembers the old answer. A changed setting makes it look again.
+        connection.execute("select set_config('search_path', current_setting('search_path'), true)")
 
 
 def migrate(database_url: str, wait: float) -> Iterator[str]:
