@@ -610,4 +610,4 @@ def test_out_of_connections_is_unavailable_at_once_and_over_when_there_are_some(
         assert time.monotonic() - started < 10  # if the service did not notice, each call would wait for 5 seconds
     finally:
         db.execute(f"alter role {SERVICE} connection limit -1")
-    after_outage(lambda: api.get("/api/progress/summary", headers=bearer(LEARNER)))
+    ok(after_outage(lambda: api.get("/api/progress/summary", headers=bearer(LEARNER))))
