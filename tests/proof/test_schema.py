@@ -5,7 +5,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from copy import deepcopy
 from datetime import datetime
-from functools import cache
 from typing import Any
 
 import psycopg
@@ -14,8 +13,6 @@ import schemathesis
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from psycopg.rows import dict_row
-from schemathesis.generation.feedback import FeedbackSources
-from schemathesis.pytest._test_builder import build_operation_test
 from stripe import WebhookSignature
 
 from app.checks import MAX_MANY_MARKS
@@ -43,13 +40,13 @@ DOCUMENT = deepcopy(contract.DOCUMENT)
 MANY_MARKS = DOCUMENT["components"]["schemas"]["ManyMarks"]["properties"]["lessons"]
 assert MANY_MARKS.pop("maxItems") == MAX_MANY_MARKS
 
-# Nobody calls with a session that schemathesis makes up. A learner calls with a valid session.
-NOBODY = schemathesis.openapi.from_dict(DOCUMENT)
-LEARNER = schemathesis.openapi.from_dict(DOCUMENT)
-LEARNER.config.generation.update(with_security_parameters=False)
+# `nobody` calls with a session that schemathesis makes up. `learner` calls with a valid session.
+nobody = schemathesis.openapi.from_dict(DOCUMENT)
+learner = schemathesis.openapi.from_dict(DOCUMENT)
+learner.config.generation.update(with_security_parameters=False)
 # schemathesis may make up a Learner-Tag. The service refuses that tag with 412, before it looks at other faults of a
 # write.
-rejections = LEARNER.config.checks.negative_data_rejection
+rejections = learner.config.checks.negative_data_rejection
 rejections.expected_statuses = [*rejections.expected_statuses, "412"]
 CATALOG = catalog.read_file(ROOT / "app" / "demo" / "catalogs" / "exercism-javascript.json")
 KNOWN = {
@@ -104,7 +101,6 @@ def sign(request: Any) -> Any:
     return request
 
 
-@tried
 def hold(case: Any, url: str, headers: dict[str, str]) -> None:
     """Send a request, and run every check of schemathesis on the answer."""
     positive = case.meta.generation.mode.is_positive
@@ -129,30 +125,14 @@ def hold(case: Any, url: str, headers: dict[str, str]) -> None:
     case.validate_response(response)
 
 
-@cache  # for both kinds of session, because schemathesis tries some cases only with the first test of a call
-def cases(operation: str, in_session: bool) -> Callable[..., None]:
-    """Return the test that holds every case of one call.
-
-    It is made when the first test of the call runs. `schema.parametrize()` would make the tests of all calls during the
-    collection, in each worker of pytest.
-    """
-    schema = LEARNER if in_session else NOBODY
-    made: Callable[..., None] = build_operation_test(
-        config=schema.config,
-        operation=schema.find_operation_by_id(operation),
-        test_func=hold,
-        given_kwargs={},
-        feedback=FeedbackSources(),
-    )
-    return made
+@nobody.parametrize()
+@tried
+def test_every_answer_to_nobody_is_one_of_the_document(url, case):
+    hold(case, url, {})
 
 
-@pytest.mark.parametrize("operation", OPERATIONS)
-def test_every_answer_to_nobody_is_one_of_the_document(url, operation):
-    cases(operation, in_session=False)(url=url, headers={})
-
-
-@pytest.mark.parametrize("operation", OPERATIONS)
+@learner.parametrize()
+@tried
 @pytest.mark.parametrize("session", SESSIONS)
-def test_every_answer_to_a_learner_is_one_of_the_document(url, session, operation):
-    cases(operation, in_session=True)(url=url, headers=SESSIONS[session])
+def test_every_answer_to_a_learner_is_one_of_the_document(url, session, case):
+    hold(case, url, SESSIONS[session])
