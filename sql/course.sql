@@ -94,8 +94,9 @@ needed_modules as materialized (
     where needed_module.id = any(array(select module_id from needed))
 ),
 
--- A row for each locked lesson, with all that must be completed first, in catalog order.
-due as (
+-- A row for each locked lesson, with all that must be completed first, in catalog order. Without `materialized`, a
+-- nested loop might compute these rows again for each lesson.
+due as materialized (
     select
         locked.lesson_id,
         json_agg(

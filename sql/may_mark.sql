@@ -17,7 +17,20 @@
 --   finishes       boolean  every other published lesson of its module is completed; null if it is not available
 -- Buffers: 25 light, 25 heavy
 
-with due as (
+-- Without `materialized`, PostgreSQL might begin with every lesson of the catalog.
+with needed as materialized (
+    select prerequisite_id
+    from published_prerequisites as need
+    where
+        lesson_id = :'lesson_id'::uuid
+        -- A completed lesson is not locked, even if its prerequisites have changed since.
+        and not exists (
+            select from progress
+            where user_id = :'user_id'::uuid and lesson_id in (need.prerequisite_id, :'lesson_id'::uuid)
+        )
+),
+
+due as (
     select
         prerequisite.id,
         prerequisite.position,
@@ -25,17 +38,10 @@ with due as (
         module.position as module_position,
         course.id as course_id,
         course.position as course_position
-    from published_prerequisites
-    inner join lessons as prerequisite on published_prerequisites.prerequisite_id = prerequisite.id
+    from needed
+    inner join lessons as prerequisite on needed.prerequisite_id = prerequisite.id
     inner join modules as module on prerequisite.module_id = module.id
     left join courses as course on module.course_id = course.id
-    where
-        published_prerequisites.lesson_id = :'lesson_id'::uuid
-        -- A completed lesson is not locked, even if its prerequisites have changed since.
-        and not exists (
-            select from progress
-            where user_id = :'user_id'::uuid and lesson_id in (prerequisite.id, :'lesson_id'::uuid)
-        )
 ),
 
 accessible as materialized (

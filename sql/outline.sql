@@ -34,8 +34,8 @@ placed as materialized (
 -- JSON array. The lesson itself may be completed, and is not locked then.
 --
 -- `not in` becomes a hash table that is built once, under a generic plan and under a custom plan. A join might become a
--- nested loop.
-due as (
+-- nested loop. Without `materialized`, such a nested loop might compute these rows again for each lesson.
+due as materialized (
     select
         needed.lesson_id,
         '["' || string_agg(

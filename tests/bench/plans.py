@@ -82,6 +82,10 @@ class Plan(NamedTuple):
         """Yield every node of the plan, the root first."""
         yield from _nodes(self.document)
 
+    def visited(self) -> int:
+        """Return how many rows all nodes of the plan made, and dropped."""
+        return int(sum(node["Actual Rows"] * node["Actual Loops"] for node in self.nodes()) + self.removed)
+
     def shape(self) -> list[str]:
         """Return the nodes of the plan, with the tables and indexes that they read, to compare two plans."""
         return [
