@@ -14,8 +14,8 @@ import tempfile
 import time
 import urllib.request
 import uuid
-from collections.abc import Callable, Generator, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import ExitStack, closing, contextmanager, suppress
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -308,6 +308,13 @@ def make_api(environ: dict[str, str], db: psycopg.Connection) -> Iterator[Callab
         service.pool.close()
         if service.key_set:
             service.key_set.close()
+
+
+def send_signal(pids: Iterable[int], signal: int) -> None:
+    """Send a signal to each process. Some may end before it reaches them: when others end, or by themselves."""
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal)
 
 
 def free_port() -> int:

@@ -21,7 +21,7 @@ import pytest
 
 from app.database.readiness import known_migrations
 from app.demo import postgres
-from tests.conftest import ROOT, free_port, in_memory
+from tests.conftest import ROOT, free_port, in_memory, send_signal
 
 FIRST = "97bf898a-36fc-47fc-b870-01fc0c7fe554"
 
@@ -110,8 +110,7 @@ def folder() -> Iterator[Path]:
     base = Path(tempfile.mkdtemp(prefix="progress-", dir=in_memory()))
     base.chmod(0o755)
     yield base.resolve()
-    for number in working_in(base.resolve()):
-        os.kill(number, signal.SIGKILL)
+    send_signal(working_in(base.resolve()), signal.SIGKILL)
     wait_until_nothing_works_in(base.resolve())
     shutil.rmtree(base)
 
@@ -338,8 +337,7 @@ def test_a_port_that_is_taken_is_one_line(checkout, start):
 
 def test_it_starts_after_everything_was_killed_and_after_the_supervisor_alone_was(checkout, start):
     run = start(checkout).wait_until_ready()
-    for number in working_in(checkout):
-        os.kill(number, signal.SIGKILL)
+    send_signal(working_in(checkout), signal.SIGKILL)
     run.end()
     wait_until_nothing_works_in(checkout)
     again = start(checkout, PORT=run.port).wait_until_ready()
@@ -352,8 +350,7 @@ def test_it_starts_after_everything_was_killed_and_after_the_supervisor_alone_wa
     assert third.get("summary", "FULL")[0] == 200
     third.process.terminate()
     assert third.end()[0] == 0
-    for number in working_in(checkout):  # the gunicorn of the killed demo
-        os.kill(number, signal.SIGKILL)
+    send_signal(working_in(checkout), signal.SIGKILL)  # the gunicorn of the killed demo
 
 
 DEMO_PAGE = {

@@ -31,6 +31,7 @@ from tests.conftest import (
     grant,
     migrate,
     running_gunicorn,
+    send_signal,
 )
 from tests.load import Answer, Load, fill, in_table
 from tests.test_demo import copy_of_the_checkout
@@ -272,8 +273,7 @@ def test_a_stop_is_done_in_30_seconds_while_the_database_is_frozen(service, own_
             assert all(thread.is_alive() for thread in threads)
         frozen = [first, *map(int, Path(f"/proc/{first}/task/{first}/children").read_text().split())]
         try:
-            for pid in frozen:
-                os.kill(pid, signal.SIGSTOP)
+            send_signal(frozen, signal.SIGSTOP)
             if told_before:
                 service.process.send_signal(told_before)
             began = time.monotonic()
@@ -281,8 +281,7 @@ def test_a_stop_is_done_in_30_seconds_while_the_database_is_frozen(service, own_
             assert service.process.wait(60) == 0
             assert time.monotonic() - began < 30
         finally:
-            for pid in frozen:
-                os.kill(pid, signal.SIGCONT)
+            send_signal(frozen, signal.SIGCONT)
     for thread in threads:
         thread.join()
     assert statuses == [503] * 4

@@ -1,7 +1,6 @@
 """Processes are killed at any moment: no answered write is lost, and a task does all of its work or none."""
 
 import json
-import os
 import random
 import signal
 import subprocess
@@ -15,7 +14,7 @@ import psycopg
 import pytest
 
 from app.demo import postgres
-from tests.conftest import DEEP, Gunicorn, as_service, grant, migrate, running_gunicorn
+from tests.conftest import DEEP, Gunicorn, as_service, grant, migrate, running_gunicorn, send_signal
 from tests.load import Answer, Load, fill
 from tests.receiver import WEBHOOK_SECRET
 from tests.test_catalog import lesson, module
@@ -41,8 +40,7 @@ class Cluster:
         """Kill all processes of the server, or only the first one. The others end when the first one is gone."""
         first = self.process.pid
         children = Path(f"/proc/{first}/task/{first}/children").read_text().split()
-        for pid in [first, *map(int, children if whole else [])]:
-            os.kill(pid, signal.SIGKILL)
+        send_signal([first, *map(int, children if whole else [])], signal.SIGKILL)
         self.process.wait()
 
     def start(self) -> None:
@@ -69,8 +67,7 @@ def kill_gunicorn(service: Gunicorn) -> None:
     """Kill all its processes. The master comes first, because it would replace workers that are killed."""
     workers = service.workers()
     service.process.kill()
-    for pid in workers:
-        os.kill(pid, signal.SIGKILL)
+    send_signal(workers, signal.SIGKILL)
     service.process.wait()
 
 
