@@ -6,6 +6,7 @@ Every table is emptied before each test.
 import gc
 import json
 import os
+import secrets
 import shutil
 import socket
 import subprocess
@@ -318,9 +319,16 @@ def send_signal(pids: Iterable[int], signal: int) -> None:
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return a port that nothing uses.
+
+    It is below 32768, where Linux begins to take a port for each connection. Otherwise a connection of another test
+    could get the port before the server starts that is to listen there.
+    """
+    while True:
+        port = 12_000 + secrets.randbelow(20_000)  # hypothesis and some tests seed the module random
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 class Gunicorn(NamedTuple):

@@ -441,7 +441,13 @@ def test_the_shell_blocks_run_as_they_stand(checkout):
         )
         assert service.stderr
         # Reading ends at the first line that matches, or when the service ends.
-        assert any("Listening at: http://127.0.0.1:" in line for line in service.stderr)
+        said = ""
+        for line in service.stderr:
+            said += line
+            if "Listening at: http://127.0.0.1:" in line:
+                break
+        else:
+            pytest.fail(said)
         service.terminate()
         service.communicate(timeout=60)
         people = "insert into users (id, email) select gen_random_uuid(), name || '@example.org'"
