@@ -15,6 +15,7 @@ import tempfile
 import time
 import urllib.request
 import uuid
+from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from functools import cache, partial
@@ -80,8 +81,12 @@ LONG_FILES = (
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Run the files that take longest first, so that no worker begins one when the others have nothing left to do.
 
-    By itself, xdist would begin with the files that have the most tests. Those with few tests take longest.
+    By itself, xdist would begin with the files that have the most tests. Those with few tests take longest. Of tests
+    with one id, xdist runs only one.
     """
+    ids = Counter(item.nodeid for item in items)
+    if len(ids) < len(items):
+        raise pytest.UsageError(f"several tests have the id {ids.most_common(1)[0][0]}")
     places = {name: place for place, name in enumerate(LONG_FILES)}
     items.sort(key=lambda item: places.get(item.path.name, len(places)))
 

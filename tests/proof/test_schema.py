@@ -127,8 +127,9 @@ def hold(case: Any, url: str, headers: dict[str, str]) -> None:
 
 @nobody.parametrize()
 @tried
-def test_every_answer_to_nobody_is_one_of_the_document(url, case):
-    hold(case, url, {})
+@pytest.mark.parametrize("headers", [{}], ids=["nobody"])  # without a parameter, all calls would have one id
+def test_every_answer_to_nobody_is_one_of_the_document(url, headers, case):
+    hold(case, url, headers)
 
 
 @learner.parametrize()
