@@ -3,25 +3,18 @@
 Every answer is compared with what the file says.
 """
 
-import json
 from typing import Any
 
-import psycopg
 import pytest
-from psycopg.rows import dict_row
 
 from app.demo import courses
-from app.tasks import catalog
-from tests.world import LEARNER, add_user, bearer
+from tests.world import LEARNER, add_user, bearer, load_curricula
 
 
 @pytest.mark.parametrize(("id", "published"), [(courses.JAVASCRIPT, 159), (courses.ODIN, 284)])
 def test_next_leads_the_buyer_of_a_course_to_its_end(make_api, db, database_url, tmp_path, id, published):
     api = make_api(RATE_LIMIT_WRITES="")
-    file = tmp_path / "catalog.json"
-    file.write_text(json.dumps(courses.catalog()))
-    with psycopg.connect(database_url, cursor_factory=psycopg.RawCursor, row_factory=dict_row) as connection:
-        catalog.load(connection, catalog.read_file(file), dry_run=False)
+    load_curricula(database_url, tmp_path)
     add_user(db, access=None)
     db.execute("insert into course_enrollments (user_id, course_id) values (%s, %s)", [LEARNER, id])
     [document] = [course for course in courses.catalog()["courses"] if course["id"] == id]

@@ -4,18 +4,15 @@ A site's own tests delete every row and insert others. Where autovacuum looks at
 one row of it until it looks again, and takes nested loops. What a nested loop repeats must then be cheap.
 """
 
-import json
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import psycopg
 import pytest
-from psycopg.rows import dict_row
 
 from app.demo import courses
-from app.tasks import catalog
 from tests.bench import plans
-from tests.world import LEARNER, add_user
+from tests.world import LEARNER, add_user, load_curricula
 
 # The tables that were empty. Beside them are the statements that once took seconds then.
 EMPTIED = {
@@ -41,10 +38,7 @@ def stale(
 ) -> Iterator[Stale]:
     """Load both real curricula, of which the learner has the longer one and has completed it, but for one lesson."""
     url = migrated_database()
-    file = tmp_path_factory.mktemp("stale") / "catalog.json"
-    file.write_text(json.dumps(courses.catalog()))
-    with psycopg.connect(url, cursor_factory=psycopg.RawCursor, row_factory=dict_row) as connection:
-        catalog.load(connection, catalog.read_file(file), dry_run=False)
+    load_curricula(url, tmp_path_factory.mktemp("stale"))
     with psycopg.connect(url, autocommit=True) as connection:
         add_user(connection, access=None)
         connection.execute("insert into course_enrollments values (%s, %s)", [LEARNER, courses.ODIN])

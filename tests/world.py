@@ -3,17 +3,21 @@
 import json
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jwt
 import psycopg
 from flask.testing import FlaskClient
 from joserfc import jwe
+from psycopg.rows import dict_row
 from werkzeug.http import HTTP_STATUS_CODES
 from werkzeug.test import TestResponse
 
+from app.demo import courses
 from app.service import service_of
 from app.sessions import cookies
+from app.tasks import catalog
 
 SECRET = "a secret of the tests that is longer than 32 bytes"
 
@@ -87,6 +91,14 @@ def add_user(db: psycopg.Connection, user_id: str = LEARNER, access: str | None 
     elif access == "free":
         db.execute("insert into enrollments (user_id) values (%s)", [user_id])
     return user_id
+
+
+def load_curricula(url: str, folder: Path) -> None:
+    """Load both real curricula, as the courses of the demo, through a catalog file in the folder."""
+    file = folder / "catalog.json"
+    file.write_text(json.dumps(courses.catalog()))
+    with psycopg.connect(url, cursor_factory=psycopg.RawCursor, row_factory=dict_row) as connection:
+        catalog.load(connection, catalog.read_file(file), dry_run=False)
 
 
 def add_course(db: psycopg.Connection, course: int, *modules: int, position: int | None = None) -> None:

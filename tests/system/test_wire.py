@@ -6,16 +6,11 @@ import json
 import random
 from contextlib import closing
 
-import psycopg
 import pytest
-from psycopg.rows import dict_row
-
-from app.demo import courses
-from app.tasks import catalog
 
 # Fixtures are found by their names.
 from tests.system.test_deploy import folder, nginx  # noqa: F401
-from tests.world import LEARNER, add_user, bearer
+from tests.world import LEARNER, add_user, bearer, load_curricula
 
 LESSONS = 450
 MAX_BYTES = 25_000
@@ -25,10 +20,7 @@ MAX_BYTES = 25_000
 def curricula(db, database_url, tmp_path):
     """Load 450 lessons that the learner may take: the two real curricula of the demo, with all that is published."""
     add_user(db)
-    file = tmp_path / "catalog.json"
-    file.write_text(json.dumps(courses.catalog()))
-    with psycopg.connect(database_url, cursor_factory=psycopg.RawCursor, row_factory=dict_row) as connection:
-        catalog.load(connection, catalog.read_file(file), dry_run=False)
+    load_curricula(database_url, tmp_path)
     db.execute("update lessons set published = true")
     db.execute(
         "update lessons set published = false where id in (select id from lessons order by id offset %s)", [LESSONS]
